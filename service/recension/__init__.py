@@ -1,0 +1,1 @@
+"""Content-addressed article revisions, served as of any moment."""

@@ -1,0 +1,1 @@
+"""What the product does with a store: history, snapshots, comparison, pins."""

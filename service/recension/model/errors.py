@@ -1,0 +1,278 @@
+"""Every foreseeable fault, named once; the wire and the command line only translate.
+
+``reason`` is stable: it is ``ErrorInfo.reason`` on the wire (AIP-193) and the ``reason`` of ``--json``
+output, so it may be added to but never renamed. ``hint`` says what the reader of the message can do.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Fault(Enum):
+    """Who must act, in the terms of the gRPC status codes (the value is the canonical code's name)."""
+
+    INVALID = "INVALID_ARGUMENT"
+    ABSENT = "NOT_FOUND"
+    EXISTS = "ALREADY_EXISTS"
+    PRECONDITION = "FAILED_PRECONDITION"
+    RANGE = "OUT_OF_RANGE"
+    BUSY = "UNAVAILABLE"
+    EXHAUSTED = "RESOURCE_EXHAUSTED"
+    DAMAGED = "DATA_LOSS"
+    LATE = "DEADLINE_EXCEEDED"
+    INTERNAL = "INTERNAL"
+
+
+class RecensionError(Exception):
+    """Base of every named error: a reason, the variables of the message, and a hint."""
+
+    fault: ClassVar[Fault] = Fault.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, hint: str = "", **metadata: object) -> None:
+        """``metadata`` carries each variable of ``message`` under a lowerCamelCase key (AIP-193)."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a process boundary: workers hand their errors to the supervisor."""
+        return (_rebuild, (type(self), self.message, self.hint, self.metadata))
+
+
+def _rebuild(
+    cls: type[RecensionError], message: str, hint: str, metadata: dict[str, object]
+) -> RecensionError:
+    return cls(message, hint=hint, **metadata)
+
+
+# --- what the caller asked for does not exist ---------------------------------------------------
+
+
+class ProjectNotFoundError(RecensionError):
+    """No project of that name."""
+
+    fault = Fault.ABSENT
+    reason = "PROJECT_NOT_FOUND"
+
+
+class PageNotFoundError(RecensionError):
+    """No page with that id or title at that as-of."""
+
+    fault = Fault.ABSENT
+    reason = "PAGE_NOT_FOUND"
+
+
+class RevisionNotFoundError(RecensionError):
+    """No revision with that id in the project at that known-at."""
+
+    fault = Fault.ABSENT
+    reason = "REVISION_NOT_FOUND"
+
+
+class SnapshotNotFoundError(RecensionError):
+    """No snapshot with that id on this server."""
+
+    fault = Fault.ABSENT
+    reason = "SNAPSHOT_NOT_FOUND"
+
+
+class TextUnavailableError(RecensionError):
+    """The text of a slot is hidden, lost upstream, or the revision has no such slot."""
+
+    fault = Fault.ABSENT
+    reason = "TEXT_UNAVAILABLE"
+
+
+# --- what the caller sent is not valid ----------------------------------------------------------
+
+
+class InvalidArgumentError(RecensionError):
+    """A request field is malformed; ``field`` in the metadata names it."""
+
+    fault = Fault.INVALID
+    reason = "INVALID_ARGUMENT"
+
+
+class InvalidTimeError(InvalidArgumentError):
+    """A time is neither an RFC 3339 date nor an RFC 3339 date-time, or is outside years 1 to 9999."""
+
+    reason = "INVALID_TIME"
+
+
+class InvalidCursorError(InvalidArgumentError):
+    """A cursor or page token is damaged or belongs to another request."""
+
+    reason = "INVALID_CURSOR"
+
+
+class InvalidEventError(InvalidArgumentError):
+    """An event breaks a rule of the model."""
+
+    reason = "INVALID_EVENT"
+
+
+class AsOfOutOfRangeError(RecensionError):
+    """The as-of lies before the first or after the last thing that is known."""
+
+    fault = Fault.RANGE
+    reason = "AS_OF_OUT_OF_RANGE"
+
+
+class ProjectExistsError(RecensionError):
+    """A project of that name exists with another definition."""
+
+    fault = Fault.EXISTS
+    reason = "PROJECT_EXISTS"
+
+
+class RevisionConflictError(RecensionError):
+    """A revision id arrived again with another text, page or time; revisions are immutable."""
+
+    fault = Fault.PRECONDITION
+    reason = "REVISION_CONFLICT"
+
+
+# --- the input of an ingest cannot be read ------------------------------------------------------
+
+
+class SourceError(RecensionError):
+    """An input file as a whole cannot be read; single records go to the quarantine instead."""
+
+    fault = Fault.INVALID
+    reason = "SOURCE_UNREADABLE"
+
+
+class SourceTruncatedError(SourceError):
+    """The input ends in the middle of a record or an archive member."""
+
+    reason = "SOURCE_TRUNCATED"
+
+
+class SourceCorruptError(SourceError):
+    """The archive or the markup is damaged."""
+
+    reason = "SOURCE_CORRUPT"
+
+
+class SourceFormatError(SourceError):
+    """The input is not of the expected format: wrong root element, DOCTYPE, unknown container."""
+
+    reason = "SOURCE_FORMAT"
+
+
+class SourceLimitError(SourceError):
+    """The input asks for more memory, time or nesting than the limits allow."""
+
+    reason = "SOURCE_LIMIT"
+
+
+# --- the store ----------------------------------------------------------------------------------
+
+
+class StoreError(RecensionError):
+    """The data directory cannot be used."""
+
+    fault = Fault.PRECONDITION
+    reason = "STORE_UNUSABLE"
+
+
+class NotAStoreError(StoreError):
+    """The directory exists and is not a recension data directory."""
+
+    reason = "NOT_A_STORE"
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a newer version."""
+
+    reason = "STORE_VERSION"
+
+
+class StoreMountError(StoreError):
+    """The data directory lies on a mount that LMDB cannot be trusted on."""
+
+    reason = "STORE_MOUNT"
+
+
+class WriterBusyError(StoreError):
+    """Another process is ingesting into this data directory."""
+
+    fault = Fault.BUSY
+    reason = "WRITER_BUSY"
+
+
+class StoreForkedError(StoreError):
+    """The store object was carried over a fork, which LMDB forbids."""
+
+    reason = "STORE_FORKED"
+
+
+class StoreFullError(StoreError):
+    """The disk or the map is full; nothing of the batch was stored."""
+
+    fault = Fault.EXHAUSTED
+    reason = "STORE_FULL"
+
+
+class StoreFailedError(StoreError):
+    """A write failed in a way that leaves its outcome unknown; restart and read the head."""
+
+    fault = Fault.BUSY
+    reason = "STORE_FAILED"
+
+
+class DataLossError(RecensionError):
+    """Stored bytes do not match their digest; they are not served."""
+
+    fault = Fault.DAMAGED
+    reason = "DATA_LOSS"
+
+
+# --- the service --------------------------------------------------------------------------------
+
+
+class OverloadedError(RecensionError):
+    """A limit on concurrent streams is reached; retry after the delay in the metadata."""
+
+    fault = Fault.EXHAUSTED
+    reason = "OVERLOADED"
+
+
+class DrainingError(RecensionError):
+    """The server is shutting down; retry on a new connection."""
+
+    fault = Fault.BUSY
+    reason = "DRAINING"
+
+
+class UnreachableError(RecensionError):
+    """The client could not reach the server."""
+
+    fault = Fault.BUSY
+    reason = "UNREACHABLE"
+
+
+class DeadlineError(RecensionError):
+    """The call did not finish within its deadline."""
+
+    fault = Fault.LATE
+    reason = "DEADLINE"
+
+
+class VerificationError(RecensionError):
+    """What the server sent does not match the identity that was asked for."""
+
+    fault = Fault.DAMAGED
+    reason = "VERIFICATION_FAILED"
+
+
+def _all(cls: type[RecensionError]) -> list[type[RecensionError]]:
+    return [cls, *(sub for child in cls.__subclasses__() for sub in _all(child))]
+
+
+BY_REASON: dict[str, type[RecensionError]] = {cls.reason: cls for cls in _all(RecensionError)}
+"""Each error class by its reason, so that a client raises the class that the server meant."""

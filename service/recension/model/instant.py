@@ -1,0 +1,67 @@
+"""Instants: microseconds since 1970-01-01T00:00:00Z as an integer, always UTC."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+from recension.model.errors import InvalidTimeError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SECOND = 1_000_000
+
+MIN_INSTANT = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+MAX_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The range of ``google.protobuf.Timestamp``: years 1 to 9999."""
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d))?"
+)
+_HINT = "write 2026-01-31 (its first instant, UTC) or 2026-01-31T12:00:00Z"
+
+
+def parse_instant(text: str) -> int:
+    """Read an RFC 3339 date-time, or a date.
+
+    A date means its first instant in UTC, as the date of a Wikimedia export does ("revisions before
+    that date"). Digits beyond the microsecond are cut. Raises ``InvalidTimeError``.
+    """
+    match = _RFC3339.fullmatch(text.strip())
+    if match is None:
+        raise InvalidTimeError(f"not a time: {text!r}", hint=_HINT, value=text)
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    try:
+        if hour is None:
+            return (datetime(int(year), int(month), int(day), tzinfo=UTC) - _EPOCH) // _MICROSECOND
+        offset = UTC if zone in "Zz" else _offset(zone)
+        moment = datetime(
+            int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=offset
+        )
+        micros = int((fraction or "0")[:6].ljust(6, "0"))
+        instant = (moment - _EPOCH) // _MICROSECOND + micros
+    except (ValueError, OverflowError) as error:
+        raise InvalidTimeError(f"not a time: {text!r} ({error})", hint=_HINT, value=text) from None
+    return check_instant(instant)
+
+
+def _offset(zone: str) -> timezone:
+    sign = -1 if zone[0] == "-" else 1
+    return timezone(sign * timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6])))
+
+
+def check_instant(instant: int) -> int:
+    """Return ``instant`` if it lies in years 1 to 9999, else raise ``InvalidTimeError``."""
+    if not MIN_INSTANT <= instant <= MAX_INSTANT:
+        raise InvalidTimeError("a time lies in the years 1 to 9999", hint=_HINT, value=instant)
+    return instant
+
+
+def format_instant(instant: int) -> str:
+    """RFC 3339 in UTC, with a fraction only where there is one: ``2026-01-31T12:00:00Z``."""
+    seconds, micros = divmod(instant, _SECOND)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    # strftime pads years below 1000 differently from platform to platform; isoformat does not.
+    text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
+    return f"{text}.{micros:06d}".rstrip("0") + "Z" if micros else f"{text}Z"

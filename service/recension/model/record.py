@@ -1,0 +1,222 @@
+"""The log: commit records chained by hash. Public skeletons only; what upstream can hide is sealed.
+
+A commit record is the bytes below, big-endian; its hash is the SHA-256 of exactly these bytes and stands
+in the next record as ``parent``. ``docs/format.md`` section 4 says the same for implementers::
+
+    "recension/commit/v1" 00
+    position u64 || recorded_at i64 (microseconds) || parent 32
+    project length u8 || project || count u32
+    count x ( length u32 || item )
+
+An item is an event skeleton (kinds 1 to 6) or a statement of recension's own (kinds 16 and up).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+
+from recension.model.errors import DataLossError
+
+MAGIC = b"recension/commit/v1\0"
+NO_PARENT = bytes(32)
+"""Parent hash of the first commit."""
+NO_SOURCE = bytes(16)
+"""Source key of an event whose revision id already makes it idempotent."""
+
+
+class Kind(IntEnum):
+    """Kind of a log item. The numbers are part of the format."""
+
+    EDIT = 1
+    MOVE = 2
+    DELETE = 3
+    RESTORE = 4
+    VISIBILITY = 5
+    LOG_ENTRY = 6
+    PROJECT = 16
+    """A project's definition: canonical JSON."""
+    SNAPSHOT = 17
+    """A snapshot's manifest: canonical JSON."""
+
+
+class Flag(IntEnum):
+    """Bits of an event skeleton. The numbers are part of the format."""
+
+    MINOR = 1
+    TITLE_INFERRED = 2
+    REDIRECT = 4
+    TEXT_HIDDEN = 8
+    """Of an edit: hidden when it arrived. Of a visibility change: hidden from this position on."""
+    COMMENT_HIDDEN = 16
+    CONTRIBUTOR_HIDDEN = 32
+    TEXT_LOST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """The public part of an event."""
+
+    kind: Kind
+    flags: int
+    page_id: int
+    rev_id: int
+    """0 for kinds that concern no revision."""
+    parent_rev_id: int
+    """0 when unknown; for ``LOG_ENTRY`` the action number."""
+    time: int
+    """Valid time, microseconds since the epoch."""
+    namespace: int
+    """Of the title after the event."""
+    from_namespace: int
+    """Of the title before a move, else 0."""
+    text_bytes: int
+    """Sum of the sizes of an edit's present slots, UTF-8."""
+    model: str
+    """Content model of an edit's main slot, else empty. At most 255 bytes."""
+    source: bytes
+    """16 bytes: ``source_key`` or ``NO_SOURCE``."""
+    sealed: bytes
+    """32 bytes: ``seal.seal`` of the field commitments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Something recension itself recorded: kind 16 or above, with canonical JSON."""
+
+    kind: Kind
+    payload: bytes
+
+
+Item = Skeleton | Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic batch of the log."""
+
+    position: int
+    """1, 2, 3 ..."""
+    recorded_at: int
+    """Transaction time, microseconds since the epoch; strictly growing."""
+    parent: bytes
+    """Hash of the commit before, 32 bytes."""
+    project: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log ends."""
+
+    position: int
+    """0 for an empty log."""
+    recorded_at: int
+    hash: bytes
+
+
+EMPTY_LOG = Head(0, 0, NO_PARENT)
+
+_HEAD = struct.Struct(">Qq32s")
+_SKELETON = struct.Struct(">BBQQQqiiQ16s32s")
+_LENGTH = struct.Struct(">I")
+_SOURCE = b"recension/source/v1\0"
+
+
+def source_key(project: str, source_id: str) -> bytes:
+    """Return the 16 bytes by which a source id is remembered; ``NO_SOURCE`` for an empty one."""
+    if not source_id:
+        return NO_SOURCE
+    name = project.encode()
+    return sha256(_SOURCE + bytes([len(name)]) + name + source_id.encode()).digest()[:16]
+
+
+def encode_skeleton(skeleton: Skeleton) -> bytes:
+    """Return the item's bytes: fixed fields, then the content model with a length byte."""
+    model = skeleton.model.encode()
+    return (
+        _SKELETON.pack(
+            skeleton.kind,
+            skeleton.flags,
+            skeleton.page_id,
+            skeleton.rev_id,
+            skeleton.parent_rev_id,
+            skeleton.time,
+            skeleton.namespace,
+            skeleton.from_namespace,
+            skeleton.text_bytes,
+            skeleton.source,
+            skeleton.sealed,
+        )
+        + bytes([len(model)])
+        + model
+    )
+
+
+def _encode_item(item: Item) -> bytes:
+    if isinstance(item, Skeleton):
+        return encode_skeleton(item)
+    return bytes([item.kind]) + item.payload
+
+
+def encode_commit(commit: Commit) -> bytes:
+    """Return the record's bytes."""
+    project = commit.project.encode()
+    out = [
+        MAGIC,
+        _HEAD.pack(commit.position, commit.recorded_at, commit.parent),
+        bytes([len(project)]),
+        project,
+        _LENGTH.pack(len(commit.items)),
+    ]
+    for item in commit.items:
+        raw = _encode_item(item)
+        out += [_LENGTH.pack(len(raw)), raw]
+    return b"".join(out)
+
+
+def commit_hash(record: bytes) -> bytes:
+    """Return the hash that the next commit names as its parent."""
+    return sha256(record).digest()
+
+
+def decode_commit(record: bytes) -> Commit:
+    """Read a commit record. Raises ``DataLossError`` when the bytes are not one."""
+    try:
+        return _decode(record)
+    except (struct.error, ValueError, IndexError) as error:
+        raise DataLossError(f"not a commit record: {error}") from None
+
+
+def _decode(record: bytes) -> Commit:
+    if not record.startswith(MAGIC):
+        raise ValueError("wrong magic")
+    position, recorded_at, parent = _HEAD.unpack_from(record, len(MAGIC))
+    at = len(MAGIC) + _HEAD.size
+    end = at + 1 + record[at]
+    project = record[at + 1 : end].decode()
+    (count,) = _LENGTH.unpack_from(record, end)
+    at = end + 4
+    items = []
+    for _ in range(count):
+        (size,) = _LENGTH.unpack_from(record, at)
+        items.append(_decode_item(record[at + 4 : at + 4 + size]))
+        at += 4 + size
+    if at != len(record):
+        raise ValueError("length does not fit")
+    return Commit(position, recorded_at, parent, project, tuple(items))
+
+
+def _decode_item(raw: bytes) -> Item:
+    kind = Kind(raw[0])
+    if kind >= Kind.PROJECT:
+        return Statement(kind, raw[1:])
+    fields = _SKELETON.unpack_from(raw)
+    end = _SKELETON.size
+    model = raw[end + 1 : end + 1 + raw[end]].decode()
+    _, flags, page_id, rev_id, parent, time, namespace, from_namespace, size, source, sealed = fields
+    return Skeleton(
+        kind, flags, page_id, rev_id, parent, time, namespace, from_namespace, size, model, source, sealed
+    )

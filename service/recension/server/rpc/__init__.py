@@ -1,0 +1,1 @@
+"""Thin servicers, one module per gRPC service."""

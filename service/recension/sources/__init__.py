@@ -1,0 +1,1 @@
+"""One parser per input format, each turning bytes into events."""

@@ -1,0 +1,211 @@
+"""Read a dump in another process, batch by batch.
+
+Parsing never happens where the store is open: the child (``sources.child``) has its own memory limit and may
+die; the worst that its input can do here is a named error. The pipe is the back-pressure: the child works one
+batch ahead and then waits, so that parsing and storing overlap in bounded memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal, NoReturn, Self
+
+import recension
+from recension.model.errors import BY_REASON, SourceCorruptError, SourceError, SourceLimitError
+from recension.sources.frames import (
+    BATCH,
+    END,
+    ERROR,
+    HEADER,
+    FrameError,
+    load_json,
+    parse_header,
+    printable_utf8,
+    unpack_batch,
+    unpack_progress,
+)
+from recension.sources.items import Item, Progress
+
+Kind = Literal["events", "history", "log"]
+
+_PIPE_BYTES = 1024 * 1024
+_MAX_ERROR_CHARS = 8000
+_STDERR_TAIL_BYTES = 2000
+_WAIT_SECONDS = 10
+_KILLED_FOR_SIZE = frozenset({signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ})
+
+# -I keeps the environment and the working directory out of the module path, so the package's own place is
+# passed in: it need not be installed (a checkout, an editable install).
+_BOOTSTRAP = (
+    "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
+    "from recension.sources.child import main; main()"
+)
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+
+
+class Feed:
+    """The items of one input file, as lists whose boundaries depend on the file's bytes alone.
+
+    ::
+
+        with Feed("history", path, "enwiki") as feed:
+            for batch in feed:
+                ...
+
+    Iterate once. Raises the ``SourceError`` of the parser after the last complete batch;
+    ``SourceLimitError`` or ``SourceCorruptError`` when the child was killed or made no sense. Leaving the
+    ``with`` block early ends the child. Not to be shared between threads.
+    """
+
+    def __init__(
+        self, kind: Kind, path: Path, project: str, namespaces: Mapping[str, int] | None = None
+    ) -> None:
+        """``namespaces``: number by name, used by ``events`` for titles that come without one."""
+        self.progress = Progress(0, 0)
+        """How far the child has read when it sent the last batch; bytes of the file as stored."""
+        self._kind = kind
+        self._path = path
+        self._project = project
+        self._namespaces = dict(namespaces or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._running().pid
+
+    def __enter__(self) -> Self:
+        """Start the child."""
+        package = Path(recension.__file__).parent.parent
+        command = [sys.executable, "-I", "-c", _BOOTSTRAP, str(package)]
+        command += [self._kind, str(self._path), self._project, json.dumps(self._namespaces)]
+        self._stderr = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            bufsize=0,
+            env=_environment(),
+        )
+        with contextlib.suppress(OSError):  # more than the system allows; it works with less
+            fcntl.fcntl(self._output(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the child, whatever it is doing."""
+        process = self._running()
+        process.kill()
+        self._output().close()
+        process.wait()
+        if self._stderr is not None:
+            self._stderr.close()
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        """Yield each batch: at most 256 items, closed at 4 MiB of text."""
+        while True:
+            header = self._read(HEADER.size)
+            try:
+                kind, meta_size, body_size = parse_header(bytes(header))
+                meta, body = bytes(self._read(meta_size)), self._read(body_size)
+                if kind == END:
+                    self.progress = Progress(self.progress.total, self.progress.total)
+                    return
+                if kind == ERROR:
+                    self._raise(load_json(meta))
+                if kind == BATCH:
+                    self.progress, items = unpack_batch(meta, memoryview(body), self._project)
+                    yield items
+                else:
+                    self.progress = unpack_progress(load_json(meta))
+            except FrameError as error:
+                raise self._nonsense(str(error)) from error
+
+    def _read(self, size: int) -> bytearray:
+        """Read exactly ``size`` bytes; the child's death raises what it died of."""
+        buffer = bytearray(size)
+        view, done, file = memoryview(buffer), 0, self._output().fileno()
+        while done < size:
+            count = os.readv(file, [view[done:]])
+            if not count:
+                self._explain_death()
+            done += count
+        return buffer
+
+    def _raise(self, value: object) -> NoReturn:
+        if not isinstance(value, dict):
+            raise FrameError("an error is an object")
+        message, hint, metadata = value.get("message"), value.get("hint"), value.get("metadata")
+        error = BY_REASON.get(str(value.get("reason")), SourceCorruptError)
+        if not isinstance(metadata, dict) or not issubclass(error, SourceError):
+            raise FrameError("not an error of a source")
+        metadata = {key: _short(text) for key, text in metadata.items() if key not in ("message", "hint")}
+        raise error(_short(message), hint=_short(hint), **metadata)
+
+    def _explain_death(self) -> NoReturn:
+        try:
+            code = self._running().wait(_WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise self._nonsense("it closed its output and did not end") from None
+        if code >= 0:
+            raise self._nonsense(f"it ended with status {code}: {self._last_words()}")
+        name = signal.Signals(-code).name
+        error = SourceLimitError if -code in _KILLED_FOR_SIZE else SourceCorruptError
+        raise error(
+            f"{self._path}: the parser was ended by {name}",
+            hint="look for the out-of-memory killer in the system's log; what came before has been read",
+            path=self._path,
+            signal=name,
+        )
+
+    def _nonsense(self, what: str) -> SourceCorruptError:
+        return SourceCorruptError(
+            f"{self._path}: the parser failed: {what}", hint="report this with the file", path=self._path
+        )
+
+    def _last_words(self) -> str:
+        """Return the last line of what the child wrote to standard error, without control characters."""
+        if self._stderr is None:
+            return ""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _STDERR_TAIL_BYTES))
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines() or [""]
+        return "".join(char for char in lines[-1] if char.isprintable())
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("a Feed is used in a with block")
+        return self._process
+
+    def _output(self) -> IO[bytes]:
+        output = self._running().stdout
+        if output is None:
+            raise RuntimeError("the child has no output")
+        return output
+
+
+def _short(text: object) -> str:
+    """What the child says, at a bearable length."""
+    return printable_utf8(str(text)[:_MAX_ERROR_CHARS])
+
+
+def _environment() -> dict[str, str]:
+    """Give the child what the loader needs and nothing else: it has no business with our secrets."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_VARIABLES or name.startswith("COVERAGE_")  # so that tests see what it runs
+    }

@@ -1,0 +1,234 @@
+"""Logging dumps of MediaWiki: moves, deletes, restores and hidden revisions as they were logged.
+
+A log names a page by its title of that moment and never by its id, so an entry is kept as a ``LogEntry``
+with ``page_id`` 0. Parameters come in two forms: PHP's ``serialize`` (since MediaWiki 1.19), and lines of
+text before; both occur in one dump.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from recension.model.errors import SourceError
+from recension.model.event import MAX_ID, MAX_TITLE_BYTES, Event, LogAction, LogEntry
+from recension.sources.items import BadRecordError, ByteSource, Item, SiteInfo, Skipped, checked
+from recension.sources.mediawiki_head import read_comment, read_contributor, read_siteinfo, read_time
+from recension.sources.php_values import PhpFormatError, PhpValue, unserialize
+from recension.sources.titles import namespace_of, namespace_table, plain_title
+from recension.sources.xml_records import Node, Record, XmlRecords, number
+
+_RECORDS = frozenset({"siteinfo", "logitem"})
+_HISTORY = "this is a history dump, it has no log entries"
+
+_ACTIONS = {
+    "move/move": LogAction.MOVE,
+    "move/move_redir": LogAction.MOVE,
+    "delete/delete": LogAction.DELETE,
+    # A redirect that was overwritten by a move, without (2) or with the right to delete.
+    "delete/delete_redir": LogAction.DELETE,
+    "delete/delete_redir2": LogAction.DELETE,
+    "delete/restore": LogAction.RESTORE,
+    "delete/revision": LogAction.VISIBILITY,
+}
+
+# MediaWiki, RevisionRecord: DELETED_TEXT, DELETED_COMMENT, DELETED_USER.
+_TEXT_HIDDEN = 1
+_COMMENT_HIDDEN = 2
+_CONTRIBUTOR_HIDDEN = 4
+_ALL_BITS = 15
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LEGACY_BITS = "nfield="
+_MAX_KIND_CHARS = 80
+_MAX_KINDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Params:
+    """What the parameters of an entry say, whichever form they had."""
+
+    target: str = ""
+    rev_ids: tuple[int, ...] = ()
+    bits: int = 0
+    of_revisions: bool = True
+    """False when the entry hides something else: files, or revisions of a deleted page."""
+
+
+def read_log(source: ByteSource, path: Path, project: str) -> Iterator[Item]:
+    """Yield the ``SiteInfo``, then an ``Event`` or ``Rejected`` for each entry of ours, then ``Skipped``.
+
+    Entries of other kinds are counted in the ``Skipped`` by ``type/action``, for instance
+    ``upload/upload``; those that hide something else than revisions as ``delete/revision:other``.
+    Raises as ``mediawiki_xml.read_history`` does.
+    """
+    records = XmlRecords(source, path, records=_RECORDS, alien={"page": _HISTORY})
+    reader = _LogReader(project, records)
+    try:
+        yield from reader.items()
+    except SourceError:
+        yield from reader.skipped()
+        raise
+    yield from reader.skipped()
+
+
+class _LogReader:
+    def __init__(self, project: str, records: XmlRecords) -> None:
+        self._project = project
+        self._records = records
+        self._prefixes: dict[str, int] = {}
+        self._others: Counter[str] = Counter()
+
+    def items(self) -> Iterator[Item]:
+        headed = False
+        for record in self._records:
+            if record.node.name == "siteinfo":
+                if headed:
+                    self._records.count("siteinfo")
+                    continue
+                site = read_siteinfo(record.node)
+                self._prefixes = namespace_table(site.namespaces)
+                yield site
+            else:
+                if not headed:
+                    yield SiteInfo()
+                item = self._item(record)
+                if item is not None:
+                    yield item
+            headed = True
+
+    def skipped(self) -> Iterator[Item]:
+        counts = self._records.counts + self._others
+        if counts:
+            yield Skipped(dict(sorted(counts.items())))
+
+    def _item(self, record: Record) -> Item | None:
+        try:
+            if record.fault is not None:
+                raise record.fault
+            event = self._event(record.node)
+            return None if event is None else checked(event)
+        except BadRecordError as fault:
+            return record.reject(fault)
+
+    def _event(self, node: Node) -> Event | None:
+        kind = f"{node.value('type') or ''}/{node.value('action') or ''}"
+        action = _ACTIONS.get(kind)
+        if action is None:
+            self._count(kind)
+            return None
+        title = self._title(node)
+        params = _read_params(action, node.value("params") or "")
+        if not params.of_revisions:
+            self._count(f"{kind}:other")
+            return None
+        log_id = number(node.value("id"), "log id")
+        entry = LogEntry(
+            log_id=log_id,
+            action=action,
+            title=title,
+            namespace=namespace_of(title, self._prefixes),
+            to_title=params.target,
+            to_namespace=namespace_of(params.target, self._prefixes),
+            rev_ids=params.rev_ids,
+            text_hidden=bool(params.bits & _TEXT_HIDDEN),
+            comment_hidden=bool(params.bits & _COMMENT_HIDDEN),
+            contributor_hidden=bool(params.bits & _CONTRIBUTOR_HIDDEN),
+            contributor=read_contributor(node.child("contributor")),
+            comment=read_comment(node.child("comment")),
+        )
+        time = read_time(node.value("timestamp"))
+        return Event(self._project, 0, time, f"log:{log_id}", entry)
+
+    def _title(self, node: Node) -> str:
+        title = node.value("logtitle")
+        if title:
+            return checked_title(plain_title(title), "title")
+        text = node.child("text")
+        if text is not None and "deleted" in text.attributes:
+            raise BadRecordError("HIDDEN_ACTION", "upstream hides what this log entry did")
+        raise BadRecordError("MISSING_TITLE", "it has no title")
+
+    def _count(self, kind: str) -> None:
+        if kind not in self._others and len(self._others) >= _MAX_KINDS:
+            kind = "…"
+        self._others[kind[:_MAX_KIND_CHARS]] += 1
+
+
+def checked_title(title: str, what: str) -> str:
+    """Return ``title`` if the model takes it; the model itself does not look into log entries."""
+    if not title:
+        raise BadRecordError("MISSING_TITLE", f"its {what} is empty")
+    if len(title.encode()) > MAX_TITLE_BYTES or _CONTROL.search(title):
+        raise BadRecordError("INVALID_EVENT", f"its {what} is not a title: {title!r}")
+    return title
+
+
+def _read_params(action: LogAction, text: str) -> _Params:
+    if action not in (LogAction.MOVE, LogAction.VISIBILITY):
+        return _Params()
+    if text.startswith("a:"):
+        try:
+            value = unserialize(text.encode())
+        except PhpFormatError as error:
+            raise _bad(f"not a PHP value: {error}") from None
+        if not isinstance(value, dict):
+            raise _bad("not an array")
+        return _serialised(action, value)
+    return _legacy(action, text.split("\n"))
+
+
+def _serialised(action: LogAction, value: Mapping[int | bytes, PhpValue]) -> _Params:
+    if action is LogAction.MOVE:
+        # Between 1.19 and its own serialised form a legacy entry could be wrapped: target under key 0.
+        return _Params(target=_target(_text(value.get(b"4::target", value.get(0)))))
+    if _text(value.get(b"4::type")) != "revision":
+        return _Params(of_revisions=False)
+    ids = value.get(b"5::ids")
+    listed = [_text(one) for one in ids.values()] if isinstance(ids, dict) else _text(ids).split(",")
+    return _Params(rev_ids=_rev_ids(listed), bits=_bits(_text(value.get(b"7::nfield"))))
+
+
+def _legacy(action: LogAction, lines: list[str]) -> _Params:
+    if action is LogAction.MOVE:
+        return _Params(target=_target(lines[0]))
+    if lines[0] != "revision":
+        return _Params(of_revisions=False)
+    bits = next((line for line in lines[2:] if line.startswith(_LEGACY_BITS)), "")
+    ids = lines[1] if len(lines) > 1 else ""
+    return _Params(rev_ids=_rev_ids(ids.split(",")), bits=_bits(bits.removeprefix(_LEGACY_BITS)))
+
+
+def _text(value: PhpValue) -> str:
+    """Numbers come as strings or as ints, as the PHP of the day had them."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise _bad("a string is cut inside a character") from None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _target(title: str) -> str:
+    return checked_title(plain_title(title), "target")
+
+
+def _rev_ids(texts: Iterable[str]) -> tuple[int, ...]:
+    ids = tuple(number(text, "revision id") for text in texts)
+    if not ids or not all(1 <= rev_id <= MAX_ID for rev_id in ids):
+        raise _bad("it names no revision, or an impossible one")
+    return ids
+
+
+def _bits(text: str) -> int:
+    bits = number(text, "visibility")
+    if not 0 <= bits <= _ALL_BITS:
+        raise _bad(f"{bits} is not a set of visibility bits")
+    return bits
+
+
+def _bad(message: str) -> BadRecordError:
+    return BadRecordError("INVALID_PARAMS", f"its parameters cannot be read: {message}")

@@ -1,0 +1,154 @@
+"""History and current dumps of MediaWiki: every ``<revision>`` becomes an edit.
+
+Elements are matched by local name in any namespace, so the schemas 0.3 to 0.11, the Content File Export and
+third-party exports all pass; nothing is validated against a schema, which lags behind the writers. A dump
+names a page by its title of today, hence ``title_inferred``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from recension.model.errors import SourceError, SourceFormatError
+from recension.model.event import Edit, Event, Presence, SlotText
+from recension.sources.items import BadRecordError, ByteSource, Item, SiteInfo, Skipped, checked
+from recension.sources.mediawiki_head import read_comment, read_contributor, read_siteinfo, read_time
+from recension.sources.titles import namespace_of, namespace_table
+from recension.sources.xml_records import Node, Record, XmlRecords, number
+
+DEFAULT_MODEL = "wikitext"
+DEFAULT_FORMAT = "text/x-wiki"
+"""What a revision without ``<model>`` and ``<format>`` is: schemas before 0.8 knew nothing else."""
+
+_RECORDS = frozenset({"siteinfo", "revision"})
+_HEAD = frozenset({"title", "ns", "id"})
+_KNOWN = frozenset({"id", "parentid", "timestamp", "contributor", "minor", "comment", "sha1"}) | {
+    "origin",
+    "model",
+    "format",
+    "text",
+    "content",
+}
+_QUIET = frozenset({"redirect", "restrictions"})
+"""Known and of no use: redirects are computed from the text, restrictions are not history."""
+
+_LOGGING = "this is a logging dump, it has no revisions"
+_STUB = "this is a stub dump, it has no texts"
+
+
+def read_history(source: ByteSource, path: Path, project: str) -> Iterator[Item]:
+    """Yield the ``SiteInfo``, then an ``Event`` or ``Rejected`` for each revision, then ``Skipped``.
+
+    ``path`` is for messages. Raises ``SourceFormatError`` (not a history dump, a stub dump, a DOCTYPE),
+    ``SourceTruncatedError``, ``SourceCorruptError``, ``SourceLimitError``; everything that was complete
+    before the fault has been yielded by then.
+    """
+    records = XmlRecords(source, path, records=_RECORDS, head=_HEAD, alien={"logitem": _LOGGING})
+    reader = _HistoryReader(path, project, records)
+    try:
+        yield from reader.items()
+    except SourceError:
+        yield from reader.skipped()
+        raise
+    yield from reader.skipped()
+
+
+class _HistoryReader:
+    def __init__(self, path: Path, project: str, records: XmlRecords) -> None:
+        self._path = path
+        self._project = project
+        self._records = records
+        self._prefixes: dict[str, int] = {}
+
+    def items(self) -> Iterator[Item]:
+        headed = False
+        for record in self._records:
+            if record.node.name == "siteinfo":
+                if headed:
+                    self._records.count("siteinfo")
+                    continue
+                headed = True
+                site = read_siteinfo(record.node)
+                self._prefixes = namespace_table(site.namespaces)
+                yield site
+                continue
+            if not headed:
+                headed = True
+                yield SiteInfo()
+            yield self._item(record)
+
+    def skipped(self) -> Iterator[Item]:
+        counts = {name: count for name, count in sorted(self._records.counts.items()) if name not in _QUIET}
+        if counts:
+            yield Skipped(counts)
+
+    def _item(self, record: Record) -> Item:
+        try:
+            if record.fault is not None:
+                raise record.fault
+            return checked(self._event(record))
+        except BadRecordError as fault:
+            return record.reject(fault)
+
+    def _event(self, record: Record) -> Event:
+        node, page = record.node, record.page
+        for child in node.children:
+            if child.name not in _KNOWN:
+                self._records.count(child.name)
+        title = page.value("title")
+        if not title:
+            raise BadRecordError("MISSING_TITLE", "its page has no title")
+        namespace = page.value("ns")
+        edit = Edit(
+            rev_id=number(node.value("id"), "revision id"),
+            parent_rev_id=number(node.value("parentid"), "parent id", absent=0),
+            title=title,
+            namespace=namespace_of(title, self._prefixes)
+            if namespace is None
+            else number(namespace, "namespace"),
+            title_inferred=True,
+            contributor=read_contributor(node.child("contributor")),
+            comment=read_comment(node.child("comment")),
+            minor=node.child("minor") is not None,
+            slots=self._slots(node),
+        )
+        time = read_time(node.value("timestamp"))
+        return Event(self._project, number(page.value("id"), "page id"), time, "", edit)
+
+    def _slots(self, node: Node) -> tuple[SlotText, ...]:
+        extra = [child for child in node.children if child.name == "content"]
+        # The revision's own sha1 is a fold over all slots: of one slot only, it is that slot's.
+        whole = "" if extra else node.value("sha1") or ""
+        main = self._slot("main", node, whole)
+        return (main, *[self._slot(child.value("role") or "", child, "") for child in extra])
+
+    def _slot(self, role: str, node: Node, sha1: str) -> SlotText:
+        text = node.child("text")
+        if text is None:
+            raise BadRecordError("MISSING_TEXT", f"its slot {role!r} has no <text>")
+        size = number(text.attributes.get("bytes"), "byte count", absent=-1)
+        presence = self._presence(text, size)
+        return SlotText(
+            role=role,
+            model=node.value("model") or DEFAULT_MODEL,
+            format=node.value("format") or DEFAULT_FORMAT,
+            presence=presence,
+            text=text.text.encode() if presence is Presence.PRESENT else b"",
+            claimed_sha1=text.attributes.get("sha1") or sha1.strip(),
+            claimed_bytes=size if size >= 0 else None,
+        )
+
+    def _presence(self, text: Node, size: int) -> Presence:
+        """Tell hidden, lost and empty apart (all three have no content)."""
+        if "deleted" in text.attributes:
+            return Presence.HIDDEN
+        if text.text:
+            return Presence.PRESENT
+        if "id" in text.attributes or "location" in text.attributes:
+            raise SourceFormatError(
+                f"{self._path}: {_STUB}",
+                hint="fetch the pages-meta-history or pages-articles file of the same run",
+                path=self._path,
+            )
+        return Presence.LOST if size > 0 else Presence.PRESENT

@@ -1,0 +1,1 @@
+"""Where commits, views and texts are kept."""

@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import py7zr
+import pytest
+
+from recension.model.errors import (
+    SourceCorruptError,
+    SourceError,
+    SourceFormatError,
+    SourceLimitError,
+    SourceTruncatedError,
+)
+from recension.model.event import Event
+from recension.sources import feed as feed_module
+from recension.sources.containers import open_container
+from recension.sources.events_ndjson import read_events
+from recension.sources.feed import Feed, Kind
+from recension.sources.items import MAX_EVENT_BYTES, Item, Progress, Rejected, SiteInfo
+from recension.sources.mediawiki_xml import read_history
+from tests.sources.helpers import dump, edits, log, logitem, page, revision, shared
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MEMORY_KIB = 400 * 1024
+
+
+def write(folder: Path, data: bytes, name: str = "dump.bin") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def read(kind: Kind, path: Path, project: str = "p") -> list[list[Item]]:
+    with Feed(kind, path, project) as feed:
+        return list(feed)
+
+
+def until_fault(feed: Feed) -> tuple[list[Item], SourceError]:
+    seen: list[Item] = []
+    with pytest.raises(SourceError) as caught:
+        for batch in feed:
+            seen += batch
+    return seen, caught.value
+
+
+def many_revisions(count: int, size: int = 10) -> bytes:
+    return dump(
+        page("".join(revision(number, text=f"<text>{'x' * size}</text>") for number in range(1, count + 1)))
+    )
+
+
+def peak_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    # A child that has just ended has no memory any more.
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+@pytest.fixture
+def ndjson() -> bytes:
+    return b"".join(
+        json.dumps(
+            {
+                "project": "p",
+                "pageId": number,
+                "time": "2001-01-01T00:00:00Z",
+                "sourceId": f"s:{number}",
+                "delete": {"title": f"Talk:Äpfel {number}"},
+            }
+        ).encode()
+        + b"\n"
+        for number in range(1, 1001)
+    )
+
+
+def test_items_are_those_of_the_parser(tmp_path: Path) -> None:
+    """What comes through the pipe is what the parser yields, for a history and a log."""
+    history = dump(page(revision(1) + revision("x") + revision(2, rest="<comment>ключ</comment><odd/>")))
+    path = write(tmp_path, history)
+    expected = list(read_history(io.BytesIO(history), path, "p"))
+    assert [expected] == read("history", path)
+    entries = dump(logitem("move", "move", "New") + logitem("upload", "upload") + logitem("delete", "delete"))
+    assert [log(entries)] == read("log", write(tmp_path, entries))
+
+
+def test_namespaces_reach_the_parser(tmp_path: Path, ndjson: bytes) -> None:
+    """The project's namespaces decide about titles that come without one."""
+    path = write(tmp_path, ndjson)
+    expected = list(read_events(io.BytesIO(ndjson), path, "p", {"Talk": 1}))
+    with Feed("events", path, "p", {"Talk": 1}) as feed:
+        assert expected == [item for batch in feed for item in batch]
+
+
+def test_batches_depend_on_the_bytes_alone(tmp_path: Path, ndjson: bytes) -> None:
+    """Boundaries are the same for a slow reader, a fast one, and another container."""
+    plain = read("events", write(tmp_path, ndjson))
+    packed = read("events", write(tmp_path, gzip.compress(ndjson)))
+    slow = []
+    with Feed("events", write(tmp_path, ndjson), "p") as feed:
+        for batch in feed:
+            os.sched_yield()
+            slow.append(batch)
+    assert [256, 256, 256, 232] == [len(batch) for batch in plain]
+    assert plain == packed == slow
+
+
+def test_batches_are_closed_by_size(tmp_path: Path) -> None:
+    """A batch ends with the event that brings it to 4 MiB."""
+    batches = read("history", write(tmp_path, many_revisions(10, size=1 << 20)))
+    assert [5, 4, 2] == [len(batch) for batch in batches]
+
+
+@pytest.mark.parametrize("kind", ["history", "events"])
+def test_largest_event(kind: Kind, tmp_path: Path) -> None:
+    """An event of the largest text, four bytes a character, in a window of 128 MiB, fits into the memory."""
+    text = "😀" * (MAX_EVENT_BYTES // 4)
+    data = page(revision(1, text=f"<text>{text}</text>")).encode() if kind == "history" else wide_line()
+    # What stands before fills the window; what stands behind keeps the child alive until it is measured.
+    data = b" " * (140 << 20) + data + b" " * (140 << 20)
+    if kind == "history":
+        data = b"<mediawiki>" + data + b"</mediawiki>"
+    path = write(tmp_path, zstd.compress(data, options={zstd.CompressionParameter.window_log: 27}))
+    sizes, peak = [], 0
+    with Feed(kind, path, "p") as feed:
+        for batch in feed:
+            peak = max(peak, peak_kib(feed.pid))
+            sizes += [len(edit.slots[0].text) for edit in edits(batch)]
+    assert [size for size in sizes if size > MAX_EVENT_BYTES - 2048] == sizes
+    assert 1 == len(sizes)
+    assert 128 * 1024 < peak < MEMORY_KIB
+
+
+def wide_line() -> bytes:
+    text = "😀" * (MAX_EVENT_BYTES // 4 - 256)
+    slot = {"role": "main", "model": "m", "format": "f", "text": text}
+    edit = {"revId": 1, "title": "A", "slots": [slot]}
+    value: dict[str, Any] = {"project": "p", "pageId": 1, "time": "2001-01-01T00:00:00Z", "sourceId": "s"}
+    return b"\n" + json.dumps({**value, "edit": edit}, ensure_ascii=False).encode() + b"\n"
+
+
+def test_progress(tmp_path: Path) -> None:
+    """Progress counts the bytes of the file as stored, never falls, and ends at the size of the file."""
+    path = write(tmp_path, gzip.compress(many_revisions(5000, size=1000)))
+    with Feed("history", path, "p") as feed:
+        seen = [feed.progress for _ in feed]
+        seen.append(feed.progress)
+    assert sorted(seen, key=lambda progress: progress.done) == seen
+    assert Progress(path.stat().st_size, path.stat().st_size) == seen[-1]
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+
+def test_error_of_the_parser_comes_after_the_items(tmp_path: Path) -> None:
+    """What was complete is handed out first; then the same named error is raised here, with its hint."""
+    path = write(tmp_path, many_revisions(600)[:-100])
+    with Feed("history", path, "p") as feed:
+        seen, fault = until_fault(feed)
+    assert 600 == len([item for item in seen if isinstance(item, Event)]) + 1
+    assert SourceTruncatedError is type(fault)
+    assert (str(path), "Apple") == (fault.metadata["path"], fault.metadata["page"])
+    assert fault.hint
+
+
+@pytest.mark.parametrize(
+    "data,error",
+    [
+        (b"", SourceTruncatedError),
+        (b"<html/>", SourceFormatError),
+        (b"PK\x03\x04zip", SourceFormatError),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><mediawiki>&b;</mediawiki>', SourceFormatError),
+        (b"<mediawiki>" + b"<a>" * 1000, SourceLimitError),
+        (b"<mediawiki>&nbsp;</mediawiki>", SourceCorruptError),
+        (gzip.compress(b"<mediawiki></mediawiki>")[:-9], SourceTruncatedError),
+    ],
+)
+def test_class_of_an_error_survives(data: bytes, error: type[SourceError], tmp_path: Path) -> None:
+    """The error that is raised is of the class that the parser raised."""
+    with Feed("history", write(tmp_path, data), "p") as feed:
+        _, fault = until_fault(feed)
+    assert error is type(fault)
+
+
+def test_path_that_is_not_utf8(tmp_path: Path) -> None:
+    """A file name of any bytes can be read, and named in an error."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.xml"))
+    path.write_bytes(many_revisions(1))
+    assert 2 == len(read("history", path)[0])
+    path.write_bytes(b"<html/>")
+    with Feed("history", path, "p") as feed:
+        _, fault = until_fault(feed)
+    assert "\\udcff.xml" in fault.message
+
+
+@pytest.mark.parametrize(
+    "number,error", [(signal.SIGKILL, SourceLimitError), (signal.SIGSEGV, SourceCorruptError)]
+)
+def test_child_that_is_killed(number: signal.Signals, error: type[SourceError], tmp_path: Path) -> None:
+    """A child that dies of a signal is a named error with the signal's name, and no end of the input."""
+    with Feed("history", write(tmp_path, many_revisions(50_000, size=1000)), "p") as feed:
+        os.kill(feed.pid, number)
+        _, fault = until_fault(feed)
+    assert error is type(fault)
+    assert number.name == fault.metadata["signal"]
+
+
+def child_of(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "_BOOTSTRAP", f"import os, sys; {code}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pass",
+        "sys.exit(3)",
+        "raise ValueError('boom')",
+        "os.write(1, b'B')",
+        r"os.write(1, b'B' + b'\xff' * 8)",
+        r"os.write(1, b'B\x02\0\0\0\0\0\0\0{}')",
+        r"os.write(1, b'P\x02\0\0\0\0\0\0\0{}')",
+        r"os.write(1, b'E\x02\0\0\0\0\0\0\0[]')",
+        r"os.write(1, b'E\x02\0\0\0\0\0\0\0{}')",
+        r"os.write(1, b'X\0\0\0\0\0\0\0\0')",
+    ],
+)
+def test_child_that_makes_no_sense(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a child writes, the worst is a named error."""
+    child_of(code, monkeypatch)
+    with Feed("history", write(tmp_path, b"<mediawiki/>"), "p") as feed:
+        _, fault = until_fault(feed)
+    assert SourceCorruptError is type(fault)
+
+
+def test_last_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of a child's traceback is in the error, without control characters."""
+    child_of(r"raise ValueError('boom\x1b[31m')", monkeypatch)
+    with Feed("history", write(tmp_path, b"<mediawiki/>"), "p") as feed:
+        _, fault = until_fault(feed)
+    assert "ValueError: boom[31m" in fault.message
+
+
+def test_out_of_memory(tmp_path: Path) -> None:
+    """A child that needs more memory than it may have is a named limit, not a crash."""
+    # A parser keeps each name that it meets, so that it is stored once; these are all different.
+    names = (b"<n%d%s/>" % (number, b"x" * 100_000) for number in range(4000))
+    path = write(tmp_path, gzip.compress(b"<mediawiki>" + b"".join(names), 1))
+    with Feed("history", path, "p") as feed:
+        _, fault = until_fault(feed)
+    assert SourceLimitError is type(fault)
+    assert "more memory" in fault.message
+
+
+def test_leaving_early_ends_the_child(tmp_path: Path) -> None:
+    """Leaving the with block in the middle ends the child at once."""
+    with Feed("history", write(tmp_path, many_revisions(50_000, size=1000)), "p") as feed:
+        next(iter(feed))
+        pid = feed.pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+PARENT = """
+import os, sys
+from pathlib import Path
+from recension.sources.feed import Feed
+feed = Feed("history", Path(sys.argv[1]), "p").__enter__()
+next(iter(feed))
+print(feed.pid, flush=True)
+os._exit(0)
+"""
+
+
+def test_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    """A child whose parent is gone ends at its next write."""
+    path = write(tmp_path, many_revisions(50_000, size=1000))
+    done = subprocess.run([sys.executable, "-c", PARENT, path], capture_output=True, check=True, text=True)
+    with contextlib.suppress(ProcessLookupError):
+        child = os.pidfd_open(int(done.stdout))
+        ended, _, _ = select.select([child], [], [], 20)
+        os.close(child)
+        assert [child] == ended
+
+
+def test_child_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child gets no secrets of our environment, no standard input, and its limits are set."""
+    monkeypatch.setenv("RECENSION_SECRET", "x")
+    with Feed("history", write(tmp_path, many_revisions(50_000, size=1000)), "p") as feed:
+        next(iter(feed))
+        environment = Path(f"/proc/{feed.pid}/environ").read_bytes()
+        limits = (
+            resource.prlimit(feed.pid, resource.RLIMIT_AS),
+            resource.prlimit(feed.pid, resource.RLIMIT_CORE),
+        )
+        stdin = Path(f"/proc/{feed.pid}/fd/0").readlink()
+    assert b"RECENSION_SECRET" not in environment
+    assert ("/dev/null", (0, 0)) == (str(stdin), limits[1])
+    assert 0 < limits[0][0] < 1 << 40
+
+
+# --- size ---------------------------------------------------------------------------------------
+
+
+def test_page_of_100_000_revisions(tmp_path: Path) -> None:
+    """A page of 100,000 revisions is read in little memory."""
+    path = write(tmp_path, gzip.compress(many_revisions(100_000, size=500), 1))
+    count, peak = 0, 0
+    with Feed("history", path, "p") as feed:
+        for batch in feed:
+            count += sum(isinstance(item, Event) for item in batch)
+            peak = max(peak, peak_kib(feed.pid))
+    assert 100_000 == count
+    assert 0 < peak < 64 * 1024
+
+
+@pytest.fixture(scope="module")
+def peps_7z(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The 333 MB history of the shared data as a 7z archive with a dictionary of 64 MiB."""
+    source = shared("peps/peps-pages-meta-history.xml.zst")
+    path = tmp_path_factory.mktemp("peps") / "peps.xml.7z"
+    filters = [{"id": py7zr.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
+    xml = path.with_name("peps.xml")
+    with open_container(source) as container, xml.open("wb") as file:
+        while data := container.read(1 << 20):
+            file.write(data)
+    with py7zr.SevenZipFile(path, "w", filters=filters) as archive:
+        archive.write(xml, "peps.xml")
+    xml.unlink()
+    yield path
+    path.unlink()
+
+
+def test_memory_on_a_large_7z(peps_7z: Path) -> None:
+    """333 MB of history in a 7z archive are read by a child of less than 400 MiB (takes about 20 s)."""
+    count, peak = 0, 0
+    with Feed("history", peps_7z, "peps") as feed:
+        for batch in feed:
+            count += sum(isinstance(item, Event) for item in batch)
+            peak = max(peak, peak_kib(feed.pid))
+    assert 16_235 == count
+    assert 64 * 1024 < peak < MEMORY_KIB
+
+
+@pytest.mark.parametrize(
+    "name,count", [("peps-events.ndjson.zst", 18_662), ("peps-pages-meta-history.xml.zst", 16_235)]
+)
+def test_speed_and_memory_on_peps(name: str, count: int) -> None:
+    """The reader of 334 MB of text spends less than 1.5 s of its own, its child less than 400 MiB."""
+    path = shared(f"peps/{name}")
+    kind: Kind = "events" if "ndjson" in name else "history"
+    number, peak = 0, 0
+    started = time.process_time()
+    with Feed(kind, path, "peps") as feed:
+        for batch in feed:
+            assert not any(isinstance(item, Rejected) for item in batch)
+            number += sum(isinstance(item, Event) for item in batch)
+            peak = max(peak, peak_kib(feed.pid))
+        spent = time.process_time() - started
+    assert count == number
+    assert peak < MEMORY_KIB
+    assert spent < 1.5
+
+
+def test_first_item_of_a_dump_is_its_head() -> None:
+    """The head of the peps dump comes before its first revision."""
+    with Feed("history", shared("peps/peps-pages-meta-history.xml.zst"), "peps") as feed:
+        first = next(iter(feed))[0]
+    assert (
+        SiteInfo("peps", "peps", "https://peps.example.org/wiki/Main_Page", "case-sensitive", {0: ""})
+        == first
+    )

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recension.model.event import Comment, Contributor, Delete, Event
+from recension.sources import frames
+from recension.sources.frames import (
+    BATCH_BYTES,
+    BATCH_ITEMS,
+    HEADER,
+    MAX_BODY_BYTES,
+    MAX_META_BYTES,
+    Batch,
+    FrameError,
+    parse_header,
+    unpack_batch,
+)
+from recension.sources.items import MAX_EXCERPT_BYTES, Item, Progress, Rejected, SiteInfo, Skipped
+from tests.sources import strategies
+
+text = st.text(max_size=20)
+counts = st.integers(0, 2**63 - 1)
+rejected = st.builds(
+    Rejected,
+    text,
+    st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True),
+    text,
+    st.binary(max_size=MAX_EXCERPT_BYTES),
+)
+sites = st.builds(SiteInfo, text, text, text, text, st.dictionaries(st.integers(-2, 4000), text, max_size=5))
+items = strategies.events() | rejected | sites | st.builds(Skipped, st.dictionaries(text, counts, max_size=5))
+
+
+def pack(packed: list[Item], progress: Progress = Progress(3, 5)) -> tuple[bytes, memoryview]:  # noqa: B008 - a value
+    batch = Batch()
+    for item in packed:
+        batch.add(item)
+    data = b"".join(batch.close(progress).pieces())
+    kind, meta, body = parse_header(data[: HEADER.size])
+    assert (frames.BATCH, len(data)) == (kind, HEADER.size + meta + body)
+    return data[HEADER.size : HEADER.size + meta], memoryview(data)[HEADER.size + meta :]
+
+
+@given(st.lists(items, min_size=1, max_size=5))
+def test_round_trip(packed: list[Item]) -> None:
+    """Items of every kind come back as they went in, texts and excerpts to the byte."""
+    assert (Progress(3, 5), packed) == unpack_batch(*pack(packed), "p")
+
+
+@given(st.lists(items, min_size=1, max_size=3), st.data())
+def test_damaged_frames(packed: list[Item], data: st.DataObject) -> None:
+    """A frame with any byte changed gives items or the one named error."""
+    meta, body = pack(packed)
+    at = data.draw(st.integers(0, len(meta) - 1))
+    damaged = meta[:at] + data.draw(st.binary(max_size=2)) + meta[at + 1 :]
+    with contextlib.suppress(FrameError):
+        unpack_batch(damaged, body, "p")
+
+
+EVENT = Event("p", 7, 0, "s", Delete("A", 0, Contributor.named("Ann", 9), Comment.of("why")))
+
+
+@pytest.mark.parametrize(
+    "place,value",
+    [
+        (0, "edit"),
+        (0, "nothing"),
+        (0, []),
+        (1, 0),
+        (1, "7"),
+        (1, True),
+        (1, 2**63),
+        (2, 2**70),
+        (2, 1.5),
+        (3, None),
+        (3, "\ud800"),
+        (3, "x" * 2000),
+        (4, ["Ann"]),
+        (4, ["Ann", -1]),
+        (4, 9),
+        (5, None),
+        (5, "x" * 70_000),
+        (6, ""),
+        (6, "A\nB"),
+        (7, 2**31),
+    ],
+)
+def test_what_the_child_says_is_checked(place: int, value: Any) -> None:
+    """Each field of an event is checked again, by type and by the rules of the model."""
+    meta, body = pack([EVENT])
+    frame = json.loads(meta)
+    assert [EVENT] == unpack_batch(json.dumps(frame).encode(), body, "p")[1]
+    frame[2][place] = value
+    with pytest.raises(FrameError):
+        unpack_batch(json.dumps(frame).encode(), body, "p")
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"[1]",
+        b"[2,1]",
+        b"[-1,1]",
+        b"[0,0,5]",
+        b"[0,0,[]]",
+        b"[0,0,[[]]]",
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_metadata_that_is_none(meta: bytes) -> None:
+    """A frame whose JSON is not a batch is refused."""
+    with pytest.raises(FrameError):
+        unpack_batch(meta, memoryview(b""), "p")
+
+
+@given(st.binary(max_size=10), st.binary(max_size=10))
+def test_body_fits_the_items(less: bytes, more: bytes) -> None:
+    """Texts that reach beyond the frame, and bytes that belong to none, are refused."""
+    meta, body = pack([Rejected("line 1", "BAD", "", b"excerpt")])
+    for wrong in (bytes(body)[: -len(less) - 1], bytes(body) + b"x" + more):
+        with pytest.raises(FrameError):
+            unpack_batch(meta, memoryview(wrong), "p")
+
+
+@pytest.mark.parametrize(
+    "kind,meta,body",
+    [(b"X", 1, 1), (b"B", MAX_META_BYTES + 1, 0), (b"B", 1, MAX_BODY_BYTES + 1), (b"E", 1, 1), (b"Z", 1, 1)],
+)
+def test_sizes_are_bounded_before_they_are_read(kind: bytes, meta: int, body: int) -> None:
+    """A header that announces more than a frame may have is refused."""
+    with pytest.raises(FrameError):
+        parse_header(HEADER.pack(kind, meta, body))
+
+
+def test_a_batch_is_full_by_number_or_size() -> None:
+    """A batch is closed at 256 items, or when it has reached 4 MiB."""
+    batch = Batch()
+    for _ in range(BATCH_ITEMS):
+        assert not batch.full
+        batch.add(EVENT)
+    assert batch.full
+    batch.close(Progress(0, 0))
+    assert (0, False) == (len(batch), batch.full)
+    for _ in range(BATCH_BYTES // MAX_EXCERPT_BYTES // BATCH_ITEMS):
+        batch.add(Rejected("", "BAD", "", b"x" * MAX_EXCERPT_BYTES))
+    assert not batch.full

@@ -1,0 +1,1 @@
+"""The licensee's side: client, verifier, lockfile and loaders."""
