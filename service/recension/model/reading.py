@@ -1,0 +1,254 @@
+"""Answers, as values: what the archive in process and the client over the wire both return.
+
+Times are microseconds since the epoch, digests and commitments 32 raw bytes, sizes UTF-8 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from recension.model.errors import RecensionError
+from recension.model.event import Comment, Contributor, Delete, Move, Presence, Restore, Visibility
+from recension.model.manifest import AsOf, Manifest, Selector
+
+MAX_BATCH = 100
+"""Largest number of revision ids in one batch call."""
+MAX_PAGE = 1_000
+"""Largest page of a list call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectInfo:
+    """One corpus and what is held of it."""
+
+    name: str
+    base_url: str
+    language: str
+    license: str
+    revisions: int = 0
+    pages: int = 0
+    position: int = 0
+    """Newest commit of this project; 0 before the first event."""
+    first_event_at: int | None = None
+    last_event_at: int | None = None
+    unresolved_log_entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server is."""
+
+    version: str
+    formats: tuple[str, ...]
+    position: int
+    recorded_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One named content of a revision."""
+
+    role: str
+    model: str
+    format: str
+    presence: Presence
+    size_bytes: int = 0
+    digest: bytes = b""
+    text: bytes | None = None
+    """The content; ``None`` when not asked for, not present, or left out for its size."""
+    sha1_verdict: str = ""
+    """What became of upstream's SHA-1 claim: exact, exact_after_crlf, mismatch or absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One saved state of a page, with the page's title at the as-of of the answer."""
+
+    project: str
+    page_id: int
+    rev_id: int
+    parent_rev_id: int
+    timestamp: int
+    title: str
+    namespace: int
+    title_inferred: bool
+    contributor: Contributor
+    comment: Comment
+    minor: bool
+    redirect: bool
+    slots: tuple[Slot, ...]
+    position: int
+    recorded_at: int
+
+    def slot(self, role: str = "main") -> Slot | None:
+        """Return the slot of that role, if the revision has it."""
+        return next((slot for slot in self.slots if slot.role == role), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A revision and the as-of that it was resolved to."""
+
+    revision: Revision
+    as_of: AsOf
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineItem:
+    """One thing in a page's timeline; an edit is a ``Revision`` without texts."""
+
+    time: int
+    position: int
+    recorded_at: int
+    what: Revision | Move | Delete | Restore | Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One page in a snapshot, with what is needed to recompute its leaf."""
+
+    project: str
+    page_id: int
+    rev_id: int
+    timestamp: int
+    title: str
+    namespace: int
+    title_inferred: bool
+    slots: tuple[Slot, ...]
+    title_salt: bytes
+    """Salt of the title field, 16 bytes."""
+    content_salt: bytes
+    """Salt of the content field, 16 bytes; empty when the content is withheld."""
+    content_commitment: bytes
+    """Commitment of the content, 32 bytes, when it is withheld; else empty."""
+    text_hidden: bool = False
+
+    def slot(self, role: str = "main") -> Slot | None:
+        """Return the slot of that role, if the entry has it."""
+        return next((slot for slot in self.slots if slot.role == role), None)
+
+
+class ChangeKind(StrEnum):
+    """How a page differs between two snapshots."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    EDITED = "edited"
+    MOVED = "moved"
+    EDITED_AND_MOVED = "edited+moved"
+    RETRACTED = "retracted"
+    """A's text was hidden by the time of B, and B no longer holds that revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One page that differs."""
+
+    kind: ChangeKind
+    project: str
+    page_id: int
+    before: Entry | None
+    after: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` of ``count``: the pages with ``(page_id >> 8) % count == index``."""
+
+    index: int = 0
+    count: int = 1
+
+    def holds(self, page_id: int) -> bool:
+        """Say whether a page belongs to this part."""
+        return (page_id >> 8) % self.count == self.index
+
+
+WHOLE = Shard()
+
+# A place in a snapshot or a diff: everything up to and including this (project, page_id) was delivered.
+Place = tuple[str, int]
+START: Place = ("", 0)
+
+
+class Reader(Protocol):
+    """The read protocol: the same in process and over the wire, so one test suite serves both.
+
+    ``known_at`` 0 means the newest position; ``valid_at`` None means now. Every answer that used a clock
+    returns the as-of it resolved to. Iterators hold no transaction between items.
+    """
+
+    def server_info(self) -> ServerInfo:
+        """Return what the server is."""
+        ...
+
+    def projects(self) -> list[ProjectInfo]:
+        """Return all projects by name."""
+        ...
+
+    def project(self, name: str) -> ProjectInfo:
+        """Return one project. Raises ``ProjectNotFoundError``."""
+        ...
+
+    def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
+        """Return a revision. Raises ``RevisionNotFoundError``."""
+        ...
+
+    def revisions(
+        self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True
+    ) -> list[Revision | RecensionError]:
+        """Return one outcome for each id, in the order asked; at most ``MAX_BATCH``."""
+        ...
+
+    def article(
+        self,
+        project: str,
+        page: int | str,
+        *,
+        valid_at: int | None = None,
+        known_at: int = 0,
+        text: bool = True,
+    ) -> Answer:
+        """Return a page, by id or title, as it was. Raises ``PageNotFoundError``, ``AsOfOutOfRangeError``."""
+        ...
+
+    def timeline(self, project: str, page_id: int, *, known_at: int = 0) -> Iterator[TimelineItem]:
+        """Yield what happened to a page by (valid time, revision id, position).
+
+        Raises ``PageNotFoundError``.
+        """
+        ...
+
+    def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
+        """Return one slot's text of any size. Raises ``TextUnavailableError``."""
+        ...
+
+    def create_snapshot(
+        self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Manifest:
+        """Compute and keep a snapshot. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``."""
+        ...
+
+    def snapshot(self, snapshot_id: bytes) -> Manifest:
+        """Return a snapshot. Raises ``SnapshotNotFoundError``."""
+        ...
+
+    def snapshots(self) -> Iterator[Manifest]:
+        """Yield the snapshots in the order of their making."""
+        ...
+
+    def entries(self, snapshot_id: bytes, *, after: Place = START) -> Iterator[Entry]:
+        """Yield entries without texts by (project, page id)."""
+        ...
+
+    def read(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
+    ) -> Iterator[Entry]:
+        """Yield a shard's entries by (project, page id), with texts unless ``text`` is off."""
+        ...
+
+    def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
+        """Yield what differs between two snapshots of the same projects, by (project, page id)."""
+        ...

@@ -1,0 +1,108 @@
+"""The store's three parts (DESIGN section 4): Log, Index, Blobs, and the one call that moves them together.
+
+Everything above works on this page alone. Values that enter or leave are ``bytes`` copies; each record is
+kept with its own digest, key included, and checked on every read, so a read either returns what was
+written or raises ``DataLossError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import Protocol
+
+from recension.model.record import Head
+
+Row = tuple[bytes, bytes]
+"""A key (1 to 64 bytes; ordered bytewise) and a value."""
+
+
+class Outcome(Enum):
+    """What became of a commit."""
+
+    OK = "ok"
+    """Durable and visible."""
+    TAKEN = "taken"
+    """Another writer appended first; nothing was stored. Compute the record anew on the new head."""
+
+
+class Log(Protocol):
+    """The truth: append-only commit records by position. Safe for concurrent use."""
+
+    def head(self) -> Head:
+        """Return the newest commit's position, time and hash; ``EMPTY_LOG`` before the first."""
+        ...
+
+    def read(self, start: int, limit: int) -> list[bytes]:
+        """Return up to ``limit`` records from position ``start`` on, ascending."""
+        ...
+
+
+class View(Protocol):
+    """A short-lived, consistent read of Index and Blobs. Bound to one thread; never kept across a yield."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of an index key."""
+        ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of index keys, in the order asked."""
+        ...
+
+    def scan(self, start: bytes, stop: bytes, *, limit: int = 0) -> list[Row]:
+        """Return index rows with ``start <= key < stop``, ascending; at most ``limit`` if not 0."""
+        ...
+
+    def last(self, start: bytes, stop: bytes) -> Row | None:
+        """Return the greatest index row with ``start <= key < stop``."""
+        ...
+
+    def blob(self, key: bytes) -> bytes | None:
+        """Return a blob."""
+        ...
+
+    def last_blob_key(self, start: bytes, stop: bytes) -> bytes | None:
+        """Return the greatest blob key with ``start <= key < stop``."""
+        ...
+
+
+class Store(Protocol):
+    """Log, Index and Blobs of one data directory."""
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    def view(self) -> AbstractContextManager[View]:
+        """Open a consistent read of the newest committed state; closes itself. Keep it under 5 s."""
+        ...
+
+    def commit(
+        self, record: bytes, head: Head, index: Iterable[Row], blobs: Iterable[Row]
+    ) -> Outcome:
+        """Append ``record`` on top of ``head`` with its index rows and blobs, atomically.
+
+        ``head`` is the head as it will be afterwards: its ``position - 1`` must be the current position and
+        ``record`` must name the current hash as parent, else ``TAKEN``. Durable and visible to every process
+        when it returns ``OK``. Safe to retry. Raises ``StoreFullError`` with nothing stored, or
+        ``StoreFailedError`` when the outcome is unknown and the process must read the head again.
+        """
+        ...
+
+    def put_derived(self, rows: Iterator[Row]) -> None:
+        """Store index rows that can be computed again (snapshot trees), outside the log.
+
+        Insert-only: an existing key is left alone. Not atomic as a whole; durable when it returns. Safe to
+        retry and to run beside other writers.
+        """
+        ...
+
+    def exclusive_writer(self) -> AbstractContextManager[None]:
+        """Hold the right to ingest in bulk; ``WriterBusyError`` within a second if another process has it."""
+        ...
+
+    def close(self) -> None:
+        """Release the directory. Idempotent."""
+        ...
