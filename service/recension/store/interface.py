@@ -79,9 +79,7 @@ class Store(Protocol):
         """Open a consistent read of the newest committed state; closes itself. Keep it under 5 s."""
         ...
 
-    def commit(
-        self, record: bytes, head: Head, index: Iterable[Row], blobs: Iterable[Row]
-    ) -> Outcome:
+    def commit(self, record: bytes, head: Head, index: Iterable[Row], blobs: Iterable[Row]) -> Outcome:
         """Append ``record`` on top of ``head`` with its index rows and blobs, atomically.
 
         ``head`` is the head as it will be afterwards: its ``position - 1`` must be the current position and

@@ -1,0 +1,69 @@
+"""Upstream's claims about a text, checked and recorded, never a reason to refuse (DESIGN section 3)."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from hashlib import sha1
+
+from recension.archive.rows import Note
+from recension.model.event import Presence, SlotText
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_SHA1_DIGITS = 31
+
+
+class Verdict(IntEnum):
+    """What became of a SHA-1 claim. The numbers are stored."""
+
+    ABSENT = 0
+    EXACT = 1
+    EXACT_AFTER_CRLF = 2
+    """Equal once every LF is CRLF again: the XML writer strips carriage returns."""
+    MISMATCH = 3
+
+
+def base36_sha1(text: bytes) -> str:
+    """Return MediaWiki's form of a SHA-1: base 36, lower case, padded to 31 digits."""
+    number = int.from_bytes(sha1(text, usedforsecurity=False).digest(), "big")
+    out = []
+    while number:
+        number, digit = divmod(number, 36)
+        out.append(_DIGITS[digit])
+    return "".join(reversed(out)).rjust(_SHA1_DIGITS, "0")
+
+
+def check_claims(slot: SlotText) -> Note:
+    """Return the verdict on a slot's claims."""
+    if slot.presence is not Presence.PRESENT:
+        return Note(Verdict.ABSENT, -1, "")
+    claimed_bytes = -1 if slot.claimed_bytes is None else slot.claimed_bytes
+    if not slot.claimed_sha1:
+        return Note(Verdict.ABSENT, claimed_bytes, "")
+    claim = slot.claimed_sha1.rjust(_SHA1_DIGITS, "0")
+    if base36_sha1(slot.text) == claim:
+        return Note(Verdict.EXACT, claimed_bytes, "")
+    if b"\n" in slot.text and base36_sha1(slot.text.replace(b"\n", b"\r\n")) == claim:
+        return Note(Verdict.EXACT_AFTER_CRLF, claimed_bytes, "")
+    return Note(Verdict.MISMATCH, claimed_bytes, slot.claimed_sha1)
+
+
+# MediaWiki's redirect magic word and its translations in large wikis (languages/messages/*, "redirect").
+_REDIRECT = re.compile(
+    rb"\s*#\s*(?:"
+    + "|".join(
+        [
+            "redirect", "weiterleitung", "redirection", "redirecci[oó]n", "redirecionamento", "rinvia",
+            "doorverwijzing", "перенаправление", "перенаправлення", "patrz", "przekieruj", "tam",
+            "omdirigering", "omdiriger", "ohjaus", "uudelleenohjaus", "yönlendi̇rme", "تحويل", "تغییر_مسیر",
+            "הפניה", "重定向", "転送", "リダイレクト", "넘겨주기", "đổi", "alih",
+        ]
+    ).encode()
+    + rb")\s*:?\s*\[\[",
+    re.IGNORECASE,
+)  # fmt: skip
+
+
+def is_redirect(slot: SlotText) -> bool:
+    """Say whether a main slot's wikitext is a redirect."""
+    return slot.model == "wikitext" and b"#" in slot.text[:64] and _REDIRECT.match(slot.text) is not None

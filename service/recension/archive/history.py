@@ -1,0 +1,203 @@
+"""One page as of (T, K): the rules of DESIGN section 2, read from the timelines by seeks.
+
+Events fold in the order of (valid time, revision id, position). Moves, deletes and restores carry no
+revision id and so come before an edit of the same instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recension.archive.rows import (
+    EditRow,
+    MarkRow,
+    read_edit_value,
+    read_mark_row,
+    read_page_value,
+    read_visibility,
+)
+from recension.model.manifest import OnHidden, Redirects, Selector
+from recension.model.record import Flag, Kind
+from recension.model.seal import FROM_TITLE, TITLE
+from recension.store import keys
+from recension.store.interface import Row, View
+
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TitleSource:
+    """Which event gave a title, and how it sealed it."""
+
+    position: int
+    ordinal: int
+    label: bytes
+    field: int
+    """Index of the field among the event's sealed values."""
+    namespace: int
+    commitment: bytes
+    inferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A page as of (T, K): its current revision and what names it."""
+
+    edit: EditRow
+    title: TitleSource
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a query takes of a page's history."""
+
+    valid_at: int
+    known_at: int
+    min_age_seconds: int = 0
+    on_hidden: OnHidden = OnHidden.KEEP
+
+    @property
+    def settled_at(self) -> int:
+        """Newest instant of a revision that is old enough."""
+        return self.valid_at - self.min_age_seconds * _MICROSECONDS
+
+
+def edit_row(row: Row) -> EditRow:
+    """Read an edit row."""
+    return EditRow(*keys.read_edit(row[0]), *read_edit_value(row[1]))
+
+
+def marks_of(view: View, number: int, page: int, known_at: int) -> list[MarkRow]:
+    """Return a page's moves, deletes and restores known at K, by (valid time, position)."""
+    out = []
+    for key, value in view.scan(keys.marks_from(number, page), keys.marks_from(number, page + 1)):
+        _, time, position, ordinal = keys.read_mark(key)
+        if position <= known_at:
+            out.append(read_mark_row(time, position, ordinal, value))
+    return out
+
+
+def last_edit(view: View, number: int, page: int, until: int, known_at: int) -> EditRow | None:
+    """Return the newest edit with valid time <= ``until`` that was known at K."""
+    start, stop = keys.edits_from(number, page), keys.edits_from(number, page, until + 1)
+    while True:
+        row = view.last(start, stop)
+        if row is None:
+            return None
+        edit = edit_row(row)
+        if edit.position <= known_at:
+            return edit
+        stop = row[0]
+
+
+def hidden_flags(view: View, number: int, edit: EditRow, known_at: int) -> int:
+    """Return what is hidden of a revision, as learned up to a position (DESIGN 2, rule 4)."""
+    row = view.last(
+        keys.visibility(number, edit.rev), keys.visibility(number, edit.rev, known_at + 1)
+    )
+    own = edit.flags & (Flag.TEXT_HIDDEN | Flag.COMMENT_HIDDEN | Flag.CONTRIBUTOR_HIDDEN)
+    return own if row is None else read_visibility(row[1])[0]
+
+
+def is_deleted(marks: Sequence[MarkRow], newest: EditRow, valid_at: int) -> bool:
+    """Say whether the page is deleted at T: the last delete or restore is a delete, and no edit followed.
+
+    An edit after a delete shows that the page came back, whether or not its restore is known.
+    """
+    last = None
+    for mark in marks:
+        if mark.time <= valid_at and mark.kind in (Kind.DELETE, Kind.RESTORE):
+            last = mark
+    return last is not None and last.kind is Kind.DELETE and newest.time < last.time
+
+
+def title_at(marks: Sequence[MarkRow], current: EditRow, newest: EditRow, valid_at: int) -> TitleSource:
+    """Return what names the page at T (DESIGN 2, rule 2).
+
+    The last exact statement at or before T: a move's new title, or an edit that came with its own. Before
+    the first move, that move's old title. Else the title of the newest edit known, and it is inferred.
+    """
+    before = after = None
+    for mark in marks:
+        if mark.kind is Kind.MOVE:
+            if mark.time <= valid_at:
+                before = mark
+            elif after is None:
+                after = mark
+    exact = not current.flags & Flag.TITLE_INFERRED
+    if exact and (before is None or current.time >= before.time):
+        return _of_edit(current, inferred=False)
+    if before is not None:
+        return TitleSource(
+            before.position, before.ordinal, TITLE, 0, before.namespace, before.title, inferred=False
+        )
+    if after is not None:
+        return TitleSource(
+            after.position, after.ordinal, FROM_TITLE, 1, after.from_namespace, after.from_title, inferred=False
+        )
+    return _of_edit(newest, inferred=bool(newest.flags & Flag.TITLE_INFERRED) or newest != current)
+
+
+def _of_edit(edit: EditRow, *, inferred: bool) -> TitleSource:
+    return TitleSource(edit.position, edit.ordinal, TITLE, 0, edit.namespace, edit.title, inferred)
+
+
+def page_at(view: View, number: int, page: int, choice: Choice) -> State | None:
+    """Return the page's state as of (T, K), or ``None`` when it does not exist then."""
+    latest = last_edit(view, number, page, choice.valid_at, choice.known_at)
+    if latest is None:
+        return None
+    marks = marks_of(view, number, page, choice.known_at)
+    if marks and is_deleted(marks, latest, choice.valid_at):
+        return None
+    current: EditRow | None = latest
+    if choice.min_age_seconds:
+        current = last_edit(view, number, page, choice.settled_at, choice.known_at)
+    if choice.on_hidden is not OnHidden.KEEP:
+        current = _visible(view, number, current, choice)
+    if current is None:
+        return None
+    newest = current
+    if current.flags & Flag.TITLE_INFERRED and not any(mark.kind is Kind.MOVE for mark in marks):
+        newest = last_edit(view, number, page, _END_OF_TIME, choice.known_at) or current
+    return State(current, title_at(marks, current, newest, choice.valid_at))
+
+
+_END_OF_TIME = 2**62
+
+
+def _visible(view: View, number: int, edit: EditRow | None, choice: Choice) -> EditRow | None:
+    while edit is not None and hidden_flags(view, number, edit, choice.known_at) & Flag.TEXT_HIDDEN:
+        if choice.on_hidden is OnHidden.SKIP:
+            return None
+        start = keys.edits_from(number, edit.page)
+        stop = keys.edit(number, edit.page, edit.time, edit.rev, 0, 0)
+        row = view.last(start, stop)
+        while row is not None and edit_row(row).position > choice.known_at:
+            row = view.last(start, row[0])
+        edit = None if row is None else edit_row(row)
+    return edit
+
+
+def selects(selector: Selector, state: State) -> bool:
+    """Say whether a selector takes a page in that state."""
+    if selector.namespaces and state.title.namespace not in selector.namespaces:
+        return False
+    if selector.models and state.edit.model not in selector.models:
+        return False
+    redirect = bool(state.edit.flags & Flag.REDIRECT)
+    return selector.redirects is Redirects.INCLUDE or redirect is (selector.redirects is Redirects.ONLY)
+
+
+def find_revision(view: View, number: int, rev: int, known_at: int) -> EditRow | None:
+    """Return a revision's newest row known at K."""
+    stop = keys.revision(number, rev, known_at + 1)
+    row = view.last(keys.revision(number, rev), stop)
+    if row is None:
+        return None
+    page, time = read_page_value(row[1])
+    _, position, ordinal = keys.read_revision(row[0])
+    key = keys.edit(number, page, time, rev, position, ordinal)
+    value = view.get(key)
+    return None if value is None else edit_row((key, value))

@@ -1,0 +1,618 @@
+"""The archive's read protocol in process: ``model.reading.Reader`` over a store.
+
+Every answer is made inside one short view; iterators read a slice, close it, and go on by key, so a slow
+consumer holds no transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+
+from recension.archive import history, snapshots
+from recension.archive.claims import Verdict
+from recension.archive.clock import Clock, system_clock
+from recension.archive.history import Choice, State, TitleSource
+from recension.archive.ingest import append_commit
+from recension.archive.projects import (
+    definition_of,
+    project_names,
+    project_number,
+    tally_of,
+)
+from recension.archive.rows import EditRow, MarkRow, Sealed, read_sealed, read_visibility
+from recension.archive.texts import read_text
+from recension.model.errors import (
+    AsOfOutOfRangeError,
+    DataLossError,
+    InvalidArgumentError,
+    PageNotFoundError,
+    RecensionError,
+    RevisionNotFoundError,
+    SnapshotNotFoundError,
+    StoreFailedError,
+    TextUnavailableError,
+)
+from recension.model.event import (
+    HIDDEN_COMMENT,
+    HIDDEN_CONTRIBUTOR,
+    Delete,
+    Move,
+    Presence,
+    Restore,
+    Visibility,
+)
+from recension.model.instant import check_instant, format_instant
+from recension.model.manifest import FORMAT, AsOf, Manifest, Selector, make_manifest, read_manifest
+from recension.model.reading import (
+    MAX_BATCH,
+    START,
+    WHOLE,
+    Answer,
+    Change,
+    ChangeKind,
+    Entry,
+    Place,
+    ProjectInfo,
+    Revision,
+    ServerInfo,
+    Shard,
+    Slot,
+    TimelineItem,
+)
+from recension.model.record import Flag, Item, Kind, Statement
+from recension.model.seal import (
+    CONTENT,
+    field_salt,
+    read_comment,
+    read_content,
+    read_contributor,
+    read_title,
+)
+from recension.store import keys
+from recension.store.interface import Store, View
+
+_SLICE = 256
+"""Entries read in one view: some 20 ms with texts."""
+_NEWEST = keys.END - 1
+
+
+class Archive:
+    """Reads a store. Safe for concurrent use."""
+
+    def __init__(self, store: Store, *, clock: Clock = system_clock) -> None:
+        """Read from ``store``; the clock is asked once for each answer that needs it."""
+        self._store = store
+        self._clock = clock
+
+    # --- catalog --------------------------------------------------------------------------------
+
+    def server_info(self) -> ServerInfo:
+        """Return what the server is."""
+        head = self._store.log.head()
+        return ServerInfo(_version(), (FORMAT,), head.position, head.recorded_at)
+
+    def projects(self) -> list[ProjectInfo]:
+        """Return all projects by name."""
+        with self._store.view() as view:
+            return [_project_info(view, number) for _, number in project_names(view)]
+
+    def project(self, name: str) -> ProjectInfo:
+        """Return one project."""
+        with self._store.view() as view:
+            return _project_info(view, project_number(view, name))
+
+    # --- single revisions -----------------------------------------------------------------------
+
+    def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
+        """Return a revision, named as at its own time."""
+        with self._store.view() as view:
+            number = project_number(view, project)
+            known = self._known_at(known_at)
+            edit = _edit(view, number, project, rev_id, known)
+            return Answer(
+                _revision(view, project, number, edit, known, text=text), AsOf(edit.time, known)
+            )
+
+    def revisions(
+        self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True
+    ) -> list[Revision | RecensionError]:
+        """Return one outcome for each id, in the order asked."""
+        if len(rev_ids) > MAX_BATCH:
+            raise InvalidArgumentError(
+                f"{len(rev_ids)} revision ids; a batch takes {MAX_BATCH}", hint="split it", field="rev_ids"
+            )
+        self.project(project)
+        out: list[Revision | RecensionError] = []
+        for rev_id in rev_ids:
+            try:
+                out.append(self.revision(project, rev_id, known_at=known_at, text=text).revision)
+            except RecensionError as error:
+                out.append(error)
+        return out
+
+    def article(
+        self,
+        project: str,
+        page: int | str,
+        *,
+        valid_at: int | None = None,
+        known_at: int = 0,
+        text: bool = True,
+    ) -> Answer:
+        """Return a page, by id or title, as it was."""
+        with self._store.view() as view:
+            number = project_number(view, project)
+            as_of = self._as_of(valid_at, self._known_at(known_at))
+            choice = Choice(as_of.valid_at, as_of.known_at)
+            state = (
+                history.page_at(view, number, page, choice)
+                if isinstance(page, int)
+                else _by_title(view, number, page, choice)
+            )
+            if state is None:
+                raise _no_page(view, project, number, page, as_of)
+            return Answer(_revision_in(view, project, number, state, text=text), as_of)
+
+    def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
+        """Return one slot's text of any size."""
+        revision = self.revision(project, rev_id).revision
+        slot = revision.slot(role)
+        if slot is None or slot.text is None:
+            what = "no such slot" if slot is None else slot.presence.name.lower()
+            raise TextUnavailableError(
+                f"revision {rev_id} of {project!r} has no text in slot {role!r}: {what}",
+                project=project,
+                revId=rev_id,
+                role=role,
+            )
+        return slot.text
+
+    def timeline(self, project: str, page_id: int, *, known_at: int = 0) -> Iterator[TimelineItem]:
+        """Yield what happened to a page by (valid time, revision id, position)."""
+        with self._store.view() as view:
+            number = project_number(view, project)
+            known = self._known_at(known_at)
+            start, stop = keys.edits_from(number, page_id), keys.edits_from(number, page_id + 1)
+            if view.last(start, stop) is None:
+                raise _no_page(view, project, number, page_id, None)
+            marks = history.marks_of(view, number, page_id, known)
+            others = [(mark.time, 0, mark.position, mark.ordinal, mark) for mark in marks]
+            changes = view.scan(
+                keys.page_visibility(number, page_id), keys.page_visibility(number, page_id, known + 1)
+            )
+        for key, value in changes:
+            _, position, ordinal = keys.read_revision(key)
+            flags, _, rev, time = read_visibility(value)
+            others.append((time, rev, position, ordinal, (flags, rev)))  # type: ignore[arg-type]
+        others.sort(key=lambda item: item[:4])
+        return self._timeline(project, number, (start, stop), known, others)
+
+    def _timeline(
+        self,
+        project: str,
+        number: int,
+        bounds: tuple[bytes, bytes],
+        known: int,
+        others: list[tuple[int, int, int, int, MarkRow]],
+    ) -> Iterator[TimelineItem]:
+        start, stop = bounds
+        at = 0
+        while True:
+            items: list[TimelineItem] = []
+            with self._store.view() as view:
+                rows = view.scan(start, stop, limit=_SLICE)
+                for row in rows:
+                    edit = history.edit_row(row)
+                    if edit.position > known:
+                        continue
+                    order = (edit.time, edit.rev, edit.position, edit.ordinal)
+                    while at < len(others) and others[at][:4] < order:
+                        items.append(_other(view, others[at]))
+                        at += 1
+                    revision = _revision(view, project, number, edit, known, text=False)
+                    items.append(TimelineItem(edit.time, edit.position, revision.recorded_at, revision))
+                if len(rows) < _SLICE:
+                    items += [_other(view, other) for other in others[at:]]
+            yield from items
+            if len(rows) < _SLICE:
+                return
+            start = rows[-1][0] + b"\0"
+
+    # --- snapshots ------------------------------------------------------------------------------
+
+    def create_snapshot(
+        self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Manifest:
+        """Compute and keep a snapshot; without K, as known at the newest event of its projects.
+
+        The newest event, not the head: keeping a snapshot is itself a commit, and asking twice has to give
+        the same id.
+        """
+        with self._store.view() as view:
+            numbers = {name: project_number(view, name) for name in selector.projects}
+            known = self._known_at(known_at)
+            tallies = {name: tally_of(view, number, known) for name, number in numbers.items()}
+        if not known_at:
+            known = max(position for position, _ in tallies.values())
+        as_of = self._as_of(valid_at, known)
+        for name, (position, tally) in tallies.items():
+            if not position or tally.first_event_at > as_of.valid_at:
+                raise _before_first(name, position, tally.first_event_at, as_of)
+        choice = Choice(as_of.valid_at, known, selector.min_age_seconds, selector.on_hidden)
+        parts = tuple(
+            snapshots.build_part(self._store, name, numbers[name], selector, choice)
+            for name in selector.projects
+        )
+        manifest = make_manifest(selector, as_of, parts)
+        self._keep(manifest)
+        return manifest
+
+    def _keep(self, manifest: Manifest) -> None:
+        row = keys.snapshot(manifest.snapshot_id)
+        for _ in range(100):
+            head = self._store.log.head()
+            with self._store.view() as view:
+                if view.get(row) is not None:
+                    return
+            position = head.position + 1
+            index = {row: position.to_bytes(8, "big"), keys.snapshot_at(position): manifest.encoded}
+            items: list[Item] = [Statement(Kind.SNAPSHOT, manifest.encoded)]
+            if append_commit(self._store, head, self._clock, "", items, index, []) is not None:
+                return
+        raise StoreFailedError("the store is too busy to record a snapshot", hint="try again")
+
+    def snapshot(self, snapshot_id: bytes) -> Manifest:
+        """Return a snapshot."""
+        with self._store.view() as view:
+            return _manifest(view, snapshot_id)
+
+    def snapshots(self) -> Iterator[Manifest]:
+        """Yield the snapshots in the order of their making."""
+        start, stop = keys.snapshot_at(0), keys.snapshot_at(keys.END)
+        while True:
+            with self._store.view() as view:
+                rows = view.scan(start, stop, limit=_SLICE)
+            yield from (read_manifest(value) for _, value in rows)
+            if len(rows) < _SLICE:
+                return
+            start = rows[-1][0] + b"\0"
+
+    def entries(self, snapshot_id: bytes, *, after: Place = START) -> Iterator[Entry]:
+        """Yield entries without texts by (project, page id)."""
+        return self.read(snapshot_id, after=after, text=False)
+
+    def read(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
+    ) -> Iterator[Entry]:
+        """Yield a shard's entries by (project, page id)."""
+        manifest = self.snapshot(snapshot_id)
+        if not 0 <= shard.index < shard.count:
+            raise InvalidArgumentError(
+                f"no shard {shard.index} of {shard.count}", hint="shards run from 0 to count-1", field="shard"
+            )
+        return self._read(manifest, shard, after, text=text)
+
+    def _read(self, manifest: Manifest, shard: Shard, after: Place, *, text: bool) -> Iterator[Entry]:
+        choice = _choice(manifest)
+        for part in manifest.parts:
+            if part.project < after[0]:
+                continue
+            last = after[1] if part.project == after[0] else 0
+            while True:
+                with self._store.view() as view:
+                    number = project_number(view, part.project)
+                    found = (leaf for leaf in snapshots.leaves(view, part.root, last) if shard.holds(leaf.page_id))
+                    slice_ = list(islice(found, _SLICE))
+                    entries = [
+                        _entry(
+                            view, part.project, number,
+                            snapshots.state_of(view, number, leaf.page_id, choice, leaf.leaf), text=text,
+                        )
+                        for leaf in slice_
+                    ]  # fmt: skip
+                yield from entries
+                if len(slice_) < _SLICE:
+                    break
+                last = slice_[-1].page_id
+
+    def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
+        """Yield what differs between two snapshots of the same projects, by (project, page id)."""
+        a, b = self.snapshot(before), self.snapshot(after)
+        if a.selector.projects != b.selector.projects:
+            raise InvalidArgumentError(
+                "the snapshots are of different projects",
+                hint="compare snapshots of the same projects",
+                field="snapshot_b",
+            )
+        return self._diff(a, b, start)
+
+    def _diff(self, a: Manifest, b: Manifest, start: Place) -> Iterator[Change]:
+        for left, right in zip(a.parts, b.parts, strict=True):
+            if left.project < start[0]:
+                continue
+            last = start[1] if left.project == start[0] else 0
+            while True:
+                with self._store.view() as view:
+                    number = project_number(view, left.project)
+                    found = snapshots.differences(view, left.root, right.root, last)
+                    slice_ = list(islice(found, _SLICE))
+                    changes = [_change(view, left.project, number, item, a, b) for item in slice_]
+                yield from changes
+                if len(slice_) < _SLICE:
+                    break
+                last = slice_[-1].page_id
+
+    # --- times ----------------------------------------------------------------------------------
+
+    def _known_at(self, known_at: int) -> int:
+        head = self._store.log.head().position
+        if not 0 <= known_at <= head:
+            raise AsOfOutOfRangeError(
+                f"nothing is known at position {known_at}; the newest is {head}",
+                hint="leave known-at out for the newest",
+                knownAt=known_at,
+                newest=head,
+            )
+        return known_at or head
+
+    def _as_of(self, valid_at: int | None, known_at: int) -> AsOf:
+        now = max(self._clock(), self._store.log.head().recorded_at)
+        if valid_at is None:
+            return AsOf(now, known_at)
+        check_instant(valid_at)
+        if valid_at > now:
+            raise AsOfOutOfRangeError(
+                f"{format_instant(valid_at)} is in the future",
+                hint="nobody knows the corpus of a future time; leave the time out for now",
+                validAt=format_instant(valid_at),
+            )
+        return AsOf(valid_at, known_at)
+
+
+def _version() -> str:
+    try:
+        return version("recension")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _project_info(view: View, number: int) -> ProjectInfo:
+    definition = definition_of(view, number)
+    position, tally = tally_of(view, number)
+    spans = tally.revisions > 0
+    return ProjectInfo(
+        definition.name,
+        definition.base_url,
+        definition.language,
+        definition.license,
+        tally.revisions,
+        tally.pages,
+        position,
+        tally.first_event_at if spans else None,
+        tally.last_event_at if spans else None,
+        tally.log_entries,
+    )
+
+
+def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> EditRow:
+    edit = history.find_revision(view, number, rev_id, known_at) if 0 < rev_id < 2**63 else None
+    if edit is None:
+        raise RevisionNotFoundError(
+            f"no revision {rev_id} in {project!r}", project=project, revId=rev_id
+        )
+    return edit
+
+
+def _sealed(view: View, position: int, ordinal: int) -> Sealed:
+    raw = view.blob(keys.sealed_blob(position, ordinal))
+    if raw is None:
+        raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
+    return read_sealed(raw)
+
+
+def _recorded_at(view: View, position: int) -> int:
+    raw = view.get(keys.recorded(position))
+    return 0 if raw is None else int.from_bytes(raw, "big", signed=True)
+
+
+def _title(view: View, source: TitleSource) -> tuple[int, str, bytes]:
+    sealed = _sealed(view, source.position, source.ordinal)
+    namespace, title = read_title(sealed.values[source.field])
+    return namespace, title, field_salt(sealed.salt, source.label)
+
+
+def _by_title(view: View, number: int, title: str, choice: Choice) -> State | None:
+    for form in dict.fromkeys((title, title.replace("_", " "))):
+        start = keys.title(number, form)
+        for key, _ in view.scan(start, start[:-8] + b"\xff" * 8):
+            state = history.page_at(view, number, int.from_bytes(key[-8:], "big"), choice)
+            if state is not None and _title(view, state.title)[1] == form:
+                return state
+    return None
+
+
+def _no_page(
+    view: View, project: str, number: int, page: int | str, as_of: AsOf | None
+) -> PageNotFoundError:
+    name = f"page {page}" if isinstance(page, int) else f"page titled {page[:200]!r}"
+    when = f" as of {format_instant(as_of.valid_at)}, known at {as_of.known_at}" if as_of else ""
+    hint = "check the id, or the title's spelling and namespace prefix"
+    if isinstance(page, int) and 0 < page < 2**63:
+        first = view.scan(keys.edits_from(number, page), keys.edits_from(number, page + 1), limit=1)
+        if first:
+            since = format_instant(keys.read_edit(first[0][0])[1])
+            hint = f"its first revision is of {since}; recension log {project} id:{page} shows its timeline"
+    return PageNotFoundError(f"no {name} in {project!r}{when}", hint=hint, project=project, page=page)
+
+
+def _before_first(name: str, position: int, first: int, as_of: AsOf) -> AsOfOutOfRangeError:
+    if not position:
+        return AsOfOutOfRangeError(
+            f"project {name!r} has no events yet at position {as_of.known_at}",
+            hint="ingest something first, or ask for a later known-at",
+            project=name,
+        )
+    return AsOfOutOfRangeError(
+        f"{format_instant(as_of.valid_at)} is before the first event of {name!r}, {format_instant(first)}",
+        hint=f"ask for {format_instant(first)} or later",
+        project=name,
+        firstEventAt=format_instant(first),
+    )
+
+
+def _slots(view: View, sealed: Sealed, flags: int, *, text: bool) -> tuple[Slot, ...]:
+    """Slots of an edit; ``flags`` say what is hidden of it now."""
+    out = []
+    notes = iter(sealed.notes)
+    for slot in read_content(sealed.values[3]):
+        note = next(notes, None)
+        if slot.presence is not Presence.PRESENT or flags & Flag.TEXT_HIDDEN:
+            presence = Presence.HIDDEN if flags & Flag.TEXT_HIDDEN else slot.presence
+            out.append(Slot(slot.role, slot.model, slot.format, presence))
+            continue
+        out.append(
+            Slot(
+                slot.role,
+                slot.model,
+                slot.format,
+                slot.presence,
+                slot.size_bytes,
+                slot.digest,
+                read_text(view, slot.digest) if text else None,
+                Verdict(note.verdict).name.lower() if note else "",
+            )
+        )
+    return tuple(out)
+
+
+def _revision(  # noqa: PLR0913
+    view: View, project: str, number: int, edit: EditRow, known_at: int, *, text: bool
+) -> Revision:
+    """Return a revision named as at its own time."""
+    marks = history.marks_of(view, number, edit.page, known_at)
+    newest = history.last_edit(view, number, edit.page, 2**62, known_at) or edit
+    title = history.title_at(marks, edit, newest, edit.time)
+    return _revision_in(view, project, number, State(edit, title), text=text)
+
+
+def _revision_in(view: View, project: str, number: int, state: State, *, text: bool) -> Revision:
+    edit = state.edit
+    sealed = _sealed(view, edit.position, edit.ordinal)
+    # What is hidden binds every later answer about any T, so the newest position decides.
+    flags = history.hidden_flags(view, number, edit, _NEWEST)
+    namespace, title, _ = _title(view, state.title)
+    _, record_contributor, record_comment, _ = sealed.values
+    hide_contributor = flags & Flag.CONTRIBUTOR_HIDDEN
+    return Revision(
+        project,
+        edit.page,
+        edit.rev,
+        edit.parent,
+        edit.time,
+        title,
+        namespace,
+        state.title.inferred,
+        HIDDEN_CONTRIBUTOR if hide_contributor else read_contributor(record_contributor),
+        HIDDEN_COMMENT if flags & Flag.COMMENT_HIDDEN else read_comment(record_comment),
+        bool(edit.flags & Flag.MINOR),
+        bool(edit.flags & Flag.REDIRECT),
+        _slots(view, sealed, flags, text=text),
+        edit.position,
+        _recorded_at(view, edit.position),
+    )
+
+
+def _other(view: View, item: tuple[int, int, int, int, object]) -> TimelineItem:
+    time, _, position, ordinal, what = item
+    sealed = _sealed(view, position, ordinal)
+    contributor, comment = read_contributor(sealed.values[-2]), read_comment(sealed.values[-1])
+    happening: Move | Delete | Restore | Visibility
+    if isinstance(what, MarkRow):
+        namespace, title = read_title(sealed.values[0])
+        if what.kind is Kind.MOVE:
+            from_namespace, from_title = read_title(sealed.values[1])
+            happening = Move(from_title, from_namespace, title, namespace, contributor, comment)
+        else:
+            shape = Delete if what.kind is Kind.DELETE else Restore
+            happening = shape(title, namespace, contributor, comment)
+    else:
+        flags, rev = what  # type: ignore[misc]
+        happening = Visibility(
+            rev,
+            bool(flags & Flag.TEXT_HIDDEN),
+            bool(flags & Flag.COMMENT_HIDDEN),
+            bool(flags & Flag.CONTRIBUTOR_HIDDEN),
+            contributor,
+            comment,
+        )
+    return TimelineItem(time, position, _recorded_at(view, position), happening)
+
+
+def _manifest(view: View, snapshot_id: bytes) -> Manifest:
+    raw = view.get(keys.snapshot(snapshot_id))
+    encoded = view.get(keys.snapshot_at(int.from_bytes(raw, "big"))) if raw is not None else None
+    if encoded is None:
+        raise SnapshotNotFoundError(
+            f"no snapshot sha256:{snapshot_id.hex()}",
+            hint="list the snapshots with: recension snapshots",
+            snapshot=f"sha256:{snapshot_id.hex()}",
+        )
+    return read_manifest(encoded)
+
+
+def _choice(manifest: Manifest) -> Choice:
+    selector = manifest.selector
+    return Choice(
+        manifest.as_of.valid_at, manifest.as_of.known_at, selector.min_age_seconds, selector.on_hidden
+    )
+
+
+def _entry(view: View, project: str, number: int, state: State, *, text: bool) -> Entry:
+    edit = state.edit
+    sealed = _sealed(view, edit.position, edit.ordinal)
+    flags = history.hidden_flags(view, number, edit, _NEWEST)
+    hidden = bool(flags & Flag.TEXT_HIDDEN)
+    namespace, title, title_salt = _title(view, state.title)
+    return Entry(
+        project,
+        edit.page,
+        edit.rev,
+        edit.time,
+        title,
+        namespace,
+        state.title.inferred,
+        _slots(view, sealed, flags, text=text),
+        title_salt,
+        b"" if hidden else field_salt(sealed.salt, CONTENT),
+        edit.content if hidden else b"",
+        hidden,
+    )
+
+
+def _change(  # noqa: PLR0913
+    view: View, project: str, number: int, item: snapshots.Difference, a: Manifest, b: Manifest
+) -> Change:
+    before = after = None
+    if item.before is not None:
+        state = snapshots.state_of(view, number, item.page_id, _choice(a), item.before.leaf)
+        before = _entry(view, project, number, state, text=False)
+        flags = history.hidden_flags(view, number, state.edit, b.as_of.known_at)
+    if item.after is not None:
+        new = snapshots.state_of(view, number, item.page_id, _choice(b), item.after.leaf)
+        after = _entry(view, project, number, new, text=False)
+    if before is None:
+        kind = ChangeKind.ADDED
+    elif (after is None or after.rev_id != before.rev_id) and flags & Flag.TEXT_HIDDEN:
+        kind = ChangeKind.RETRACTED
+    elif after is None:
+        kind = ChangeKind.REMOVED
+    else:
+        moved = before.title != after.title
+        if before.rev_id == after.rev_id:
+            kind = ChangeKind.MOVED if moved else ChangeKind.EDITED
+        else:
+            kind = ChangeKind.EDITED_AND_MOVED if moved else ChangeKind.EDITED
+    return Change(kind, project, item.page_id, before, after)
+

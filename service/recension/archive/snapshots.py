@@ -1,0 +1,232 @@
+"""Snapshots: the whole corpus as of (T, K), its tree, reading it by page, comparing two.
+
+The scan reads each page's timeline once, in page order, in slices with a transaction of their own; the
+tree's nodes are handed to the store as they are made. Comparing reads no subtree that both sides share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recension.archive.history import (
+    Choice,
+    State,
+    edit_row,
+    is_deleted,
+    page_at,
+    selects,
+    title_at,
+)
+from recension.archive.rows import EditRow, MarkRow, read_mark_row, read_visibility
+from recension.model.errors import DataLossError
+from recension.model.manifest import OnHidden, ProjectPart, Selector
+from recension.model.record import Flag, Kind
+from recension.model.tree import Leaf, build, children_of, entry_leaf, leaves_of, level_of
+from recension.store import keys
+from recension.store.interface import Row, Store, View
+
+_SLICE = 20_000
+"""Rows read in one transaction: some 50 ms."""
+
+
+def build_part(store: Store, project: str, number: int, selector: Selector, choice: Choice) -> ProjectPart:
+    """Compute one project's share of a snapshot and keep its tree."""
+    total_bytes = 0
+    nodes: list[Row] = []
+
+    def put(digest: bytes, node: bytes) -> None:
+        nodes.append((keys.node(digest), node))
+        if len(nodes) >= _SLICE:
+            store.put_derived(iter(nodes))
+            nodes.clear()
+
+    def entries() -> Iterator[tuple[int, int, bytes]]:
+        nonlocal total_bytes
+        for state in scan(store, number, choice):
+            if selects(selector, state):
+                edit = state.edit
+                total_bytes += edit.text_bytes
+                leaf = entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content)
+                yield edit.page, edit.rev, leaf
+
+    root, count = build(entries(), put)
+    store.put_derived(iter(nodes))
+    return ProjectPart(project, count, total_bytes, root)
+
+
+def scan(store: Store, number: int, choice: Choice) -> Iterator[State]:
+    """Yield the state of each page that exists as of (T, K), by page id."""
+    with store.view() as view:
+        marks = _all_marks(view, number, choice.known_at)
+        hidden = _all_hidden(view, number, choice.known_at)
+    for rows in _pages(store, number):
+        state = _fold(rows, marks.get(rows[0].page, []), hidden, choice)
+        if state is not None:
+            yield state
+
+
+def _all_marks(view: View, number: int, known_at: int) -> dict[int, list[MarkRow]]:
+    out: dict[int, list[MarkRow]] = {}
+    for key, value in view.scan(keys.marks_from(number, 0), keys.marks_to(number)):
+        page, time, position, ordinal = keys.read_mark(key)
+        if position <= known_at:
+            out.setdefault(page, []).append(read_mark_row(time, position, ordinal, value))
+    return out
+
+
+def _all_hidden(view: View, number: int, known_at: int) -> dict[int, bool]:
+    """Whether a visibility change, the newest known at K, hides a revision's text."""
+    out = {}
+    for key, value in view.scan(keys.visibility(number, 0), keys.visibility(number + 1, 0)):
+        rev, position, _ = keys.read_revision(key)
+        if position <= known_at:
+            out[rev] = bool(read_visibility(value)[0] & Flag.TEXT_HIDDEN)
+    return out
+
+
+def _pages(store: Store, number: int) -> Iterator[list[EditRow]]:
+    """Yield the edits of each page, by page id, each page's by (time, rev, position)."""
+    start, stop = keys.edits_from(number, 0), keys.edits_to(number)
+    page: list[EditRow] = []
+    while True:
+        with store.view() as view:
+            rows = view.scan(start, stop, limit=_SLICE)
+        for row in rows:
+            edit = edit_row(row)
+            if page and page[0].page != edit.page:
+                yield page
+                page = []
+            page.append(edit)
+        if len(rows) < _SLICE:
+            break
+        start = rows[-1][0] + b"\0"
+    if page:
+        yield page
+
+
+def _fold(
+    rows: list[EditRow], marks: list[MarkRow], hidden: dict[int, bool], choice: Choice
+) -> State | None:
+    known = [row for row in rows if row.position <= choice.known_at]
+    past = [row for row in known if row.time <= choice.valid_at]
+    if not past or (marks and is_deleted(marks, past[-1], choice.valid_at)):
+        return None
+    current = _choose(past, hidden, choice)
+    if current is None:
+        return None
+    newest = current
+    if current.flags & Flag.TITLE_INFERRED and not any(mark.kind is Kind.MOVE for mark in marks):
+        newest = known[-1]
+    return State(current, title_at(marks, current, newest, choice.valid_at))
+
+
+def _choose(past: list[EditRow], hidden: dict[int, bool], choice: Choice) -> EditRow | None:
+    for row in reversed(past):
+        if row.time > choice.settled_at:
+            continue
+        text_hidden = hidden.get(row.rev, bool(row.flags & Flag.TEXT_HIDDEN))
+        if not text_hidden or choice.on_hidden is OnHidden.KEEP:
+            return row
+        if choice.on_hidden is OnHidden.SKIP:
+            return None
+    return None
+
+
+# --- reading a tree -----------------------------------------------------------------------------
+
+
+def _node(view: View, digest: bytes) -> bytes:
+    node = view.get(keys.node(digest))
+    if node is None:
+        raise DataLossError(f"snapshot node {digest.hex()} is missing", node=digest.hex())
+    return node
+
+
+def leaves(view: View, root: bytes, after: int) -> Iterator[Leaf]:
+    """Yield the leaves with page id > ``after``, by page id; subtrees before it are not read."""
+    node = _node(view, root)
+    level = level_of(node)
+    if level == 0:
+        yield from (leaf for leaf in leaves_of(node) if leaf.page_id > after)
+        return
+    for child in children_of(node):
+        if (child.prefix + 1) << (4 * level) > after:
+            yield from leaves(view, child.digest, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One page that differs between two trees."""
+
+    page_id: int
+    before: Leaf | None
+    after: Leaf | None
+
+
+_Ref = tuple[int, bytes]
+"""(level, digest)."""
+
+
+def differences(view: View, before: bytes, after: bytes, start: int) -> Iterator[Difference]:
+    """Yield the pages with id > ``start`` whose leaves differ, by page id; equal subtrees are not read."""
+    if before == after:
+        return
+    left, right = _node(view, before), _node(view, after)
+    yield from _compare(view, left, right, start)
+
+
+def _compare(view: View, left: bytes | None, right: bytes | None, start: int) -> Iterator[Difference]:
+    level = max(level_of(node) for node in (left, right) if node is not None)
+    if level == 0:
+        yield from _compare_leaves(left, right, start)
+        return
+    a, b = _children(left, level), _children(right, level)
+    for prefix in sorted(a.keys() | b.keys()):
+        x, y = a.get(prefix), b.get(prefix)
+        if x == y or (prefix + 1) << (4 * level) <= start:
+            continue
+        yield from _compare(view, _expand(view, x), _expand(view, y), start)
+
+
+def _expand(view: View, child: bytes | None) -> bytes | None:
+    if child is None or len(child) != 32:  # noqa: PLR2004 - a digest, else the node itself
+        return child
+    return _node(view, child)
+
+
+def _children(node: bytes | None, level: int) -> dict[int, bytes]:
+    """Children of a node as seen from ``level``: a lower node is its own only child there."""
+    if node is None:
+        return {}
+    if level_of(node) == level:
+        return {child.prefix: child.digest for child in children_of(node)}
+    own = level_of(node)
+    records = leaves_of(node) if own == 0 else None
+    if records is not None:
+        return {records[0].page_id >> (4 * level): node} if records else {}
+    first = children_of(node)[0].prefix
+    return {(first << (4 * own)) >> (4 * level): node}
+
+
+def _compare_leaves(left: bytes | None, right: bytes | None, start: int) -> Iterator[Difference]:
+    a = {leaf.page_id: leaf for leaf in leaves_of(left)} if left else {}
+    b = {leaf.page_id: leaf for leaf in leaves_of(right)} if right else {}
+    for page_id in sorted(a.keys() | b.keys()):
+        x, y = a.get(page_id), b.get(page_id)
+        if page_id > start and x != y:
+            yield Difference(page_id, x, y)
+
+
+def state_of(view: View, number: int, page: int, choice: Choice, leaf: bytes) -> State:
+    """Return a page's state and check it against its leaf in the tree."""
+    state = page_at(view, number, page, choice)
+    if state is not None:
+        edit = state.edit
+        if entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content) == leaf:
+            return state
+    raise DataLossError(
+        f"page {page} does not match its leaf in the snapshot",
+        hint="run recension-server fsck",
+        pageId=page,
+    )

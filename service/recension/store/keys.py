@@ -1,0 +1,158 @@
+"""Every key of the index and of the blobs, in one place. Fixed-width, big-endian, so bytes sort as numbers do.
+
+Instants are shifted by 2^63 so that times before 1970 sort first. Titles are never keys (LMDB's limit is
+511 bytes); their digest is.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha256
+
+_BIAS = 2**63
+END = 2**64 - 1
+
+_EDIT = struct.Struct(">cIQQQQI")
+_MARK = struct.Struct(">cIQQQI")
+_REVISION = struct.Struct(">cIQQI")
+_AT = struct.Struct(">cIQ")
+_ENTRY = struct.Struct(">cIQQI")
+
+
+def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
+    """Key of an edit in its page's timeline."""
+    return _EDIT.pack(b"E", project, page, time + _BIAS, rev, position, ordinal)
+
+
+def edits_from(project: int, page: int, time: int | None = None) -> bytes:
+    """Lower bound of a page's edits, from an instant on if one is given."""
+    return struct.pack(">cIQQ", b"E", project, page, 0 if time is None else time + _BIAS)
+
+
+def edits_to(project: int) -> bytes:
+    """Upper bound of a project's edits."""
+    return struct.pack(">cI", b"E", project + 1)
+
+
+def read_edit(key: bytes) -> tuple[int, int, int, int, int]:
+    """Return (page, time, rev, position, ordinal)."""
+    _, _, page, time, rev, position, ordinal = _EDIT.unpack(key)
+    return page, time - _BIAS, rev, position, ordinal
+
+
+def mark(project: int, page: int, time: int, position: int, ordinal: int) -> bytes:
+    """Key of a move, delete or restore in its page's timeline."""
+    return _MARK.pack(b"M", project, page, time + _BIAS, position, ordinal)
+
+
+def marks_from(project: int, page: int) -> bytes:
+    """Lower bound of a page's marks."""
+    return struct.pack(">cIQ", b"M", project, page)
+
+
+def marks_to(project: int) -> bytes:
+    """Upper bound of a project's marks."""
+    return struct.pack(">cI", b"M", project + 1)
+
+
+def read_mark(key: bytes) -> tuple[int, int, int, int]:
+    """Return (page, time, position, ordinal)."""
+    _, _, page, time, position, ordinal = _MARK.unpack(key)
+    return page, time - _BIAS, position, ordinal
+
+
+def revision(project: int, rev: int, position: int = 0, ordinal: int = 0) -> bytes:
+    """Key under which a revision id is found; without a position, the lower bound of them."""
+    return _REVISION.pack(b"R", project, rev, position, ordinal)
+
+
+def visibility(project: int, rev: int, position: int = 0, ordinal: int = 0) -> bytes:
+    """Key of a visibility change; without a position, the lower bound of them."""
+    return _REVISION.pack(b"V", project, rev, position, ordinal)
+
+
+def page_visibility(project: int, page: int, position: int = 0, ordinal: int = 0) -> bytes:
+    """Key of a visibility change in its page's timeline."""
+    return _REVISION.pack(b"W", project, page, position, ordinal)
+
+
+def read_revision(key: bytes) -> tuple[int, int, int]:
+    """Return (rev or page, position, ordinal) of a revision or visibility key."""
+    _, _, subject, position, ordinal = _REVISION.unpack(key)
+    return subject, position, ordinal
+
+
+def source(project: int, key: bytes) -> bytes:
+    """Key of a source id that was seen."""
+    return struct.pack(">cI", b"S", project) + key
+
+
+def title(project: int, text: str, page: int = 0) -> bytes:
+    """Key that says a page once had a title."""
+    return struct.pack(">cI", b"T", project) + sha256(text.encode()).digest()[:16] + page.to_bytes(8, "big")
+
+
+def text(digest: bytes) -> bytes:
+    """Key of a text's place, by its digest."""
+    return b"D" + digest[:16]
+
+
+def tally(project: int, position: int) -> bytes:
+    """Key of a project's running counts after a commit."""
+    return _AT.pack(b"C", project, position)
+
+
+def project_number(name: str) -> bytes:
+    """Key of a project's number."""
+    return b"P" + name.encode()
+
+
+def definition(project: int, position: int) -> bytes:
+    """Key of a project's definition from a position on."""
+    return _AT.pack(b"Q", project, position)
+
+
+def log_entry(project: int, time: int, position: int, ordinal: int) -> bytes:
+    """Key of a kept upstream log entry."""
+    return _ENTRY.pack(b"L", project, time + _BIAS, position, ordinal)
+
+
+def read_log_entry(key: bytes) -> tuple[int, int, int]:
+    """Return (time, position, ordinal)."""
+    _, _, time, position, ordinal = _ENTRY.unpack(key)
+    return time - _BIAS, position, ordinal
+
+
+def log_entries(project: int) -> tuple[bytes, bytes]:
+    """Bounds of a project's kept log entries."""
+    return struct.pack(">cI", b"L", project), struct.pack(">cI", b"L", project + 1)
+
+
+def node(digest: bytes) -> bytes:
+    """Key of a snapshot tree node."""
+    return b"N" + digest
+
+
+def snapshot(snapshot_id: bytes) -> bytes:
+    """Key of a snapshot's position."""
+    return b"Z" + snapshot_id
+
+
+def snapshot_at(position: int) -> bytes:
+    """Key of a snapshot's manifest, in the order of making."""
+    return b"Y" + position.to_bytes(8, "big")
+
+
+def recorded(position: int) -> bytes:
+    """Key of a commit's time."""
+    return b"B" + position.to_bytes(8, "big")
+
+
+def sealed_blob(position: int, ordinal: int) -> bytes:
+    """Blob key of an event's sealed values."""
+    return struct.pack(">cQI", b"s", position, ordinal)
+
+
+def text_blob(text_id: int) -> bytes:
+    """Blob key of a text frame."""
+    return b"t" + text_id.to_bytes(8, "big")

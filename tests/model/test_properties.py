@@ -1,0 +1,364 @@
+"""Properties of the model that hold for any value, and the refusals of ``check_event``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recension.model.errors import DataLossError, InvalidArgumentError, InvalidEventError, InvalidTimeError
+from recension.model.event import (
+    HIDDEN_COMMENT,
+    HIDDEN_CONTRIBUTOR,
+    MAX_ID,
+    MAX_TITLE_BYTES,
+    NO_COMMENT,
+    NOBODY,
+    Comment,
+    Contributor,
+    Delete,
+    Edit,
+    Event,
+    Happening,
+    LogAction,
+    LogEntry,
+    Move,
+    Presence,
+    Restore,
+    SlotText,
+    Visibility,
+    check_event,
+)
+from recension.model.instant import MAX_INSTANT, MIN_INSTANT, check_instant, format_instant, parse_instant
+from recension.model.manifest import (
+    AsOf,
+    OnHidden,
+    ProjectPart,
+    Redirects,
+    Selector,
+    make_manifest,
+    read_manifest,
+)
+from recension.model.record import (
+    Commit,
+    Kind,
+    Skeleton,
+    Statement,
+    decode_commit,
+    encode_commit,
+)
+from recension.model.seal import (
+    SlotState,
+    comment_value,
+    content_value,
+    contributor_value,
+    log_entry_value,
+    read_comment,
+    read_content,
+    read_contributor,
+    read_log_entry,
+    read_title,
+    title_value,
+)
+from recension.model.tree import EMPTY_ROOT, build, children_of, leaves_of, level_of
+
+u64 = st.integers(0, 2**64 - 1)
+i64 = st.integers(-(2**63), 2**63 - 1)
+i32 = st.integers(-(2**31), 2**31 - 1)
+ids = st.integers(1, MAX_ID)
+hashes = st.binary(min_size=32, max_size=32)
+names = st.text(max_size=40)
+short = st.text(max_size=60)
+instants = st.integers(MIN_INSTANT, MAX_INSTANT)
+
+
+@given(i32, names)
+def test_title_round_trip(namespace: int, title: str) -> None:
+    assert (namespace, title) == read_title(title_value(namespace, title))
+
+
+@given(
+    st.sampled_from([NOBODY, HIDDEN_CONTRIBUTOR, Contributor(Presence.LOST)])
+    | st.builds(Contributor.named, names, st.none() | i64)
+)
+def test_contributor_round_trip(contributor: Contributor) -> None:
+    assert contributor == read_contributor(contributor_value(contributor))
+
+
+@given(
+    st.sampled_from([NO_COMMENT, HIDDEN_COMMENT]) | st.builds(Comment, st.just(Presence.PRESENT), st.text())
+)
+def test_comment_round_trip(comment: Comment) -> None:
+    assert comment == read_comment(comment_value(comment))
+
+
+slots = st.builds(
+    SlotState, names, names, names, st.sampled_from([Presence.HIDDEN, Presence.LOST, Presence.ABSENT])
+) | st.builds(SlotState, names, names, names, st.just(Presence.PRESENT), u64, hashes)
+
+
+@given(st.lists(slots, max_size=6, unique_by=lambda slot: slot.role))
+def test_content_round_trip_whatever_the_order(states: list[SlotState]) -> None:
+    value = content_value(states)
+    assert sorted(states, key=lambda slot: slot.role.encode()) == read_content(value)
+    assert value == content_value(states[::-1])
+
+
+@given(i32, names, st.lists(st.integers(0, MAX_ID), max_size=8))
+def test_log_entry_round_trip(namespace: int, title: str, rev_ids: list[int]) -> None:
+    entry = log_entry(to_title=title, to_namespace=namespace, rev_ids=tuple(rev_ids))
+    assert (namespace, title, tuple(rev_ids)) == read_log_entry(log_entry_value(entry))
+
+
+skeletons = st.builds(
+    Skeleton,
+    st.sampled_from([kind for kind in Kind if kind < Kind.PROJECT]),
+    st.integers(0, 255),
+    u64,
+    u64,
+    u64,
+    i64,
+    i32,
+    i32,
+    u64,
+    short,
+    st.binary(min_size=16, max_size=16),
+    hashes,
+)
+statements = st.builds(Statement, st.sampled_from([Kind.PROJECT, Kind.SNAPSHOT]), st.binary(max_size=80))
+commits = st.builds(Commit, u64, i64, hashes, short, st.lists(skeletons | statements, max_size=5).map(tuple))
+
+
+@given(commits)
+def test_commit_round_trip(commit: Commit) -> None:
+    assert commit == decode_commit(encode_commit(commit))
+
+
+@given(commits, st.data())
+def test_no_beginning_of_a_commit_is_a_commit(commit: Commit, data: st.DataObject) -> None:
+    record = encode_commit(commit)
+    part = record[: data.draw(st.integers(0, len(record) - 1))]
+    with pytest.raises(DataLossError):
+        decode_commit(part)
+    with pytest.raises(DataLossError):
+        decode_commit(record + b"\0")
+
+
+# --- the tree, built twice ----------------------------------------------------------------------
+
+Entries = dict[int, tuple[int, bytes]]
+
+page_ids = st.integers(1, 80) | st.integers(1, 5000) | ids
+
+
+def naive_root(entries: Entries) -> bytes:
+    """Top-down, from the definition: no rows, no order of building, no code in common."""
+
+    def node(level: int, below: Entries) -> bytes:
+        if level == 0:
+            records = [
+                page.to_bytes(8, "big") + rev.to_bytes(8, "big") + leaf
+                for page, (rev, leaf) in sorted(below.items())
+            ]
+        else:
+            groups: dict[int, Entries] = defaultdict(dict)
+            for page, entry in below.items():
+                groups[page // 16**level][page] = entry
+            records = [
+                prefix.to_bytes(8, "big") + len(group).to_bytes(8, "big") + node(level - 1, group)
+                for prefix, group in sorted(groups.items())
+            ]
+        return sha256(b"\1" + bytes([level]) + b"".join(records)).digest()
+
+    level = 0
+    while len({page // 16 ** (level + 1) for page in entries}) > 1:
+        level += 1
+    return node(level, entries)
+
+
+@given(st.dictionaries(page_ids, st.tuples(ids, hashes), max_size=60))
+def test_tree_is_the_definition(entries: Entries) -> None:
+    nodes: dict[bytes, bytes] = {}
+    rows = [(page, rev, leaf) for page, (rev, leaf) in sorted(entries.items())]
+    root, count = build(rows, nodes.__setitem__)
+    assert (naive_root(entries), len(entries)) == (root, count)
+
+    def walk(digest: bytes) -> list[tuple[int, int, bytes]]:
+        node = nodes[digest]
+        assert digest == sha256(b"\1" + node).digest()
+        if level_of(node) == 0:
+            return [(leaf.page_id, leaf.rev_id, leaf.leaf) for leaf in leaves_of(node)]
+        found = []
+        for child in children_of(node):
+            below = walk(child.digest)
+            assert child.count == len(below)
+            found += below
+        return found
+
+    assert rows == walk(root)
+
+
+def test_empty_tree_has_the_defined_root() -> None:
+    assert sha256(b"\1\0").digest() == EMPTY_ROOT == naive_root({})
+
+
+@given(st.dictionaries(page_ids, st.tuples(ids, hashes), min_size=1, max_size=20), st.data())
+def test_any_other_entry_gives_another_root(entries: Entries, data: st.DataObject) -> None:
+    def root(of: Entries) -> bytes:
+        rows = [(page, rev, leaf) for page, (rev, leaf) in sorted(of.items())]
+        return build(rows, lambda digest, node: None)[0]
+
+    page = data.draw(st.sampled_from(sorted(entries)))
+    rev, leaf = entries[page]
+    assert root(entries) != root(entries | {page: (rev ^ 1, leaf)})
+    assert root(entries) != root({other: entry for other, entry in entries.items() if other != page})
+
+
+# --- instants and manifests ---------------------------------------------------------------------
+
+
+@given(instants)
+def test_instant_round_trip(instant: int) -> None:
+    text = format_instant(instant)
+    assert instant == parse_instant(text)
+    assert ("." in text) is (instant % 1_000_000 != 0)
+    assert not text.removesuffix("Z").endswith("0") or "." not in text
+
+
+@given(instants, instants)
+def test_instants_in_canonical_form_without_fraction_sort_as_text(one: int, two: int) -> None:
+    one, two = one // 1_000_000 * 1_000_000, two // 1_000_000 * 1_000_000
+    assert (one < two) is (format_instant(one) < format_instant(two))
+
+
+@pytest.mark.parametrize(
+    "text,same_as",
+    [
+        ("2026-01-31", "2026-01-31T00:00:00Z"),
+        ("2026-01-31t12:00:00z", "2026-01-31T12:00:00Z"),
+        ("2026-01-31 12:00:00+02:00", "2026-01-31T10:00:00Z"),
+        ("2026-01-31T12:00:00.1234569-00:30", "2026-01-31T12:30:00.123456Z"),
+        (" 0001-01-01 ", "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_one_instant_has_one_canonical_form(text: str, same_as: str) -> None:
+    assert same_as == format_instant(parse_instant(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "2026", "2026-02-30", "2026-01-31T24:00:00Z", "2026-01-31T12:00:00", "0001-01-01T00:00:00+00:01",
+     "9999-12-31T23:59:59-00:01", "2026-01-31T12:00:00.Z", "2026-01-31T12:00Z", "0000-01-01",
+     "2026-01-31T12:00:00+24:00"],
+)  # fmt: skip
+def test_what_is_no_instant_is_refused(text: str) -> None:
+    with pytest.raises(InvalidTimeError):
+        parse_instant(text)
+
+
+@pytest.mark.parametrize("instant", [MIN_INSTANT - 1, MAX_INSTANT + 1])
+def test_instant_outside_years_1_to_9999_is_refused(instant: int) -> None:
+    with pytest.raises(InvalidTimeError):
+        check_instant(instant)
+
+
+selectors = st.builds(
+    Selector.of,
+    st.lists(names, min_size=1, max_size=3),
+    st.lists(i32, max_size=3),
+    st.lists(names, max_size=3),
+    st.sampled_from(Redirects),
+    st.integers(0, 2**53 - 1),
+    st.sampled_from(OnHidden),
+)
+parts = st.builds(ProjectPart, names, st.integers(0, 2**53 - 1), st.integers(0, 2**53 - 1), hashes)
+
+
+@given(selectors, st.builds(AsOf, instants, st.integers(0, MAX_ID)), st.lists(parts, max_size=3).map(tuple))
+def test_manifest_round_trip(selector: Selector, as_of: AsOf, shares: tuple[ProjectPart, ...]) -> None:
+    manifest = make_manifest(selector, as_of, shares)
+    again = read_manifest(manifest.encoded)
+    assert manifest == again
+    assert manifest.encoded == make_manifest(again.selector, again.as_of, again.parts).encoded
+    assert manifest.snapshot_id == sha256(manifest.encoded).digest()
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"format":"recension/snapshot/v2"}', b"null"])
+def test_what_is_no_manifest_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidArgumentError):
+        read_manifest(text)
+
+
+# --- what check_event refuses -------------------------------------------------------------------
+
+SLOT = SlotText("main", "wikitext", "text/x-wiki", Presence.PRESENT, b"x")
+EDIT = Edit(1, 0, "T", 0, False, NOBODY, NO_COMMENT, False, (SLOT,))  # noqa: FBT003 - a value
+MOVE = Move("A", 0, "B", 0, NOBODY, NO_COMMENT)
+DELETE = Delete("A", 0, NOBODY, NO_COMMENT)
+RESTORE = Restore("A", 0, NOBODY, NO_COMMENT)
+HIDE = Visibility(1, True, False, False)  # noqa: FBT003 - a value
+
+
+def log_entry(
+    log_id: int = 1, to_title: str = "", to_namespace: int = 0, rev_ids: tuple[int, ...] = ()
+) -> LogEntry:
+    return LogEntry(
+        log_id, LogAction.MOVE, "T", 0, to_title, to_namespace, rev_ids,
+        False, False, False, NOBODY, NO_COMMENT,  # noqa: FBT003 - a value
+    )  # fmt: skip
+
+
+def event(what: Happening, page_id: int = 1) -> Event:
+    return Event("enwiki", page_id, 0, "", what)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        event(EDIT),
+        event(replace(EDIT, rev_id=MAX_ID, parent_rev_id=MAX_ID), MAX_ID),
+        event(replace(EDIT, title="ü" * (MAX_TITLE_BYTES // 2))),
+        event(MOVE),
+        event(DELETE),
+        event(RESTORE),
+        event(HIDE),
+        event(log_entry(), 0),
+    ],
+)
+def test_good_event_passes(good: Event) -> None:
+    check_event(good)
+
+
+@pytest.mark.parametrize(
+    "bad,field",
+    [
+        (event(EDIT, 0), "pageId"),
+        (event(MOVE, -1), "pageId"),
+        (event(HIDE, MAX_ID + 1), "pageId"),
+        (event(replace(EDIT, rev_id=0)), "revId"),
+        (event(replace(EDIT, rev_id=MAX_ID + 1)), "revId"),
+        (event(replace(EDIT, parent_rev_id=-1)), "parentRevId"),
+        (event(replace(EDIT, parent_rev_id=MAX_ID + 1)), "parentRevId"),
+        (event(replace(EDIT, title="")), "title"),
+        (event(replace(EDIT, title="a\nb")), "title"),
+        (event(replace(EDIT, title="a\x7f")), "title"),
+        (event(replace(EDIT, title="ü" * (MAX_TITLE_BYTES // 2) + "x")), "title"),
+        (event(replace(EDIT, slots=())), "slots"),
+        (event(replace(EDIT, slots=(SLOT, SLOT))), "slots"),
+        (event(replace(EDIT, slots=(replace(SLOT, role=""),))), "slots"),
+        (event(replace(MOVE, from_title="")), "fromTitle"),
+        (event(replace(MOVE, to_title="\0")), "toTitle"),
+        (event(replace(DELETE, title="")), "title"),
+        (event(replace(RESTORE, title="")), "title"),
+        (event(replace(HIDE, rev_id=0)), "revId"),
+        (event(log_entry(log_id=0), 0), "logId"),
+    ],
+)
+def test_bad_event_is_refused_and_the_field_named(bad: Event, field: str) -> None:
+    with pytest.raises(InvalidEventError) as caught:
+        check_event(bad)
+    assert field == caught.value.metadata["field"]

@@ -1,0 +1,152 @@
+"""Where output goes: results to stdout and nothing else, everything said about them to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from recension.model.errors import RecensionError
+
+_Item = TypeVar("_Item")
+_EVERY = 200
+"""Items between two updates of a progress bar: drawing must not cost more than reading."""
+
+
+def write(content: bytes) -> None:
+    """Write bytes to stdout as they are."""
+    sys.stdout.buffer.write(content)
+
+
+def write_text(content: bytes) -> None:
+    """Write an article: the exact bytes into a file or pipe, without control characters on a terminal."""
+    if not sys.stdout.isatty():
+        write(content)
+        return
+    shown = clean(content.decode(errors="replace"), keep="\n\t")
+    write((shown if shown.endswith("\n") else f"{shown}\n").encode())
+
+
+def write_json(value: Mapping[str, object]) -> None:
+    """Write one line of JSON."""
+    write(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+
+
+def write_tsv(fields: Sequence[object]) -> None:
+    """Write one line of fields between tabs."""
+    write("\t".join(str(field) for field in fields).encode() + b"\n")
+
+
+def write_line(fields: Sequence[object], widths: Sequence[int]) -> None:
+    """Write one line for a reader's eyes, in columns that do not need to see the lines to come."""
+    padded = [str(field).ljust(width) for field, width in zip(fields, widths, strict=True)]
+    line = "  ".join(padded).rstrip()
+    write((clean(line) if sys.stdout.isatty() else line).encode() + b"\n")
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table for a reader's eyes; wide cells fold on a terminal and stay whole in a pipe."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+    widths = [len(column) for column in columns]
+    for row in rows:
+        cells = [clean(str(cell)) for cell in row]
+        widths = [max(width, len(cell)) for width, cell in zip(widths, cells, strict=True)]
+        table.add_row(*map(Text, cells))  # Text: a title may look like markup
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False) if terminal else Console(width=2 * sum(widths) + 2 * len(widths))
+    with console.capture() as shown:
+        console.print(table)
+    write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()).encode())
+
+
+_NUMBERS = {"revisions", "pages", "position", "known at", "entries", "bytes", "revision"}
+
+
+def note(message: str) -> None:
+    """Say something to the person at the terminal; nothing when nobody watches."""
+    if sys.stderr.isatty():
+        print(clean(message), file=sys.stderr)
+
+
+def complain(error: RecensionError, *, as_json: bool) -> None:
+    """Say what went wrong and what to do about it."""
+    if as_json:
+        value = {
+            "error": {
+                "reason": error.reason,
+                "message": error.message,
+                "hint": error.hint,
+                "metadata": error.metadata,
+            }
+        }
+        print(json.dumps(value, ensure_ascii=False), file=sys.stderr)
+        return
+    print(f"error: {clean(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {clean(error.hint)}", file=sys.stderr)
+
+
+def clean(text: str, *, keep: str = "") -> str:
+    """Drop control and direction characters, which could rewrite what a terminal shows."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char for char in text if char in keep or not _steers(char))
+
+
+def _steers(char: str) -> bool:
+    # Cc: escape sequences. The bidirectional controls reorder a line, so a title could pose as another.
+    return unicodedata.category(char) == "Cc" or char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+class _Rate(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: Task) -> Text:
+        """Draw the rate, once there is one."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+class _Count(ProgressColumn):
+    """Items so far, of how many."""
+
+    def render(self, task: Task) -> Text:
+        """Draw the count."""
+        done = f"{int(task.completed):,}"
+        return Text(done if task.total is None else f"{done}/{int(task.total):,}", style="progress.download")
+
+
+def watched(items: Iterable[_Item], what: str, total: int | None) -> Iterator[_Item]:
+    """Yield the items under a progress bar on stderr, where that is a terminal and stdout is none.
+
+    With both on one terminal the bar and the lines would overwrite each other.
+    """
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from items
+        return
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Count(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+    )
+    with progress:
+        task: TaskID = progress.add_task(what, total=total)
+        done = 0
+        for done, item in enumerate(items, 1):  # noqa: B007 - the last count is drawn after the loop
+            yield item
+            if done % _EVERY == 0:
+                progress.update(task, completed=done)
+        progress.update(task, completed=done)
