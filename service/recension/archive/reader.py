@@ -339,7 +339,7 @@ class Archive:
                     found = snapshots.differences(view, left.root, right.root, last)
                     slice_ = list(islice(found, _SLICE))
                     changes = [_change(view, left.project, number, item, a, b) for item in slice_]
-                yield from changes
+                yield from (change for change in changes if change is not None)
                 if len(slice_) < _SLICE:
                     break
                 last = slice_[-1].page_id
@@ -593,8 +593,14 @@ def _entry(view: View, project: str, number: int, state: State, *, text: bool) -
 
 def _change(  # noqa: PLR0913
     view: View, project: str, number: int, item: snapshots.Difference, a: Manifest, b: Manifest
-) -> Change:
+) -> Change | None:
+    """Return how a page differs, or ``None`` when only the event that gave its title does.
+
+    A page that was moved away and back has its old title from another event, so another leaf.
+    """
     before = after = None
+    flags = 0
+    same_content = False
     if item.before is not None:
         state = snapshots.state_of(view, number, item.page_id, _choice(a), item.before.leaf)
         before = _entry(view, project, number, state, text=False)
@@ -602,6 +608,7 @@ def _change(  # noqa: PLR0913
     if item.after is not None:
         new = snapshots.state_of(view, number, item.page_id, _choice(b), item.after.leaf)
         after = _entry(view, project, number, new, text=False)
+        same_content = item.before is not None and new.edit.content == state.edit.content
     if before is None:
         kind = ChangeKind.ADDED
     elif (after is None or after.rev_id != before.rev_id) and flags & Flag.TEXT_HIDDEN:
@@ -609,7 +616,9 @@ def _change(  # noqa: PLR0913
     elif after is None:
         kind = ChangeKind.REMOVED
     else:
-        moved = before.title != after.title
+        moved = (before.namespace, before.title) != (after.namespace, after.title)
+        if same_content and not moved and before.rev_id == after.rev_id:
+            return None
         if before.rev_id == after.rev_id:
             kind = ChangeKind.MOVED if moved else ChangeKind.EDITED
         else:

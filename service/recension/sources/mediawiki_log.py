@@ -18,7 +18,7 @@ from recension.model.event import MAX_ID, MAX_TITLE_BYTES, Event, LogAction, Log
 from recension.sources.items import BadRecordError, ByteSource, Item, SiteInfo, Skipped, checked
 from recension.sources.mediawiki_head import read_comment, read_contributor, read_siteinfo, read_time
 from recension.sources.php_values import PhpFormatError, PhpValue, unserialize
-from recension.sources.titles import namespace_of, namespace_table, plain_title
+from recension.sources.titles import namespace_of, namespace_table
 from recension.sources.xml_records import Node, Record, XmlRecords, number
 
 _RECORDS = frozenset({"siteinfo", "logitem"})
@@ -146,7 +146,7 @@ class _LogReader:
     def _title(self, node: Node) -> str:
         title = node.value("logtitle")
         if title:
-            return checked_title(plain_title(title), "title")
+            return checked_title(title.strip(" "), "title")
         text = node.child("text")
         if text is not None and "deleted" in text.attributes:
             raise BadRecordError("HIDDEN_ACTION", "upstream hides what this log entry did")
@@ -213,7 +213,7 @@ def _text(value: PhpValue) -> str:
 
 
 def _target(title: str) -> str:
-    return checked_title(plain_title(title), "target")
+    return checked_title(title.strip(" "), "target")
 
 
 def _rev_ids(texts: Iterable[str]) -> tuple[int, ...]:

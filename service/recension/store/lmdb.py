@@ -21,7 +21,7 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar, cast
 
 import lmdb
 
@@ -55,7 +55,7 @@ _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 """Where a commit record names its parent: behind position and time."""
 
 _SEAL_BYTES = 8
-"""Length of the digest before each value: enough against decay and swapped rows; it is no defence by itself."""
+"""Length of the digest before each value: enough against decay and swapped rows; no defence by itself."""
 _MAX_KEY_BYTES = 64
 _MAX_READERS = 4096
 """LMDB's 126 would lock out tools as well once they are used up. The first process to open decides."""
@@ -152,9 +152,9 @@ def _reads(read: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 class LmdbStore:
-    """Log, Index and Blobs in ``DIR/lmdb``. Safe for concurrent use by threads and processes, not over a fork.
+    """Log, Index and Blobs in ``DIR/lmdb``. Safe for concurrent use by threads and by processes.
 
-    Made by ``open``. One object per directory and process.
+    Made by ``open``. One object per directory and process; a child made by fork opens its own.
     """
 
     def __init__(self, directory: Path, env: lmdb.Environment, tables: dict[bytes, lmdb._Database]) -> None:
@@ -204,7 +204,7 @@ class LmdbStore:
     def view(self) -> _LmdbView:
         """Open a consistent read of the newest committed state, by ``with``. Keep it under 5 s.
 
-        Raises ``StoreForkedError`` in a child process, and ``OverloadedError`` when all reader slots are taken.
+        Raises ``StoreForkedError`` in a child process, ``OverloadedError`` when all reader slots are taken.
         """
         return _LmdbView(self)
 
@@ -242,7 +242,7 @@ class LmdbStore:
     def put_derived(self, rows: Iterator[Row]) -> None:
         """Store index rows that can be computed again; durable when it returns. Safe to retry.
 
-        An existing key is left alone. Written in several transactions, each atomic. Raises as ``commit`` does.
+        An existing key is left alone. Written in several atomic transactions. Raises as ``commit`` does.
         """
         chunk: list[Row] = []
         size = 0
@@ -320,7 +320,7 @@ class LmdbStore:
 
     def read_head_in(self, txn: lmdb.Transaction) -> Head:
         """Return the head as ``txn`` sees it."""
-        raw = txn.get(_HEAD_KEY, db=self._tables[_META])
+        raw = _get(txn, self._tables[_META], _HEAD_KEY)
         return EMPTY_LOG if raw is None else Head(*_HEAD.unpack(_unseal(_META, _HEAD_KEY, raw)))
 
     def _insert(self, txn: lmdb.Transaction, table: bytes, rows: list[Row]) -> int:
@@ -372,7 +372,7 @@ class LmdbStore:
             del txn
 
     def _translated(self, error: lmdb.Error | OSError) -> StoreError:
-        """Return what to raise for a failed write. A full map or disk is told from the rest, which is final."""
+        """Return what to raise for a failed write. A full map or disk is not final, all else is."""
         code = error.errno if isinstance(error, OSError) else error.code
         full = isinstance(error, lmdb.MapFullError) or code in {errno.ENOSPC, errno.EDQUOT}
         if (full or (code == errno.EIO and self._free_bytes() < _LOW_SPACE_BYTES)) and self._usable():
@@ -417,7 +417,7 @@ class _LmdbLog:
             first = max(start, 1)
             for position in range(first, min(first + limit, end + 1)):
                 key = _NUMBER.pack(position)
-                raw = txn.get(key, db=table)
+                raw = _get(txn, table, key)
                 if raw is None:
                     raise _damaged(_LOG, key)
                 out.append(_unseal(_LOG, key, raw))
@@ -437,7 +437,7 @@ class _LmdbView:
         self._index = store.table(_INDEX)
         self._blobs = store.table(_BLOBS)
 
-    def __enter__(self) -> _LmdbView:
+    def __enter__(self) -> Self:
         self._txn = self._store.begin()
         self._cursor = self._txn.cursor(self._index)
         return self
@@ -445,13 +445,13 @@ class _LmdbView:
     def __exit__(self, *_: object) -> None:
         self._cursor.close()
         self._txn.abort()
-        # The reader slot is free once nothing refers to the transaction; a traceback may still refer to the view.
+        # The reader slot is free once nothing refers to the transaction; a traceback may still hold the view.
         del self._cursor, self._txn
 
     @_reads
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key."""
-        raw = self._txn.get(key, db=self._index) if 0 < len(key) <= _MAX_KEY_BYTES else None
+        raw = _get(self._txn, self._index, key) if 0 < len(key) <= _MAX_KEY_BYTES else None
         return None if raw is None else _unseal(_INDEX, key, raw)
 
     @_reads
@@ -468,7 +468,8 @@ class _LmdbView:
             return []
         out: list[Row] = []
         append, digest, table, size = out.append, sha256, _INDEX, _SEAL_BYTES  # a million rows pass here
-        for key, raw in islice(cursor.iternext(), limit or None):
+        rows = cast("Iterator[Row]", cursor.iternext())
+        for key, raw in islice(rows, limit or None):
             if key >= stop:
                 break
             value = raw[size:]
@@ -485,7 +486,7 @@ class _LmdbView:
     @_reads
     def blob(self, key: bytes) -> bytes | None:
         """Return a blob."""
-        raw = self._txn.get(key, db=self._blobs) if 0 < len(key) <= _MAX_KEY_BYTES else None
+        raw = _get(self._txn, self._blobs, key) if 0 < len(key) <= _MAX_KEY_BYTES else None
         return None if raw is None else _unseal(_BLOBS, key, raw)
 
     @_reads
@@ -496,10 +497,14 @@ class _LmdbView:
         return row[0] if row else None
 
 
+def _get(txn: lmdb.Transaction, table: lmdb._Database, key: bytes) -> bytes | None:
+    return cast("bytes | None", txn.get(key, db=table))  # memoryviews only if asked for
+
+
 def _last(cursor: lmdb.Cursor, table: bytes, start: bytes, stop: bytes) -> Row | None:
     if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
         return None
-    key, raw = cursor.item()
+    key, raw = cast("Row", cursor.item())
     if not start <= key < stop:
         return None
     return key, _unseal(table, key, raw)
@@ -574,7 +579,7 @@ def _ready(path: Path, env: lmdb.Environment) -> dict[bytes, lmdb._Database]:
     try:
         meta = env.open_db(_META, create=False)
         with env.begin() as txn:
-            raw = txn.get(_SCHEMA_KEY, db=meta)
+            raw = _get(txn, meta, _SCHEMA_KEY)
             # On some mounts LMDB reads without the lock table; writers then reuse the pages being read.
             seen = any(
                 line.split()[0] == str(os.getpid()) for line in env.readers().splitlines() if line.strip()

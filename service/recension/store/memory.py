@@ -1,4 +1,4 @@
-"""The store in memory, for tests and for trying things out: the same promises as on disk, except durability."""
+"""The store in memory, for tests and for trying out: the promises of the one on disk, except durability."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 
 
 class _Table:
-    """Insert-only rows, each with the state number that it came with, so that a view can leave out later ones."""
+    """Insert-only rows, each with the state number that it came with: a view leaves out later ones."""
 
     def __init__(self) -> None:
         self._rows: dict[bytes, tuple[int, bytes]] = {}

@@ -43,12 +43,13 @@ from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.wire.status import canonical_code
 
 MAX_UNARY_TEXT = 2 * 1024 * 1024
-"""Bytes of one text above which it is left out of an answer (``GetServerInfoResponse.max_unary_text_bytes``)."""
+"""Bytes of one text above which it is left out of an answer; ``GetServerInfo`` says so to clients."""
 MAX_ANSWER_TEXT = 3 * 1024 * 1024
 """Bytes of all texts of one unary answer."""
 MAX_SOURCE_ID_BYTES = 512
 
 _SECOND = 1_000_000
+_NANOS = 1_000_000_000
 _SLOT_PRESENCES = {
     event_pb.PRESENCE_UNSPECIFIED: model.Presence.PRESENT,
     event_pb.PRESENCE_PRESENT: model.Presence.PRESENT,
@@ -92,7 +93,7 @@ def timestamp_to_proto(instant: int) -> Timestamp:
 
 def timestamp_from_proto(message: Timestamp, field: str = "time") -> int:
     """Read an instant; digits beyond the microsecond are cut. Raises ``InvalidTimeError``."""
-    if not 0 <= message.nanos < 1_000_000_000:
+    if not 0 <= message.nanos < _NANOS:
         raise InvalidTimeError(f"{field}: nanos lie in 0 to 999,999,999", field=field, value=message.nanos)
     return check_instant(message.seconds * _SECOND + message.nanos // 1000)
 

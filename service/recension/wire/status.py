@@ -93,9 +93,11 @@ def call_status(error: RecensionError) -> CallStatus:
 
 def error_of(error: grpc.RpcError) -> RecensionError:
     """Return the error that the server meant; a call without our status is named by its code alone."""
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    details = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
-    status = _sent_status(error)
+    call: Any = error  # gRPC raises objects that are both an RpcError and a Call, which no type says
+    if not hasattr(call, "trailing_metadata"):
+        return _without_details(grpc.StatusCode.UNKNOWN, str(error))
+    code, details = call.code(), call.details() or ""
+    status = _sent_status(call)
     info = status and _find(status, error_details_pb2.ErrorInfo)
     if status is None or info is None or info.domain != DOMAIN:
         return _without_details(code, details)
@@ -129,10 +131,8 @@ def _without_details(code: grpc.StatusCode, details: str) -> RecensionError:
             return RecensionError(f"the call failed with {code.name}: {details}", code=code.name)
 
 
-def _sent_status(error: grpc.RpcError) -> status_pb2.Status | None:
-    if not isinstance(error, grpc.Call):
-        return None
-    for key, value in error.trailing_metadata() or ():
+def _sent_status(call: Any) -> status_pb2.Status | None:
+    for key, value in call.trailing_metadata() or ():
         if key == TRAILER:
             try:
                 return status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode())

@@ -1,0 +1,215 @@
+"""Upstream log entries that name a page by the title of that moment: from kept entries to events.
+
+A log says "X was moved to Y" without a page id. Walking the log backwards from the titles known later tells
+which page was called X then: below a move, the page that is called Y afterwards was called X before. An
+entry whose page is not known stays kept, is counted, and is tried again after each ingest.
+
+The walk keeps one title for each page that some entry renamed; all other titles are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from recension.archive.history import Choice, find_revision, last_edit, page_at
+from recension.archive.ingest import Ingestor
+from recension.archive.projects import project_number
+from recension.archive.rows import Sealed, read_log_value, read_sealed
+from recension.model.errors import DataLossError
+from recension.model.event import Delete, Event, LogAction, Move, Restore, Visibility
+from recension.model.record import Flag, source_key
+from recension.model.seal import read_comment, read_contributor, read_log_entry, read_title
+from recension.store import keys
+from recension.store.interface import Store, View
+
+_BATCH = 256
+_NEWEST = keys.END - 1
+_END_OF_TIME = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What became of the kept log entries."""
+
+    resolved: int
+    """Turned into events by this call."""
+    already: int
+    """Turned into events before."""
+    unresolved: int
+    """Kept; their page or revision is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    log_id: int
+    time: int
+    action: LogAction
+    flags: int
+    position: int
+    ordinal: int
+
+
+@dataclass(slots=True)
+class _Titles:
+    """Which page is called what, at the moment the walk has reached."""
+
+    view: View
+    number: int
+    moved: dict[str, int | None] = field(default_factory=dict)
+    """Titles that a later entry took or freed; ``None`` when nobody has it."""
+    renamed: set[int] = field(default_factory=set)
+    """Pages whose current title is in ``moved``, not the one known at the end."""
+
+    def known_form(self, title: str, time: int) -> tuple[str, int | None]:
+        """Return the title as the page bears it, and that page; a log may write spaces as underscores."""
+        plain = title.replace("_", " ")
+        page = self.holder(title, time)
+        if page is None and plain != title:
+            other = self.holder(plain, time)
+            if other is not None:
+                return plain, other
+        return title, page
+
+    def holder(self, title: str, time: int) -> int | None:
+        """Return the page called ``title`` at ``time``, if it existed by then."""
+        page = self.moved[title] if title in self.moved else self._at_end(title)
+        if page is None:
+            return None
+        start, stop = keys.edits_from(self.number, page), keys.edits_from(self.number, page, time + 1)
+        return page if self.view.last(start, stop) is not None else None
+
+    def _at_end(self, title: str) -> int | None:
+        start = keys.title(self.number, title)
+        for key, _ in self.view.scan(start, start[:-8] + b"\xff" * 8):
+            page = int.from_bytes(key[-8:], "big")
+            if page not in self.renamed and _newest_title(self.view, self.number, page) == title:
+                return page
+        return None
+
+    def undo_move(self, page: int, before: str, after: str) -> None:
+        """Step back over a move: the page is called ``before`` now."""
+        self.moved[after] = None
+        self.moved[before] = page
+        self.renamed.add(page)
+
+
+def resolve(store: Store, ingestor: Ingestor, project: str) -> Resolved:
+    """Turn kept log entries into events where their page is known by now. Idempotent.
+
+    Durable when it returns. Run again after a kill, it appends the same batches.
+    """
+    with store.view() as view:
+        number = project_number(view, project)
+        kept = _kept(view, number)
+        titles = _Titles(view, number)
+        restored: set[int] = set()
+        events: list[Event] = []
+        unresolved = 0
+        for entry in reversed(kept):
+            found = list(_events(titles, project, entry, restored))
+            unresolved += not found
+            events += found
+    events.reverse()
+    resolved = already = 0
+    for at in range(0, len(events), _BATCH):
+        appended = ingestor.append(project, events[at : at + _BATCH])
+        resolved += appended.accepted
+        already += appended.known
+        unresolved += len(appended.rejected)
+    return Resolved(resolved, already, unresolved)
+
+
+def _kept(view: View, number: int) -> list[_Kept]:
+    """Return the kept entries by (time, log id)."""
+    out = []
+    for key, value in view.scan(*keys.log_entries(number)):
+        time, position, ordinal = keys.read_log_entry(key)
+        action, log_id, flags = read_log_value(value)
+        out.append(_Kept(log_id, time, LogAction(action), flags, position, ordinal))
+    out.sort(key=lambda entry: (entry.time, entry.log_id))
+    return out
+
+
+def _events(titles: _Titles, project: str, entry: _Kept, restored: set[int]) -> Iterator[Event]:
+    sealed = _sealed(titles.view, entry)
+    namespace, title = read_title(sealed.values[0])
+    to_namespace, to_title, rev_ids = read_log_entry(sealed.values[1])
+    contributor, comment = read_contributor(sealed.values[2]), read_comment(sealed.values[3])
+    source = f"logbook:{entry.log_id}"
+    if entry.action is LogAction.VISIBILITY:
+        for rev_id in rev_ids:
+            edit = find_revision(titles.view, titles.number, rev_id, _NEWEST)
+            if edit is not None:
+                change = Visibility(
+                    rev_id,
+                    bool(entry.flags & Flag.TEXT_HIDDEN),
+                    bool(entry.flags & Flag.COMMENT_HIDDEN),
+                    bool(entry.flags & Flag.CONTRIBUTOR_HIDDEN),
+                    contributor,
+                    comment,
+                )
+                yield Event(project, edit.page, entry.time, f"{source}:{rev_id}", change)
+        return
+    if entry.action is LogAction.MOVE:
+        stated, (to_title, page) = to_title, titles.known_form(to_title, entry.time)
+        title = title if to_title == stated else title.replace("_", " ")
+        if page is not None:
+            titles.undo_move(page, title, to_title)
+            move = Move(title, namespace, to_title, to_namespace, contributor, comment)
+            yield Event(project, page, entry.time, source, move)
+        return
+    title, page = titles.known_form(title, entry.time)
+    if page is None:
+        return
+    if entry.action is LogAction.RESTORE:
+        restored.add(page)
+        yield Event(project, page, entry.time, source, Restore(title, namespace, contributor, comment))
+    elif entry.action is LogAction.DELETE and (page in restored or _ended(titles, page, entry.time)):
+        restored.discard(page)
+        yield Event(project, page, entry.time, source, Delete(title, namespace, contributor, comment))
+
+
+def _ended(titles: _Titles, page: int, time: int) -> bool:
+    """Say whether a page has no edit after ``time``: a deletion then can be its own.
+
+    A page that goes on without a restore was not the one deleted: its title was taken from another.
+    """
+    newest = last_edit(titles.view, titles.number, page, _END_OF_TIME, _NEWEST)
+    return newest is not None and newest.time <= time
+
+
+def _newest_title(view: View, number: int, page: int) -> str | None:
+    """Return the title a page has at the end of what is known without the log's own events."""
+    state = page_at(view, number, page, Choice(_END_OF_TIME, _NEWEST))
+    edit = last_edit(view, number, page, _END_OF_TIME, _NEWEST)
+    if edit is None:
+        return None
+    at, ordinal, index = (
+        (state.title.position, state.title.ordinal, state.title.field)
+        if state is not None
+        else (edit.position, edit.ordinal, 0)
+    )
+    raw = view.blob(keys.sealed_blob(at, ordinal))
+    return None if raw is None else read_title(read_sealed(raw).values[index])[1]
+
+
+def _sealed(view: View, entry: _Kept) -> Sealed:
+    raw = view.blob(keys.sealed_blob(entry.position, entry.ordinal))
+    if raw is None:
+        raise DataLossError(f"the values of log entry {entry.log_id} are missing", logId=entry.log_id)
+    return read_sealed(raw)
+
+
+def unresolved_entries(view: View, project: str, number: int) -> int:
+    """Return how many kept log entries have not become events."""
+    count = 0
+    for entry in _kept(view, number):
+        if entry.action is LogAction.VISIBILITY:
+            _, _, rev_ids = read_log_entry(_sealed(view, entry).values[1])
+            sources = [f"logbook:{entry.log_id}:{rev_id}" for rev_id in rev_ids]
+        else:
+            sources = [f"logbook:{entry.log_id}"]
+        rows = [keys.source(number, source_key(project, source)) for source in sources]
+        count += all(row is None for row in view.get_many(rows))
+    return count

@@ -1,0 +1,128 @@
+"""Cursors and page tokens: opaque, and bound to the request that they continue.
+
+A token is base64url of ``checksum 8 || JSON array``; the checksum covers the request's own fields too, so a
+token that is damaged or taken to another request is refused. It is no secret and no authority: whoever
+makes one up only reads on from another place of what they may read anyway.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import Protocol, TypeVar
+
+from recension.model.errors import InvalidArgumentError, InvalidCursorError
+from recension.model.reading import MAX_PAGE, START, Place
+
+MAX_PAGE_BYTES = 1024 * 1024
+"""A page ends early when its items have so many bytes: clients take 4 MiB."""
+
+_CHECKSUM_BYTES = 8
+_MAX_TOKEN_CHARACTERS = 4096
+
+Bound = Sequence[str | int]
+"""The fields of the request that a token continues, beginning with the method's name."""
+
+
+def seal_token(bound: Bound, where: Sequence[str | int]) -> str:
+    """Make the token that stands for ``where`` in the request ``bound``."""
+    body = json.dumps(list(where), separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_checksum(bound, body) + body).rstrip(b"=").decode()
+
+
+def open_token(token: str, bound: Bound, field: str) -> list[str | int]:
+    """Return what ``seal_token`` was given. Raises ``InvalidCursorError`` naming ``field``."""
+    if len(token) > _MAX_TOKEN_CHARACTERS:
+        raise _invalid(field)
+    try:
+        raw = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _invalid(field) from None
+    body = raw[_CHECKSUM_BYTES:]
+    if not hmac.compare_digest(raw[:_CHECKSUM_BYTES], _checksum(bound, body)):
+        raise _invalid(field)
+    try:
+        where = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _invalid(field) from None
+    if not isinstance(where, list) or not all(type(item) in (str, int) for item in where):
+        raise _invalid(field)
+    return where
+
+
+def seal_place(bound: Bound, place: Place) -> str:
+    """Make the cursor of a place in a snapshot or a diff."""
+    return seal_token(bound, place)
+
+
+def open_place(token: str, bound: Bound, field: str) -> Place:
+    """Return the place of a cursor; the start for an empty one."""
+    if not token:
+        return START
+    match open_token(token, bound, field):
+        case [str(project), int(page_id)]:
+            return project, page_id
+        case _:
+            raise _invalid(field)
+
+
+def open_offset(token: str, bound: Bound, field: str) -> list[int]:
+    """Return the numbers of a page token; none for an empty one."""
+    if not token:
+        return []
+    return [number for number in open_token(token, bound, field) if isinstance(number, int)]
+
+
+def page_size_of(asked: int, default: int = MAX_PAGE) -> int:
+    """Return how many items to send: the default for 0, never more than ``MAX_PAGE`` (AIP-158)."""
+    if asked < 0:
+        raise InvalidArgumentError(
+            f"page_size: {asked} is negative", hint="leave it out", field="page_size", value=asked
+        )
+    return min(asked or default, MAX_PAGE)
+
+
+class Sized(Protocol):
+    """A proto message."""
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
+        """Return its size on the wire."""
+        ...
+
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Sized)
+
+
+def take_page(items: Iterable[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], T | None]:
+    """Convert one page of ``items``; the last one taken comes along when there are more."""
+    messages: list[M] = []
+    room = MAX_PAGE_BYTES
+    last: T | None = None
+    for item in items:
+        if len(messages) == size or room <= 0:
+            return messages, last
+        message = convert(item)
+        room -= message.ByteSize()
+        messages.append(message)
+        last = item
+    return messages, None
+
+
+def _checksum(bound: Bound, body: bytes) -> bytes:
+    fields = json.dumps(list(bound), separators=(",", ":")).encode()
+    return sha256(b"recension/cursor/v1\0" + len(fields).to_bytes(4, "big") + fields + body).digest()[
+        :_CHECKSUM_BYTES
+    ]
+
+
+def _invalid(field: str) -> InvalidCursorError:
+    return InvalidCursorError(
+        f"{field}: it is damaged or belongs to another request",
+        hint="send it back unchanged, with the same request, or start again without it",
+        field=field,
+    )

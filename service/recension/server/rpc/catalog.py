@@ -1,0 +1,52 @@
+"""CatalogService over the read protocol."""
+
+from __future__ import annotations
+
+import grpc
+
+from recension.model.reading import MAX_BATCH, MAX_PAGE, Reader
+from recension.server.cursors import open_token, page_size_of, seal_token, take_page
+from recension.v1 import catalog_service_pb2 as pb
+from recension.v1.catalog_service_pb2_grpc import CatalogServiceServicer
+from recension.wire import convert
+
+_PROJECTS = ("ListProjects",)
+
+
+class CatalogRpc(CatalogServiceServicer):
+    """What a server holds and is."""
+
+    def __init__(self, reader: Reader) -> None:
+        """``reader``: where the answers come from."""
+        self._reader = reader
+
+    def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: grpc.ServicerContext
+    ) -> pb.GetServerInfoResponse:
+        info = self._reader.server_info()
+        return pb.GetServerInfoResponse(
+            version=info.version,
+            formats=info.formats,
+            position=info.position,
+            recorded_at=convert.timestamp_to_proto(info.recorded_at),
+            max_batch_size=MAX_BATCH,
+            max_page_size=MAX_PAGE,
+            max_unary_text_bytes=convert.MAX_UNARY_TEXT,
+        )
+
+    def ListProjects(
+        self, request: pb.ListProjectsRequest, context: grpc.ServicerContext
+    ) -> pb.ListProjectsResponse:
+        size = page_size_of(request.page_size)
+        after = ""
+        if request.page_token:
+            after = str(open_token(request.page_token, _PROJECTS, "page_token")[0])
+        rest = (info for info in self._reader.projects() if info.name > after)
+        projects, last = take_page(rest, size, convert.project_to_proto)
+        token = seal_token(_PROJECTS, [last.name]) if last else ""
+        return pb.ListProjectsResponse(projects=projects, next_page_token=token)
+
+    def GetProject(
+        self, request: pb.GetProjectRequest, context: grpc.ServicerContext
+    ) -> pb.GetProjectResponse:
+        return pb.GetProjectResponse(project=convert.project_to_proto(self._reader.project(request.project)))

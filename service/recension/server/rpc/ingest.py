@@ -1,0 +1,83 @@
+"""IngestService over the ingestor: one stream at a time, each batch durable before it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from recension.archive.ingest import Ingestor
+from recension.model.errors import InvalidArgumentError, InvalidEventError, RecensionError
+from recension.model.event import Event
+from recension.server.gate import Gate, draining
+from recension.sources.titles import fold_table, namespace_of
+from recension.store.interface import Store
+from recension.v1 import ingest_service_pb2 as pb
+from recension.v1.ingest_service_pb2_grpc import IngestServiceServicer
+from recension.wire import convert
+
+MAX_BATCH_EVENTS = 1_000
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+
+
+class IngestRpc(IngestServiceServicer):
+    """Events in."""
+
+    def __init__(self, ingestor: Ingestor, store: Store, gate: Gate) -> None:
+        """``ingestor``: where events go; ``store``: whose writer is held; ``gate``: who may stream."""
+        self._ingestor = ingestor
+        self._store = store
+        self._gate = gate
+
+    def Append(
+        self, request_iterator: Iterator[pb.AppendRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.AppendResponse]:
+        with self._gate.admit() as turn, self._store.exclusive_writer():
+            for request in request_iterator:
+                # Not yet stored, so the client can send the batch again elsewhere.
+                if turn.over:
+                    raise draining()
+                yield self._append(request)
+
+    def _append(self, request: pb.AppendRequest) -> pb.AppendResponse:
+        _check_size(request)
+        table = fold_table(self._ingestor.namespaces(request.project))
+        events: list[Event] = []
+        indices: list[int] = []
+        refused: list[tuple[int, RecensionError]] = []
+        for index, message in enumerate(request.events):
+            try:
+                if message.project != request.project:
+                    raise InvalidEventError(
+                        f"project: {message.project!r} is not the batch's {request.project!r}", field="project"
+                    )
+                event = convert.event_from_proto(message, lambda title: namespace_of(title, table))
+            except InvalidArgumentError as error:
+                refused.append((index, error))
+            else:
+                events.append(event)
+                indices.append(index)
+        result = self._ingestor.append(request.project, events)
+        refused += [(indices[index], error) for index, error in result.rejected]
+        return pb.AppendResponse(
+            position=result.position,
+            recorded_at=convert.timestamp_to_proto(result.recorded_at),
+            accepted=result.accepted,
+            known=result.known,
+            rejected=[
+                pb.RejectedEvent(index=index, reason=error.reason, message=error.message)
+                for index, error in sorted(refused, key=lambda item: item[0])
+            ],
+        )
+
+
+def _check_size(request: pb.AppendRequest) -> None:
+    count, size = len(request.events), request.ByteSize()
+    if count > MAX_BATCH_EVENTS or size > MAX_BATCH_BYTES:
+        raise InvalidArgumentError(
+            f"events: a batch of {count} events and {size} bytes",
+            hint=f"send at most {MAX_BATCH_EVENTS:,} events and 4 MiB at once",
+            field="events",
+            count=count,
+            size=size,
+        )

@@ -1,0 +1,137 @@
+"""RevisionService over the read protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import grpc
+
+from recension.model.digest import digest_of, format_digest
+from recension.model.errors import InvalidArgumentError, RecensionError
+from recension.model.reading import MAX_BATCH, Reader
+from recension.server.cursors import open_offset, page_size_of, seal_token, take_page
+from recension.server.gate import Gate
+from recension.v1 import revision_service_pb2 as pb
+from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer
+from recension.wire import convert
+
+PIECE_BYTES = 512 * 1024
+"""Size of a piece of a streamed text."""
+DEFAULT_PAGE = 100
+
+
+def wants_text(view: pb.RevisionView.ValueType) -> bool:
+    """Say whether a Get or Read method sends texts. Raises ``InvalidArgumentError`` for an unknown view."""
+    if view not in (pb.REVISION_VIEW_UNSPECIFIED, pb.REVISION_VIEW_BASIC, pb.REVISION_VIEW_FULL):
+        raise InvalidArgumentError(f"view: {view} is not known", field="view", value=view)
+    return view != pb.REVISION_VIEW_BASIC
+
+
+class RevisionRpc(RevisionServiceServicer):
+    """Single revisions and the history of single pages."""
+
+    def __init__(self, reader: Reader, gate: Gate) -> None:
+        """``reader``: where the answers come from; ``gate``: who may stream."""
+        self._reader = reader
+        self._gate = gate
+
+    def GetRevision(
+        self, request: pb.GetRevisionRequest, context: grpc.ServicerContext
+    ) -> pb.GetRevisionResponse:
+        answer = self._reader.revision(
+            request.project,
+            request.rev_id,
+            known_at=convert.known_at_from_proto(request.known_at),
+            text=wants_text(request.view),
+        )
+        return pb.GetRevisionResponse(
+            revision=convert.revision_to_proto(answer.revision), as_of=convert.as_of_to_proto(answer.as_of)
+        )
+
+    def BatchGetRevisions(
+        self, request: pb.BatchGetRevisionsRequest, context: grpc.ServicerContext
+    ) -> pb.BatchGetRevisionsResponse:
+        if len(request.rev_ids) > MAX_BATCH:
+            raise InvalidArgumentError(
+                f"rev_ids: {len(request.rev_ids)} ids, at most {MAX_BATCH}",
+                hint="ask in several calls",
+                field="rev_ids",
+                count=len(request.rev_ids),
+                limit=MAX_BATCH,
+            )
+        known_at = self._known_at(request.known_at)
+        outcomes = self._reader.revisions(
+            request.project, list(request.rev_ids), known_at=known_at, text=wants_text(request.view)
+        )
+        budget = convert.TextBudget()
+        items = [
+            pb.BatchGetRevisionsItem(error=convert.item_error_to_proto(outcome))
+            if isinstance(outcome, RecensionError)
+            else pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(outcome, budget))
+            for outcome in outcomes
+        ]
+        return pb.BatchGetRevisionsResponse(items=items, as_of=pb.AsOf(known_at=known_at))
+
+    def GetArticle(
+        self, request: pb.GetArticleRequest, context: grpc.ServicerContext
+    ) -> pb.GetArticleResponse:
+        page: int | str
+        match request.WhichOneof("page"):
+            case "page_id":
+                page = request.page_id
+            case "title":
+                page = request.title
+            case _:
+                raise InvalidArgumentError(
+                    "page: neither page_id nor title is given", hint="set one of them", field="page"
+                )
+        valid_at, known_at = convert.wanted_as_of_from_proto(request.as_of)
+        answer = self._reader.article(
+            request.project, page, valid_at=valid_at, known_at=known_at, text=wants_text(request.view)
+        )
+        return pb.GetArticleResponse(
+            revision=convert.revision_to_proto(answer.revision), as_of=convert.as_of_to_proto(answer.as_of)
+        )
+
+    def ListRevisions(
+        self, request: pb.ListRevisionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRevisionsResponse:
+        size = page_size_of(request.page_size, DEFAULT_PAGE)
+        bound = ("ListRevisions", request.project, request.page_id, request.known_at)
+        # The token keeps the position that the first page was resolved to, so all pages are of one history.
+        match open_offset(request.page_token, bound, "page_token"):
+            case [known_at, offset]:
+                pass
+            case _:
+                known_at, offset = self._known_at(request.known_at), 0
+        timeline = self._reader.timeline(request.project, request.page_id, known_at=known_at)
+        items, last = take_page(islice(timeline, offset, None), size, convert.timeline_item_to_proto)
+        token = seal_token(bound, [known_at, offset + len(items)]) if last else ""
+        return pb.ListRevisionsResponse(
+            items=items, next_page_token=token, as_of=pb.AsOf(known_at=known_at)
+        )
+
+    def ReadText(
+        self, request: pb.ReadTextRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadTextResponse]:
+        with self._gate.admit():
+            text = self._reader.text(request.project, request.rev_id, request.role or "main")
+            size = len(text)
+            if not 0 <= request.offset <= size:
+                raise InvalidArgumentError(
+                    f"offset: {request.offset} is not within the text of {size} bytes",
+                    field="offset",
+                    value=request.offset,
+                    size=size,
+                )
+            digest = format_digest(digest_of(text))
+            # An empty text, or one that is read to its end, still answers with its size and digest.
+            for offset in range(request.offset, size, PIECE_BYTES) or (request.offset,):
+                if not context.is_active():
+                    return
+                piece = text[offset : offset + PIECE_BYTES]
+                yield pb.ReadTextResponse(offset=offset, data=piece, size_bytes=size, digest=digest)
+
+    def _known_at(self, asked: int) -> int:
+        return convert.known_at_from_proto(asked) or self._reader.server_info().position

@@ -1,0 +1,208 @@
+"""SnapshotService over the read protocol. Bulk answers come in batches and can be resumed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import grpc
+
+from recension.model.digest import parse_digest
+from recension.model.reading import Change, Entry, Place, Reader
+from recension.server.cursors import Bound, open_offset, open_place, page_size_of, seal_place, seal_token, take_page
+from recension.server.gate import Gate, Turn
+from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
+from recension.v1 import snapshot_service_pb2 as pb
+from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
+from recension.wire import convert
+
+BATCH_BYTES = 512 * 1024
+"""A batch is sent when it has reached this size. Measured: 256 KiB to 1 MiB reach 82-98 % of a C++ server."""
+MAX_INLINE_TEXT = 1024 * 1024
+"""Texts of one entry beyond this many bytes follow their batch in pieces."""
+
+_SNAPSHOTS = ("ListSnapshots",)
+
+
+class SnapshotRpc(SnapshotServiceServicer):
+    """Exact corpora: name them, read them, compare them."""
+
+    def __init__(self, reader: Reader, gate: Gate) -> None:
+        """``reader``: where the answers come from; ``gate``: who may stream."""
+        self._reader = reader
+        self._gate = gate
+
+    def CreateSnapshot(
+        self, request: pb.CreateSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.CreateSnapshotResponse:
+        selector = convert.selector_from_proto(request.selector)
+        valid_at, known_at = convert.wanted_as_of_from_proto(request.as_of)
+        manifest = self._reader.create_snapshot(selector, valid_at=valid_at, known_at=known_at)
+        return pb.CreateSnapshotResponse(snapshot=convert.manifest_to_proto(manifest))
+
+    def GetSnapshot(
+        self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.GetSnapshotResponse:
+        manifest = self._reader.snapshot(parse_digest(request.id, "id"))
+        return pb.GetSnapshotResponse(snapshot=convert.manifest_to_proto(manifest))
+
+    def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: grpc.ServicerContext
+    ) -> pb.ListSnapshotsResponse:
+        size = page_size_of(request.page_size, DEFAULT_PAGE)
+        # Snapshots are only ever added at the end, so their number is a place that stays.
+        offset = sum(open_offset(request.page_token, _SNAPSHOTS, "page_token"))
+        rest = islice(self._reader.snapshots(), offset, None)
+        snapshots, last = take_page(rest, size, convert.manifest_to_proto)
+        token = seal_token(_SNAPSHOTS, [offset + len(snapshots)]) if last else ""
+        return pb.ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
+
+    def ListEntries(
+        self, request: pb.ListEntriesRequest, context: grpc.ServicerContext
+    ) -> pb.ListEntriesResponse:
+        snapshot_id = parse_digest(request.snapshot, "snapshot")
+        size = page_size_of(request.page_size)
+        bound = ("ListEntries", request.snapshot)
+        after = open_place(request.page_token, bound, "page_token")
+        entries, last = take_page(
+            self._reader.entries(snapshot_id, after=after), size, convert.entry_to_proto
+        )
+        token = seal_place(bound, (last.project, last.page_id)) if last else ""
+        return pb.ListEntriesResponse(entries=entries, next_page_token=token)
+
+    def ReadSnapshot(
+        self, request: pb.ReadSnapshotRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadSnapshotResponse]:
+        snapshot_id = parse_digest(request.snapshot, "snapshot")
+        shard = convert.shard_from_proto(request.shard)
+        bound = ("ReadSnapshot", request.snapshot, shard.index, shard.count)
+        after = open_place(request.cursor, bound, "cursor")
+        text = wants_text(request.view)
+        with self._gate.admit() as turn:
+            manifest = self._reader.snapshot(snapshot_id)
+            entries = self._reader.read(snapshot_id, shard=shard, after=after, text=text)
+            stream = _SnapshotStream(bound, after, turn, context)
+            yield from stream.messages(entries)
+            if not stream.abandoned:
+                yield pb.ReadSnapshotResponse(
+                    end=pb.ReadEnd(
+                        entries=stream.entries,
+                        text_bytes=stream.text_bytes,
+                        complete=stream.complete,
+                        cursor="" if stream.complete else seal_place(bound, stream.place),
+                        parts=[convert.part_to_proto(part) for part in manifest.parts],
+                    )
+                )
+
+    def DiffSnapshots(
+        self, request: pb.DiffSnapshotsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.DiffSnapshotsResponse]:
+        before = parse_digest(request.snapshot_a, "snapshot_a")
+        after = parse_digest(request.snapshot_b, "snapshot_b")
+        bound = ("DiffSnapshots", request.snapshot_a, request.snapshot_b)
+        place = open_place(request.cursor, bound, "cursor")
+        with self._gate.admit() as turn:
+            changes = self._reader.diff(before, after, start=place)
+            stream = _DiffStream(bound, place, turn, context)
+            yield from stream.messages(changes)
+            if not stream.abandoned:
+                yield pb.DiffSnapshotsResponse(
+                    end=pb.DiffEnd(
+                        changes=stream.changes,
+                        complete=stream.complete,
+                        cursor="" if stream.complete else seal_place(bound, stream.place),
+                    )
+                )
+
+
+class _Stream:
+    """What both bulk streams keep: where they are, and whether they finished."""
+
+    def __init__(self, bound: Bound, place: Place, turn: Turn, context: grpc.ServicerContext) -> None:
+        self.place = place
+        self.complete = False
+        self.abandoned = False
+        self._bound = bound
+        self._turn = turn
+        self._context = context
+
+    def _cursor(self) -> str:
+        return seal_place(self._bound, self.place)
+
+    def _ends(self) -> bool:
+        """Between batches: stop for a client that has left, or with a cursor when the server drains."""
+        self.abandoned = not self._context.is_active()
+        return self.abandoned or self._turn.over
+
+
+class _SnapshotStream(_Stream):
+    entries = 0
+    text_bytes = 0
+
+    def messages(self, entries: Iterator[Entry]) -> Iterator[pb.ReadSnapshotResponse]:
+        if self._ends():
+            return
+        batch = pb.EntryBatch()
+        size = 0
+        for entry in entries:
+            message = convert.entry_to_proto(entry, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
+            batch.entries.append(message)
+            size += message.ByteSize()
+            self.entries += 1
+            self.text_bytes += sum(len(slot.text or b"") for slot in entry.slots)
+            self.place = (entry.project, entry.page_id)
+            omitted = any(slot.text_omitted for slot in message.slots)
+            if size >= BATCH_BYTES or omitted:
+                batch.cursor = self._cursor()
+                yield pb.ReadSnapshotResponse(batch=batch)
+                if omitted:
+                    yield from _chunks(entry, message)
+                batch, size = pb.EntryBatch(), 0
+                if self._ends():
+                    return
+        if batch.entries:
+            batch.cursor = self._cursor()
+            yield pb.ReadSnapshotResponse(batch=batch)
+        self.complete = True
+
+
+class _DiffStream(_Stream):
+    changes = 0
+
+    def messages(self, changes: Iterator[Change]) -> Iterator[pb.DiffSnapshotsResponse]:
+        if self._ends():
+            return
+        batch = pb.ChangeBatch()
+        size = 0
+        for change in changes:
+            message = convert.change_to_proto(change)
+            batch.changes.append(message)
+            size += message.ByteSize()
+            self.changes += 1
+            self.place = (change.project, change.page_id)
+            if size >= BATCH_BYTES:
+                batch.cursor = self._cursor()
+                yield pb.DiffSnapshotsResponse(batch=batch)
+                batch, size = pb.ChangeBatch(), 0
+                if self._ends():
+                    return
+        if batch.changes:
+            batch.cursor = self._cursor()
+            yield pb.DiffSnapshotsResponse(batch=batch)
+        self.complete = True
+
+
+def _chunks(entry: Entry, message: pb.Entry) -> Iterator[pb.ReadSnapshotResponse]:
+    for slot, sent in zip(entry.slots, message.slots, strict=True):
+        if not sent.text_omitted or slot.text is None:
+            continue
+        for offset in range(0, len(slot.text), PIECE_BYTES):
+            yield pb.ReadSnapshotResponse(
+                chunk=pb.TextChunk(
+                    project=entry.project,
+                    page_id=entry.page_id,
+                    role=slot.role,
+                    offset=offset,
+                    data=slot.text[offset : offset + PIECE_BYTES],
+                )
+            )
