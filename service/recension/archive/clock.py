@@ -1,4 +1,4 @@
-"""The clock and the salts: the two things an archive takes from outside, injected so that tests can fix them."""
+"""The clock and the salts: what an archive takes from outside, injected so that tests can fix them."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class Choice:
 
 def edit_row(row: Row) -> EditRow:
     """Read an edit row."""
-    return EditRow(*keys.read_edit(row[0]), *read_edit_value(row[1]))
+    page, time, rev, position, ordinal = keys.read_edit(row[0])
+    return EditRow(page, time, rev, position, ordinal, *read_edit_value(row[1]))
 
 
 def marks_of(view: View, number: int, page: int, known_at: int) -> list[MarkRow]:
@@ -93,9 +94,7 @@ def last_edit(view: View, number: int, page: int, until: int, known_at: int) -> 
 
 def hidden_flags(view: View, number: int, edit: EditRow, known_at: int) -> int:
     """Return what is hidden of a revision, as learned up to a position (DESIGN 2, rule 4)."""
-    row = view.last(
-        keys.visibility(number, edit.rev), keys.visibility(number, edit.rev, known_at + 1)
-    )
+    row = view.last(keys.visibility(number, edit.rev), keys.visibility(number, edit.rev, known_at + 1))
     own = edit.flags & (Flag.TEXT_HIDDEN | Flag.COMMENT_HIDDEN | Flag.CONTRIBUTOR_HIDDEN)
     return own if row is None else read_visibility(row[1])[0]
 
@@ -134,7 +133,13 @@ def title_at(marks: Sequence[MarkRow], current: EditRow, newest: EditRow, valid_
         )
     if after is not None:
         return TitleSource(
-            after.position, after.ordinal, FROM_TITLE, 1, after.from_namespace, after.from_title, inferred=False
+            after.position,
+            after.ordinal,
+            FROM_TITLE,
+            1,
+            after.from_namespace,
+            after.from_title,
+            inferred=False,
         )
     return _of_edit(newest, inferred=bool(newest.flags & Flag.TITLE_INFERRED) or newest != current)
 

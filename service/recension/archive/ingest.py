@@ -284,11 +284,11 @@ class Ingestor:
 
     def _take_edit(self, draft: _Draft, event: Event, edit: Edit, source: bytes) -> None:
         notes = [check_claims(slot) for slot in sorted(edit.slots, key=lambda slot: slot.role.encode())]
-        digests = {slot.role: digest_of(slot.text) for slot in edit.slots if slot.presence is Presence.PRESENT}
+        digests = {
+            slot.role: digest_of(slot.text) for slot in edit.slots if slot.presence is Presence.PRESENT
+        }
         slots = [
-            SlotState(
-                slot.role, slot.model, slot.format, slot.presence, len(slot.text), digests[slot.role]
-            )
+            SlotState(slot.role, slot.model, slot.format, slot.presence, len(slot.text), digests[slot.role])
             if slot.presence is Presence.PRESENT
             else SlotState(slot.role, slot.model, slot.format, slot.presence)
             for slot in edit.slots
@@ -456,7 +456,7 @@ class Ingestor:
         commitments = [commit_field(salt, label, value) for label, value in zip(labels, values, strict=True)]
         return salt, commitments, seal(commitments)
 
-    def _close(  # noqa: PLR0913
+    def _close(
         self, draft: _Draft, event: Event, ordinal: int, source: bytes, sealed: bytes, *, spans: bool = True
     ) -> None:
         draft.blobs.append((keys.sealed_blob(draft.position, ordinal), sealed))
@@ -481,15 +481,13 @@ class Ingestor:
         row = keys.text(digest)
         if row in draft.index or draft.view.get(row) is not None:
             return
-        blob, place = self._texts.add(
-            draft.view, (draft.number, page), draft.text_id, text, digest, previous
-        )
+        blob, place = self._texts.add(draft.view, (draft.number, page), draft.text_id, text, digest, previous)
         draft.text_id += 1
         draft.blobs.append(blob)
         draft.index[place[0]] = place[1]
 
 
-def append_commit(  # noqa: PLR0913
+def append_commit(
     store: Store,
     head: Head,
     clock: Clock,
@@ -537,9 +535,7 @@ def _find_revision(draft: _Draft, rev_id: int) -> _Seen | None:
     slots = read_content(read_sealed(sealed).values[3]) if sealed is not None else []
     edit = draft.view.get(keys.edit(draft.number, page, time, rev_id, position, ordinal))
     flags = read_edit_value(edit)[0] if edit is not None else 0
-    change = draft.view.last(
-        keys.visibility(draft.number, rev_id), keys.visibility(draft.number, rev_id + 1)
-    )
+    change = draft.view.last(keys.visibility(draft.number, rev_id), keys.visibility(draft.number, rev_id + 1))
     if change is not None:
         flags = (flags & ~HIDDEN) | read_visibility(change[1])[0]
     found = _Seen(page, time, slots, flags)
@@ -581,4 +577,3 @@ def _lost_races() -> StoreFailedError:
     return StoreFailedError(
         f"lost {_RACES} races against other writers", hint="stop one of the writers and try again"
     )
-

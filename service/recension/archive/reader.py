@@ -77,6 +77,9 @@ _SLICE = 256
 """Entries read in one view: some 20 ms with texts."""
 _NEWEST = keys.END - 1
 
+# (time, rev_id, position, ordinal) and a mark, or the flags of a visibility change of that revision.
+_Happening = tuple[int, int, int, int, MarkRow | int]
+
 
 class Archive:
     """Reads a store. Safe for concurrent use."""
@@ -111,9 +114,7 @@ class Archive:
             number = project_number(view, project)
             known = self._known_at(known_at)
             edit = _edit(view, number, project, rev_id, known)
-            return Answer(
-                _revision(view, project, number, edit, known, text=text), AsOf(edit.time, known)
-            )
+            return Answer(_revision(view, project, number, edit, known, text=text), AsOf(edit.time, known))
 
     def revisions(
         self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True
@@ -178,14 +179,14 @@ class Archive:
             if view.last(start, stop) is None:
                 raise _no_page(view, project, number, page_id, None)
             marks = history.marks_of(view, number, page_id, known)
-            others = [(mark.time, 0, mark.position, mark.ordinal, mark) for mark in marks]
+            others: list[_Happening] = [(mark.time, 0, mark.position, mark.ordinal, mark) for mark in marks]
             changes = view.scan(
                 keys.page_visibility(number, page_id), keys.page_visibility(number, page_id, known + 1)
             )
         for key, value in changes:
             _, position, ordinal = keys.read_revision(key)
             flags, _, rev, time = read_visibility(value)
-            others.append((time, rev, position, ordinal, (flags, rev)))  # type: ignore[arg-type]
+            others.append((time, rev, position, ordinal, flags))
         others.sort(key=lambda item: item[:4])
         return self._timeline(project, number, (start, stop), known, others)
 
@@ -195,7 +196,7 @@ class Archive:
         number: int,
         bounds: tuple[bytes, bytes],
         known: int,
-        others: list[tuple[int, int, int, int, MarkRow]],
+        others: list[_Happening],
     ) -> Iterator[TimelineItem]:
         start, stop = bounds
         at = 0
@@ -303,7 +304,9 @@ class Archive:
             while True:
                 with self._store.view() as view:
                     number = project_number(view, part.project)
-                    found = (leaf for leaf in snapshots.leaves(view, part.root, last) if shard.holds(leaf.page_id))
+                    found = (
+                        leaf for leaf in snapshots.leaves(view, part.root, last) if shard.holds(leaf.page_id)
+                    )
                     slice_ = list(islice(found, _SLICE))
                     entries = [
                         _entry(
@@ -399,9 +402,7 @@ def _project_info(view: View, number: int) -> ProjectInfo:
 def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> EditRow:
     edit = history.find_revision(view, number, rev_id, known_at) if 0 < rev_id < 2**63 else None
     if edit is None:
-        raise RevisionNotFoundError(
-            f"no revision {rev_id} in {project!r}", project=project, revId=rev_id
-        )
+        raise RevisionNotFoundError(f"no revision {rev_id} in {project!r}", project=project, revId=rev_id)
     return edit
 
 
@@ -433,9 +434,7 @@ def _by_title(view: View, number: int, title: str, choice: Choice) -> State | No
     return None
 
 
-def _no_page(
-    view: View, project: str, number: int, page: int | str, as_of: AsOf | None
-) -> PageNotFoundError:
+def _no_page(view: View, project: str, number: int, page: int | str, as_of: AsOf | None) -> PageNotFoundError:
     name = f"page {page}" if isinstance(page, int) else f"page titled {page[:200]!r}"
     when = f" as of {format_instant(as_of.valid_at)}, known at {as_of.known_at}" if as_of else ""
     hint = "check the id, or the title's spelling and namespace prefix"
@@ -487,9 +486,7 @@ def _slots(view: View, sealed: Sealed, flags: int, *, text: bool) -> tuple[Slot,
     return tuple(out)
 
 
-def _revision(  # noqa: PLR0913
-    view: View, project: str, number: int, edit: EditRow, known_at: int, *, text: bool
-) -> Revision:
+def _revision(view: View, project: str, number: int, edit: EditRow, known_at: int, *, text: bool) -> Revision:
     """Return a revision named as at its own time."""
     marks = history.marks_of(view, number, edit.page, known_at)
     newest = history.last_edit(view, number, edit.page, 2**62, known_at) or edit
@@ -524,8 +521,8 @@ def _revision_in(view: View, project: str, number: int, state: State, *, text: b
     )
 
 
-def _other(view: View, item: tuple[int, int, int, int, object]) -> TimelineItem:
-    time, _, position, ordinal, what = item
+def _other(view: View, item: _Happening) -> TimelineItem:
+    time, rev, position, ordinal, what = item
     sealed = _sealed(view, position, ordinal)
     contributor, comment = read_contributor(sealed.values[-2]), read_comment(sealed.values[-1])
     happening: Move | Delete | Restore | Visibility
@@ -538,12 +535,11 @@ def _other(view: View, item: tuple[int, int, int, int, object]) -> TimelineItem:
             shape = Delete if what.kind is Kind.DELETE else Restore
             happening = shape(title, namespace, contributor, comment)
     else:
-        flags, rev = what  # type: ignore[misc]
         happening = Visibility(
             rev,
-            bool(flags & Flag.TEXT_HIDDEN),
-            bool(flags & Flag.COMMENT_HIDDEN),
-            bool(flags & Flag.CONTRIBUTOR_HIDDEN),
+            bool(what & Flag.TEXT_HIDDEN),
+            bool(what & Flag.COMMENT_HIDDEN),
+            bool(what & Flag.CONTRIBUTOR_HIDDEN),
             contributor,
             comment,
         )
@@ -591,7 +587,7 @@ def _entry(view: View, project: str, number: int, state: State, *, text: bool) -
     )
 
 
-def _change(  # noqa: PLR0913
+def _change(
     view: View, project: str, number: int, item: snapshots.Difference, a: Manifest, b: Manifest
 ) -> Change | None:
     """Return how a page differs, or ``None`` when only the event that gave its title does.
@@ -600,15 +596,16 @@ def _change(  # noqa: PLR0913
     """
     before = after = None
     flags = 0
-    same_content = False
+    content = old_content = b""
     if item.before is not None:
         state = snapshots.state_of(view, number, item.page_id, _choice(a), item.before.leaf)
         before = _entry(view, project, number, state, text=False)
+        old_content = state.edit.content
         flags = history.hidden_flags(view, number, state.edit, b.as_of.known_at)
     if item.after is not None:
         new = snapshots.state_of(view, number, item.page_id, _choice(b), item.after.leaf)
         after = _entry(view, project, number, new, text=False)
-        same_content = item.before is not None and new.edit.content == state.edit.content
+        content = new.edit.content
     if before is None:
         kind = ChangeKind.ADDED
     elif (after is None or after.rev_id != before.rev_id) and flags & Flag.TEXT_HIDDEN:
@@ -617,11 +614,10 @@ def _change(  # noqa: PLR0913
         kind = ChangeKind.REMOVED
     else:
         moved = (before.namespace, before.title) != (after.namespace, after.title)
-        if same_content and not moved and before.rev_id == after.rev_id:
+        if content == old_content and not moved and before.rev_id == after.rev_id:
             return None
         if before.rev_id == after.rev_id:
             kind = ChangeKind.MOVED if moved else ChangeKind.EDITED
         else:
             kind = ChangeKind.EDITED_AND_MOVED if moved else ChangeKind.EDITED
     return Change(kind, project, item.page_id, before, after)
-

@@ -40,7 +40,7 @@ class EditRow:
     model: str
 
 
-def edit_value(  # noqa: PLR0913 - a row's fields
+def edit_value(
     flags: int, namespace: int, text_bytes: int, parent: int, title: bytes, content: bytes, model: str
 ) -> bytes:
     """Return the value of an edit row."""

@@ -105,9 +105,7 @@ def _pages(store: Store, number: int) -> Iterator[list[EditRow]]:
         yield page
 
 
-def _fold(
-    rows: list[EditRow], marks: list[MarkRow], hidden: dict[int, bool], choice: Choice
-) -> State | None:
+def _fold(rows: list[EditRow], marks: list[MarkRow], hidden: dict[int, bool], choice: Choice) -> State | None:
     known = [row for row in rows if row.position <= choice.known_at]
     past = [row for row in known if row.time <= choice.valid_at]
     if not past or (marks and is_deleted(marks, past[-1], choice.valid_at)):

@@ -56,7 +56,7 @@ class TextWriter:
         self._previous.clear()
         self._cached = 0
 
-    def add(  # noqa: PLR0913
+    def add(
         self,
         view: View,
         page: tuple[int, int],
@@ -67,7 +67,8 @@ class TextWriter:
     ) -> tuple[Row, Row]:
         """Return (blob, index row) of a text not stored yet. ``previous_digest`` finds an uncached prefix."""
         previous = self._previous.get(page) or _load(view, previous_digest)
-        prefix, depth, options = b"", 0, {}
+        prefix, depth = b"", 0
+        options: dict[int, int] = {}
         if (
             previous is not None
             and previous.depth < MAX_DEPTH
@@ -76,7 +77,7 @@ class TextWriter:
         ):
             prefix, depth = previous.text, previous.depth + 1
             window = max(10, (len(prefix) + len(text)).bit_length())
-            options = {zstd.CompressionParameter.window_log: window}
+            options[zstd.CompressionParameter.window_log] = window
         options[zstd.CompressionParameter.compression_level] = LEVEL
         dictionary = zstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
         frame = zstd.ZstdCompressor(options=options, zstd_dict=dictionary).compress(
@@ -143,7 +144,7 @@ def _decode(view: View, text_id: int) -> bytes:
         chain.append(blob)
         at = _FRAME.unpack_from(blob)[0]
     text = b""
-    options = {zstd.DecompressionParameter.window_log_max: 27}
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 27}
     for blob in reversed(chain):
         dictionary = zstd.ZstdDict(text, is_raw=True).as_prefix if text and blob[:8] != bytes(8) else None
         try:

@@ -229,7 +229,7 @@ def _check_title(field: str, title: str) -> None:
         raise _bad(field, "a title is not empty")
     if len(title.encode()) > MAX_TITLE_BYTES:
         raise _bad(field, f"a title has at most {MAX_TITLE_BYTES:,} bytes")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in title):
+    if any(char < " " or char == "\x7f" for char in title):
         raise _bad(field, f"a title has no control characters: {title!r}")
 
 

@@ -36,9 +36,7 @@ def parse_instant(text: str) -> int:
         if hour is None:
             return (datetime(int(year), int(month), int(day), tzinfo=UTC) - _EPOCH) // _MICROSECOND
         offset = UTC if zone in "Zz" else _offset(zone)
-        moment = datetime(
-            int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=offset
-        )
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=offset)
         micros = int((fraction or "0")[:6].ljust(6, "0"))
         instant = (moment - _EPOCH) // _MICROSECOND + micros
     except (ValueError, OverflowError) as error:

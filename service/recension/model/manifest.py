@@ -94,7 +94,7 @@ class ProjectPart:
     project: str
     count: int
     """Entries."""
-    bytes: int
+    text_bytes: int
     """Sum of the entries' text sizes, UTF-8, as they arrived; a later purge does not change it."""
     root: bytes
     """Root digest of the project's snapshot tree, 32 bytes."""
@@ -118,7 +118,9 @@ class Manifest:
 
 def canonical_json(value: object) -> bytes:
     """Serialise by RFC 8785; only for documents without floats and with ASCII keys."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(
+        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
 
 
 def make_manifest(selector: Selector, as_of: AsOf, parts: tuple[ProjectPart, ...]) -> Manifest:
@@ -139,7 +141,12 @@ def make_manifest(selector: Selector, as_of: AsOf, parts: tuple[ProjectPart, ...
         "selector": chosen,
         "as_of": {"valid_at": format_instant(as_of.valid_at), "known_at": str(as_of.known_at)},
         "projects": [
-            {"project": part.project, "count": part.count, "bytes": part.bytes, "root": format_digest(part.root)}
+            {
+                "project": part.project,
+                "count": part.count,
+                "bytes": part.text_bytes,
+                "root": format_digest(part.root),
+            }
             for part in parts
         ],
     }
@@ -152,7 +159,9 @@ def read_manifest(encoded: bytes) -> Manifest:
         document = json.loads(encoded)
         if document["format"] != FORMAT:
             raise InvalidArgumentError(
-                f"unknown manifest format {document['format']!r}", hint="use a newer recension", field="format"
+                f"unknown manifest format {document['format']!r}",
+                hint="use a newer recension",
+                field="format",
             )
         chosen = document["selector"]
         selector = Selector(

@@ -147,7 +147,7 @@ def read_content(value: bytes) -> list[SlotState]:
     slots = []
     at = 2
     for _ in range(int.from_bytes(value[:2], "big")):
-        texts = []
+        texts: list[str] = []
         for _ in range(3):
             size = int.from_bytes(value[at : at + 2], "big")
             texts.append(value[at + 2 : at + 2 + size].decode())
@@ -158,7 +158,8 @@ def read_content(value: bytes) -> list[SlotState]:
         if presence is Presence.PRESENT:
             size_bytes, digest = _CONTENT_SLOT.unpack_from(value, at)
             at += _CONTENT_SLOT.size
-        slots.append(SlotState(*texts, presence, size_bytes, digest))
+        role, model, form = texts
+        slots.append(SlotState(role, model, form, presence, size_bytes, digest))
     return slots
 
 
@@ -178,7 +179,11 @@ def read_log_entry(value: bytes) -> tuple[int, str, tuple[int, ...]]:
     """Return (target namespace, target title, revision ids) of a canonical log entry."""
     end = 2 + int.from_bytes(value[:2], "big")
     namespace, title = read_title(value[2:end])
-    return namespace, title, tuple(int.from_bytes(value[at : at + 8], "big") for at in range(end, len(value), 8))
+    return (
+        namespace,
+        title,
+        tuple(int.from_bytes(value[at : at + 8], "big") for at in range(end, len(value), 8)),
+    )
 
 
 FIELDS: dict[type[Happening], tuple[bytes, ...]] = {

@@ -1,4 +1,4 @@
-"""Every key of the index and of the blobs, in one place. Fixed-width, big-endian, so bytes sort as numbers do.
+"""Every key of the index and the blobs, in one place: fixed-width, big-endian, so bytes sort as numbers do.
 
 Instants are shifted by 2^63 so that times before 1970 sort first. Titles are never keys (LMDB's limit is
 511 bytes); their digest is.
@@ -19,7 +19,9 @@ _AT = struct.Struct(">cIQ")
 _ENTRY = struct.Struct(">cIQQI")
 
 
-def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
+def edit(
+    project: int, page: int, time: int, rev: int, position: int, ordinal: int
+) -> bytes:
     """Key of an edit in its page's timeline."""
     return _EDIT.pack(b"E", project, page, time + _BIAS, rev, position, ordinal)
 

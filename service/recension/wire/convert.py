@@ -410,7 +410,7 @@ def selector_from_proto(message: snapshot_pb.Selector) -> Selector:
 def part_to_proto(part: ProjectPart) -> snapshot_pb.SnapshotPart:
     """Write one project's share of a snapshot."""
     return snapshot_pb.SnapshotPart(
-        project=part.project, count=part.count, text_bytes=part.bytes, root=format_digest(part.root)
+        project=part.project, count=part.count, text_bytes=part.text_bytes, root=format_digest(part.root)
     )
 
 

@@ -135,7 +135,7 @@ def snapshot(reader: Reader, options: Namespace) -> int:
         output.write_json(forms.snapshot_row(manifest))
         return OK
     for part in manifest.parts:
-        output.note(f"{part.project}: {part.count:,} entries, {part.bytes:,} bytes of text")
+        output.note(f"{part.project}: {part.count:,} entries, {part.text_bytes:,} bytes of text")
     output.note(f"as of {format_instant(manifest.as_of.valid_at)} known at {manifest.as_of.known_at}")
     output.write(f"{format_digest(manifest.snapshot_id)}\n".encode())
     return OK
@@ -163,7 +163,7 @@ def _snapshot_cells(manifest: Manifest) -> tuple[object, ...]:
         manifest.as_of.known_at,
         ",".join(manifest.selector.projects),
         _count(manifest),
-        sum(part.bytes for part in manifest.parts),
+        sum(part.text_bytes for part in manifest.parts),
     )
 
 

@@ -143,7 +143,7 @@ def snapshot_row(manifest: Manifest) -> Row:
             {
                 "project": part.project,
                 "count": part.count,
-                "text_bytes": part.bytes,
+                "text_bytes": part.text_bytes,
                 "root": format_digest(part.root),
             }
             for part in manifest.parts

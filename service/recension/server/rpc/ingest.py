@@ -49,7 +49,8 @@ class IngestRpc(IngestServiceServicer):
             try:
                 if message.project != request.project:
                     raise InvalidEventError(
-                        f"project: {message.project!r} is not the batch's {request.project!r}", field="project"
+                        f"project: {message.project!r} is not the batch's {request.project!r}",
+                        field="project",
                     )
                 event = convert.event_from_proto(message, lambda title: namespace_of(title, table))
             except InvalidArgumentError as error:

@@ -108,9 +108,7 @@ class RevisionRpc(RevisionServiceServicer):
         timeline = self._reader.timeline(request.project, request.page_id, known_at=known_at)
         items, last = take_page(islice(timeline, offset, None), size, convert.timeline_item_to_proto)
         token = seal_token(bound, [known_at, offset + len(items)]) if last else ""
-        return pb.ListRevisionsResponse(
-            items=items, next_page_token=token, as_of=pb.AsOf(known_at=known_at)
-        )
+        return pb.ListRevisionsResponse(items=items, next_page_token=token, as_of=pb.AsOf(known_at=known_at))
 
     def ReadText(
         self, request: pb.ReadTextRequest, context: grpc.ServicerContext

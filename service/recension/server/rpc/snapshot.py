@@ -9,7 +9,15 @@ import grpc
 
 from recension.model.digest import parse_digest
 from recension.model.reading import Change, Entry, Place, Reader
-from recension.server.cursors import Bound, open_offset, open_place, page_size_of, seal_place, seal_token, take_page
+from recension.server.cursors import (
+    Bound,
+    open_offset,
+    open_place,
+    page_size_of,
+    seal_place,
+    seal_token,
+    take_page,
+)
 from recension.server.gate import Gate, Turn
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
 from recension.v1 import snapshot_service_pb2 as pb

@@ -1,0 +1,92 @@
+"""How a server runs, checked once at the door."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from recension.model.errors import InvalidArgumentError
+
+DEFAULT_LISTEN = "127.0.0.1:7777"
+_MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """Everything that can be chosen about a server."""
+
+    data: Path
+    listen: str = DEFAULT_LISTEN
+    """``host:port`` on loopback; port 0 takes a free one."""
+    workers: int = 1
+    """Processes that share the port."""
+    threads: int = 32
+    """Threads of each process: one for each running call."""
+    streams: int = 0
+    """Bulk streams that each process runs at once; 0 means half of ``threads``."""
+    drain_seconds: float = 30.0
+    """How long running calls may take to finish when the server stops."""
+    reflection: bool = True
+    health_listen: str = ""
+    """Where health is answered with threads of its own; empty means the port after ``listen``'s."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work. Raises ``InvalidArgumentError`` naming the field."""
+        for field in ("workers", "threads"):
+            if getattr(self, field) < 1:
+                raise InvalidArgumentError(f"{field}: at least 1", field=field)
+        if not 0 <= self.streams < max(self.threads, 2):
+            raise InvalidArgumentError(
+                "streams: fewer than threads, so that other calls find one", field="streams"
+            )
+        if self.drain_seconds < 0:
+            raise InvalidArgumentError("drain_seconds: not negative", field="drain_seconds")
+        split_address(self.listen, "listen")
+        split_address(self.health_address, "health_listen")
+
+    @property
+    def stream_limit(self) -> int:
+        """Bulk streams at once."""
+        return self.streams or max(self.threads // 2, 1)
+
+    @property
+    def health_address(self) -> str:
+        """Where health is answered apart from everything else."""
+        if self.health_listen:
+            return self.health_listen
+        host, port = split_address(self.listen, "listen")
+        return join_address(host, port + 1 if port else 0)
+
+
+def split_address(address: str, field: str) -> tuple[str, int]:
+    """Read ``host:port`` (IPv6 in brackets). Raises ``InvalidArgumentError``, also unless it is loopback."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
+        raise InvalidArgumentError(
+            f"{field}: not an address: {address!r}",
+            hint=f"write it as {DEFAULT_LISTEN}",
+            field=field,
+            value=address,
+        )
+    if not _is_loopback(host):
+        raise InvalidArgumentError(
+            f"{field}: {host} is not a loopback address, and authentication does not exist yet",
+            hint=f"listen on {DEFAULT_LISTEN}; whoever reaches the port may read and write everything",
+            field=field,
+            value=address,
+        )
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Write ``host:port``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,212 @@
+"""The command ``recension-server``: the one place that picks the backend and wires everything.
+
+Exit status: 0 well, 1 records were rejected, 2 wrong usage, 3 a named error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from recension.archive.ingest import Ingestor
+from recension.archive.reader import Archive
+from recension.model.errors import RecensionError, UnreachableError
+from recension.model.reading import ProjectInfo
+from recension.server import ingest, logs
+from recension.server.build import Service, make_service
+from recension.server.config import DEFAULT_LISTEN, ServeConfig
+from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
+from recension.store.lmdb import LmdbStore
+from recension.wire.status import error_of
+
+_INTERRUPTED = 130
+_HEALTH_SECONDS = 3.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except RecensionError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+        return NAMED_ERROR
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="recension-server", description="Hold article revisions and serve them."
+    )
+    parser.add_argument("--version", action="version", version=f"recension {version('recension')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    project = commands.add_parser("project", help="make and list projects").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    create = project.add_parser("create", help="make a project, and the data directory if there is none")
+    create.add_argument("name", metavar="NAME", help="name: enwiki")
+    create.add_argument(
+        "--base-url", required=True, metavar="URL", help="where articles live: https://en.wikipedia.org"
+    )
+    create.add_argument("--language", required=True, metavar="L", help="BCP 47 language tag: en")
+    create.add_argument("--license", required=True, metavar="SPDX", help="default licence: CC-BY-SA-4.0")
+    _data(create, _create_project)
+    listing = project.add_parser("list", help="list the projects")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    _data(listing, _list_projects)
+
+    one = commands.add_parser("ingest", help="read files into a project")
+    one.add_argument("kind", choices=("dump", "logging", "events"), help="what the files are")
+    one.add_argument("project", metavar="PROJECT", help="an existing project")
+    one.add_argument("files", metavar="FILE", nargs="+", type=Path, help="files to read, in this order")
+    one.add_argument(
+        "--allow-rejected", action="store_true", help="leave with 0 even if records were rejected"
+    )
+    one.add_argument("--json", action="store_true", help="report as JSON")
+    one.add_argument("--quiet", action="store_true", help="no progress")
+    _data(one, _ingest)
+
+    served = commands.add_parser("serve", help="serve a data directory")
+    served.add_argument(
+        "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="loopback only (%(default)s)"
+    )
+    served.add_argument(
+        "--health-listen", default="", metavar="HOST:PORT", help="health apart (the next port)"
+    )
+    served.add_argument("--workers", type=int, default=1, metavar="N", help="processes (%(default)s)")
+    served.add_argument("--threads", type=int, default=32, metavar="N", help="of each process (%(default)s)")
+    served.add_argument(
+        "--streams", type=int, default=0, metavar="N", help="bulk streams at once (half the threads)"
+    )
+    served.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="for calls to finish at the end (%(default)s)",
+    )
+    served.add_argument(
+        "--no-reflection", action="store_true", help="do not describe the services to clients"
+    )
+    served.add_argument(
+        "--sample", action="store_true", help="fill an empty data directory with the sample first"
+    )
+    _data(served, _serve)
+
+    worker = commands.add_parser(
+        "worker"
+    )  # started by ``serve --workers``; not for people, hence without help
+    worker.add_argument("config")
+    worker.set_defaults(run=_worker)
+
+    health = commands.add_parser("health", help="ask a server whether it serves")
+    health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")
+    health.set_defaults(run=_health)
+    return parser
+
+
+def _data(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
+    parser.set_defaults(run=run)
+
+
+def _create_project(arguments: argparse.Namespace) -> int:
+    definition = ProjectInfo(arguments.name, arguments.base_url, arguments.language, arguments.license)
+    with closing(LmdbStore.open(arguments.data, create=True)) as store:
+        made = Ingestor(store).create_project(definition)
+    sys.stdout.write(f"{arguments.name}: {'created' if made else 'exists already'}\n")
+    return 0
+
+
+def _list_projects(arguments: argparse.Namespace) -> int:
+    with closing(LmdbStore.open(arguments.data)) as store:
+        projects = Archive(store).projects()
+    if arguments.json:
+        sys.stdout.write(json.dumps([asdict(info) for info in projects], indent=2, ensure_ascii=False) + "\n")
+        return 0
+    for info in projects:
+        sys.stdout.write(f"{info.name}\t{info.revisions} revisions\t{info.pages} pages\t{info.base_url}\n")
+    if not projects:
+        sys.stderr.write("no projects yet; make one with: recension-server project create\n")
+    return 0
+
+
+def _ingest(arguments: argparse.Namespace) -> int:
+    with closing(LmdbStore.open(arguments.data)) as store:
+        return ingest.run_ingest(
+            store,
+            arguments.kind,
+            arguments.project,
+            arguments.files,
+            allow_rejected=arguments.allow_rejected,
+            json_output=arguments.json,
+            quiet=arguments.quiet,
+        )
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = ServeConfig(
+        data=arguments.data,
+        listen=arguments.listen,
+        workers=arguments.workers,
+        threads=arguments.threads,
+        streams=arguments.streams,
+        drain_seconds=arguments.drain_seconds,
+        reflection=not arguments.no_reflection,
+        health_listen=arguments.health_listen,
+    )
+    logs.configure()
+    _prepare(config.data, sample=arguments.sample)
+    return serve(config, _open_service)
+
+
+def _prepare(data: Path, *, sample: bool) -> None:
+    """Make the store that is to be served, if the directory is empty, or if the sample is asked for."""
+    empty = not any(data.iterdir()) if data.is_dir() else None
+    if empty or (empty is None and sample and not data.exists()):
+        with closing(LmdbStore.open(data, create=True)) as store:
+            if sample:
+                ingest.ingest_sample(store)
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    logs.configure()
+    return run_worker(decode_config(arguments.config), _open_service)
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    with grpc.insecure_channel(arguments.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)
+        except grpc.RpcError as error:
+            raise error_of(error) from None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise UnreachableError(f"{arguments.target} answers {status}", hint="it is starting or shutting down")
+    sys.stdout.write(f"{status}\n")
+    return 0
+
+
+@contextmanager
+def _open_service(config: ServeConfig) -> Iterator[Service]:
+    with closing(LmdbStore.open(config.data)) as store:
+        yield make_service(Archive(store), Ingestor(store), store, config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
