@@ -98,19 +98,17 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Sized)
 
 
-def take_page(items: Iterable[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], T | None]:
-    """Convert one page of ``items``; the last one taken comes along when there are more."""
+def take_page(items: Iterable[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], bool]:
+    """Convert one page of ``items`` and say whether there are more."""
     messages: list[M] = []
     room = MAX_PAGE_BYTES
-    last: T | None = None
     for item in items:
         if len(messages) == size or room <= 0:
-            return messages, last
+            return messages, True
         message = convert(item)
         room -= message.ByteSize()
         messages.append(message)
-        last = item
-    return messages, None
+    return messages, False
 
 
 def _checksum(bound: Bound, body: bytes) -> bytes:

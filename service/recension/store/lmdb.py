@@ -189,6 +189,8 @@ class LmdbStore:
         check_mount(path / "lmdb", mountinfo, force=force)
         if not (path / "lmdb").is_dir():
             _make(path, map_bytes, create=create)
+        if not (path / "lmdb" / "data.mdb").is_file():
+            raise _not_a_store(path, "holds no readable LMDB file")
         env = _open_env(path / "lmdb", map_bytes)
         try:
             return cls(path, env, _ready(path, env))
@@ -373,7 +375,7 @@ class LmdbStore:
 
     def _translated(self, error: lmdb.Error | OSError) -> StoreError:
         """Return what to raise for a failed write. A full map or disk is not final, all else is."""
-        code = error.errno if isinstance(error, OSError) else error.code
+        code = error.errno if isinstance(error, OSError) else getattr(error, "code", None)
         full = isinstance(error, lmdb.MapFullError) or code in {errno.ENOSPC, errno.EDQUOT}
         if (full or (code == errno.EIO and self._free_bytes() < _LOW_SPACE_BYTES)) and self._usable():
             return StoreFullError(
@@ -536,7 +538,7 @@ def _check_engine() -> None:
     """Raise unless LMDB is the one of the wheel: others lack its fixes or write another format."""
     from lmdb import _config  # noqa: PLC0415 -- internal, so missed here and not at import
 
-    if "-DHAVE_PATCHED_LMDB=1" not in _config.CONFIG["extra_compile_args"]:
+    if "-DHAVE_PATCHED_LMDB=1" not in str(_config.CONFIG.get("extra_compile_args")):
         raise StoreError("this lmdb was built on a system library", hint="install the lmdb wheel from PyPI")
 
 

@@ -95,18 +95,21 @@ def _log_cells(item: TimelineItem) -> tuple[str, str, str, str, str]:
     what = item.what
     by = "(hidden)" if what.contributor.presence is Presence.HIDDEN else what.contributor.name
     said = "(comment hidden)" if what.comment.presence is Presence.HIDDEN else what.comment.text
-    rev_id = ""
+    rev_id = about = ""
     match what:
         case Revision():
             rev_id = str(what.rev_id)
-            about = ""
         case Move():
             about = f"{what.from_title} -> {what.to_title}"
         case Delete() | Restore():
             about = what.title
         case Visibility():
             rev_id = str(what.rev_id)
-            flags = {"text": what.text_hidden, "comment": what.comment_hidden, "name": what.contributor_hidden}
+            flags = {
+                "text": what.text_hidden,
+                "comment": what.comment_hidden,
+                "name": what.contributor_hidden,
+            }
             hidden = [name for name, on in flags.items() if on]
             about = f"hidden: {', '.join(hidden)}" if hidden else "shown again"
         case _ as never:

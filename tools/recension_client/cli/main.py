@@ -90,9 +90,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
 
 
-def _common(*, top: bool) -> argparse.ArgumentParser:
-    """Return the options that stand before or after the command; after it they have no default of their own."""
-    parser = argparse.ArgumentParser(add_help=False)
+def _common(*, top: bool) -> _Parser:
+    """Return the options that stand before or after the command; after it without a default."""
+    parser = _Parser(add_help=False)
     server = os.environ.get("RECENSION_SERVER") or DEFAULT_SERVER
     group = parser.add_argument_group("everywhere")
     group.add_argument(
@@ -154,10 +154,16 @@ def _parser() -> argparse.ArgumentParser:
     one = command("snapshot", "make a snapshot and write its id")
     one.add_argument("projects", metavar="PROJECT", nargs="+", help="one or more projects")
     _as_of(one, required=True)
-    one.add_argument("--namespace", metavar="N", type=int, nargs="+", action="extend", help="only these namespaces")
+    one.add_argument(
+        "--namespace", metavar="N", type=int, nargs="+", action="extend", help="only these namespaces"
+    )
     one.add_argument("--model", metavar="MODEL", nargs="+", action="extend", help="only these content models")
     one.add_argument(
-        "--redirects", type=Redirects, choices=list(Redirects), default=Redirects.INCLUDE, help="default: include"
+        "--redirects",
+        type=Redirects,
+        choices=list(Redirects),
+        default=Redirects.INCLUDE,
+        help="default: include",
     )
     one.add_argument(
         "--on-hidden",
@@ -184,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     one = command("diff", "write what differs between two snapshots")
     _snapshot(one, "before", "A")
     _snapshot(one, "after", "B")
-    one.add_argument("--tsv", action="store_true", help="kind, page id, titles and revisions in A and B; no header")
+    one.add_argument("--tsv", action="store_true", help="kind, page id, titles, revisions; no header")
     one.add_argument("--exit-code", action="store_true", help="leave with 1 when they differ")
 
     one = command("cat", "write the articles of a snapshot, one JSON object a line")

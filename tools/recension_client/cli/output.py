@@ -104,7 +104,9 @@ def clean(text: str, *, keep: str = "") -> str:
 
 def _steers(char: str) -> bool:
     # Cc: escape sequences. The bidirectional controls reorder a line, so a title could pose as another.
-    return unicodedata.category(char) == "Cc" or char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    return (
+        unicodedata.category(char) == "Cc" or char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    )
 
 
 class _Rate(ProgressColumn):
@@ -145,7 +147,7 @@ def watched(items: Iterable[_Item], what: str, total: int | None) -> Iterator[_I
     with progress:
         task: TaskID = progress.add_task(what, total=total)
         done = 0
-        for done, item in enumerate(items, 1):  # noqa: B007 - the last count is drawn after the loop
+        for done, item in enumerate(items, 1):
             yield item
             if done % _EVERY == 0:
                 progress.update(task, completed=done)

@@ -42,8 +42,8 @@ class CatalogRpc(CatalogServiceServicer):
         if request.page_token:
             after = str(open_token(request.page_token, _PROJECTS, "page_token")[0])
         rest = (info for info in self._reader.projects() if info.name > after)
-        projects, last = take_page(rest, size, convert.project_to_proto)
-        token = seal_token(_PROJECTS, [last.name]) if last else ""
+        projects, more = take_page(rest, size, convert.project_to_proto)
+        token = seal_token(_PROJECTS, [projects[-1].name]) if more else ""
         return pb.ListProjectsResponse(projects=projects, next_page_token=token)
 
     def GetProject(

@@ -106,8 +106,8 @@ class RevisionRpc(RevisionServiceServicer):
             case _:
                 known_at, offset = self._known_at(request.known_at), 0
         timeline = self._reader.timeline(request.project, request.page_id, known_at=known_at)
-        items, last = take_page(islice(timeline, offset, None), size, convert.timeline_item_to_proto)
-        token = seal_token(bound, [known_at, offset + len(items)]) if last else ""
+        items, more = take_page(islice(timeline, offset, None), size, convert.timeline_item_to_proto)
+        token = seal_token(bound, [known_at, offset + len(items)]) if more else ""
         return pb.ListRevisionsResponse(items=items, next_page_token=token, as_of=pb.AsOf(known_at=known_at))
 
     def ReadText(

@@ -61,8 +61,8 @@ class SnapshotRpc(SnapshotServiceServicer):
         # Snapshots are only ever added at the end, so their number is a place that stays.
         offset = sum(open_offset(request.page_token, _SNAPSHOTS, "page_token"))
         rest = islice(self._reader.snapshots(), offset, None)
-        snapshots, last = take_page(rest, size, convert.manifest_to_proto)
-        token = seal_token(_SNAPSHOTS, [offset + len(snapshots)]) if last else ""
+        snapshots, more = take_page(rest, size, convert.manifest_to_proto)
+        token = seal_token(_SNAPSHOTS, [offset + len(snapshots)]) if more else ""
         return pb.ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     def ListEntries(
@@ -72,10 +72,10 @@ class SnapshotRpc(SnapshotServiceServicer):
         size = page_size_of(request.page_size)
         bound = ("ListEntries", request.snapshot)
         after = open_place(request.page_token, bound, "page_token")
-        entries, last = take_page(
+        entries, more = take_page(
             self._reader.entries(snapshot_id, after=after), size, convert.entry_to_proto
         )
-        token = seal_place(bound, (last.project, last.page_id)) if last else ""
+        token = seal_place(bound, (entries[-1].project, entries[-1].page_id)) if more else ""
         return pb.ListEntriesResponse(entries=entries, next_page_token=token)
 
     def ReadSnapshot(

@@ -1,0 +1,93 @@
+"""A real gRPC server that cuts its streams, and the client that must not show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+
+from recension.model.digest import digest_of
+from recension.model.errors import UnreachableError, VerificationError
+from recension.model.event import Presence
+from recension.model.reading import Entry, Slot
+from recension.v1 import snapshot_service_pb2 as pb
+from recension.v1.snapshot_service_pb2_grpc import (
+    SnapshotServiceServicer,
+    add_SnapshotServiceServicer_to_server,
+)
+from recension.wire import convert
+from recension_client.client import Client
+
+SNAPSHOT = bytes(32)
+
+
+def entry(page_id: int, text: bytes) -> Entry:
+    slot = Slot("main", "wikitext", "text/x-wiki", Presence.PRESENT, len(text), digest_of(text), text)
+    return Entry("p", page_id, page_id, 0, f"T{page_id}", 0, False, (slot,), bytes(16), bytes(16), b"")  # noqa: FBT003
+
+
+def batch(page_id: int, text: bytes = b"text") -> pb.ReadSnapshotResponse:
+    message = convert.entry_to_proto(entry(page_id, text))
+    return pb.ReadSnapshotResponse(batch=pb.EntryBatch(entries=[message], cursor=str(page_id)))
+
+
+class Cutting(SnapshotServiceServicer):
+    """Serves pages 1 to 4 and stops after each in the way it was told to."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def ReadSnapshot(  # noqa: N802 - gRPC names it
+        
+        self, request: pb.ReadSnapshotRequest, context: Any
+    ) -> Iterator[pb.ReadSnapshotResponse]:
+        page_id = int(request.cursor or 0) + 1
+        if self.how == "never":
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+        if page_id <= 4:
+            message = batch(page_id)
+            if self.how == "damage":
+                message.batch.entries[0].slots[0].text = "tampered"
+            if self.how == "repeat":
+                message.batch.entries[0].page_id = 1
+            yield message
+            if self.how == "abort":
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+            if self.how == "drain":
+                yield pb.ReadSnapshotResponse(end=pb.ReadEnd(entries=1, complete=False, cursor=str(page_id)))
+            return
+        yield pb.ReadSnapshotResponse(end=pb.ReadEnd(complete=True))
+
+
+def read(how: str) -> list[Entry]:
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_SnapshotServiceServicer_to_server(Cutting(how), server)  # type: ignore[abstract]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            return list(client.read(SNAPSHOT))
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize("how", ["abort", "drain", "no end"])
+def test_resumes_without_gap_or_repeat(how: str) -> None:
+    """A stream that is cut, drained or ends without its end record is continued where it stopped."""
+    assert [entry(page_id, b"text") for page_id in (1, 2, 3, 4)] == read(how)
+
+
+@pytest.mark.parametrize("how", ["damage", "repeat"])
+def test_refuses_what_does_not_verify(how: str) -> None:
+    """A text of another digest and a page that comes twice are refused."""
+    with pytest.raises(VerificationError):
+        read(how)
+
+
+def test_gives_up_without_progress() -> None:
+    """A server that never moves forward is given up on."""
+    with pytest.raises(UnreachableError):
+        read("never")

@@ -1,0 +1,477 @@
+"""The client: the ``Reader`` protocol over the wire, with every text checked against its digest."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from recension.model.digest import digest_of, format_digest, parse_digest
+from recension.model.errors import Fault, RecensionError, UnreachableError, VerificationError
+from recension.model.event import Presence
+from recension.model.manifest import Manifest, Selector
+from recension.model.reading import (
+    MAX_PAGE,
+    START,
+    WHOLE,
+    Answer,
+    Change,
+    Entry,
+    Place,
+    ProjectInfo,
+    Revision,
+    ServerInfo,
+    Shard,
+    Slot,
+    TimelineItem,
+)
+from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import revision_service_pb2 as revision_pb
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
+from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from recension.wire import convert
+from recension.wire.status import error_of
+
+_Item = TypeVar("_Item")
+
+MAX_RECEIVE_BYTES = 8 * 1024 * 1024
+"""Largest message taken; the server keeps its own well below."""
+MAX_RESUMES = 6
+"""Times a stream is resumed in a row without having moved forward."""
+_CREATE_SECONDS = 600.0
+"""Least deadline of CreateSnapshot, whose work grows with the corpus."""
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+_READS = {
+    "CatalogService": ("GetServerInfo", "ListProjects", "GetProject"),
+    "RevisionService": ("GetRevision", "BatchGetRevisions", "GetArticle", "ListRevisions"),
+    "SnapshotService": ("GetSnapshot", "ListSnapshots", "ListEntries"),
+}
+# Streams are resumed below instead: gRPC retries them only until their first message.
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": f"recension.v1.{service}", "method": method}
+                    for service, methods in _READS.items()
+                    for method in methods
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ("grpc.service_config", _SERVICE_CONFIG),
+    # Streams have no deadline; this finds a peer that is gone. Servers refuse more than one in 5 minutes.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
+
+
+class _Cut(Exception):  # noqa: N818 - never leaves this module
+    """A stream ended early; ``cursor`` is where to go on, empty for the newest known."""
+
+    def __init__(self, cause: RecensionError, cursor: str = "") -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+        self.cursor = cursor
+
+
+class Client:
+    """Reads from one server. Usable from several threads; connects at the first question."""
+
+    def __init__(self, target: str, *, timeout_seconds: float = 30.0) -> None:
+        """``target``: ``host:port``. ``timeout_seconds``: deadline of a unary call; streams have none."""
+        self._target = target
+        self._timeout = timeout_seconds
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; streams that still run end."""
+        self._closed.set()
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    # --- catalog ---
+
+    def server_info(self) -> ServerInfo:
+        """Return what the server is."""
+        answer = self._ask(self._catalog().GetServerInfo, catalog_pb.GetServerInfoRequest())
+        return convert.server_info_from_proto(answer)
+
+    def projects(self) -> list[ProjectInfo]:
+        """Return all projects by name."""
+        found: list[ProjectInfo] = []
+        request = catalog_pb.ListProjectsRequest(page_size=MAX_PAGE)
+        while True:
+            page = self._ask(self._catalog().ListProjects, request)
+            found.extend(map(convert.project_from_proto, page.projects))
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def project(self, name: str) -> ProjectInfo:
+        """Return one project. Raises ``ProjectNotFoundError``."""
+        answer = self._ask(self._catalog().GetProject, catalog_pb.GetProjectRequest(project=name))
+        return convert.project_from_proto(answer.project)
+
+    # --- revisions ---
+
+    def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
+        """Return a revision. Raises ``RevisionNotFoundError``."""
+        request = revision_pb.GetRevisionRequest(
+            project=project, rev_id=rev_id, known_at=known_at, view=_view(text=text)
+        )
+        answer = self._ask(self._revisions().GetRevision, request)
+        return Answer(self._whole(answer.revision, text=text), convert.as_of_from_proto(answer.as_of))
+
+    def revisions(
+        self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True
+    ) -> list[Revision | RecensionError]:
+        """Return one outcome for each id, in the order asked; at most ``MAX_BATCH``."""
+        request = revision_pb.BatchGetRevisionsRequest(
+            project=project, rev_ids=rev_ids, known_at=known_at, view=_view(text=text)
+        )
+        answer = self._ask(self._revisions().BatchGetRevisions, request)
+        if len(answer.items) != len(rev_ids):
+            raise VerificationError(f"{len(answer.items)} outcomes for {len(rev_ids)} revision ids")
+        return [
+            convert.item_error_from_proto(item.error)
+            if item.HasField("error")
+            else self._whole(item.revision, text=text)
+            for item in answer.items
+        ]
+
+    def article(
+        self,
+        project: str,
+        page: int | str,
+        *,
+        valid_at: int | None = None,
+        known_at: int = 0,
+        text: bool = True,
+    ) -> Answer:
+        """Return a page, by id or title, as it was. Raises ``PageNotFoundError``, ``AsOfOutOfRangeError``."""
+        request = revision_pb.GetArticleRequest(
+            project=project, as_of=convert.wanted_as_of_to_proto(valid_at, known_at), view=_view(text=text)
+        )
+        if isinstance(page, int):
+            request.page_id = page
+        else:
+            request.title = page
+        answer = self._ask(self._revisions().GetArticle, request)
+        return Answer(self._whole(answer.revision, text=text), convert.as_of_from_proto(answer.as_of))
+
+    def timeline(self, project: str, page_id: int, *, known_at: int = 0) -> Iterator[TimelineItem]:
+        """Yield what happened to a page. Raises ``PageNotFoundError``."""
+        request = revision_pb.ListRevisionsRequest(
+            project=project, page_id=page_id, known_at=known_at, page_size=MAX_PAGE
+        )
+        while True:
+            page = self._ask(self._revisions().ListRevisions, request)
+            yield from map(convert.timeline_item_from_proto, page.items)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
+        """Return one slot's text of any size. Raises ``TextUnavailableError``."""
+        held = bytearray()
+        digest = ""
+        for piece in self._pieces(project, rev_id, role, held):
+            digest = piece.digest or digest
+        return _checked(bytes(held), parse_digest(digest, "digest"), f"revision {rev_id}, slot {role}")
+
+    # --- snapshots ---
+
+    def create_snapshot(
+        self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Manifest:
+        """Compute and keep a snapshot. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``."""
+        request = snapshot_pb.CreateSnapshotRequest(
+            selector=convert.selector_to_proto(selector),
+            as_of=convert.wanted_as_of_to_proto(valid_at, known_at),
+        )
+        seconds = max(self._timeout, _CREATE_SECONDS)
+        answer = self._ask(self._snapshots().CreateSnapshot, request, seconds)
+        manifest = convert.manifest_from_proto(answer.snapshot)
+        if manifest.selector != selector or (valid_at is not None and manifest.as_of.valid_at != valid_at):
+            raise VerificationError("the server made a snapshot of something else than was asked for")
+        return manifest
+
+    def snapshot(self, snapshot_id: bytes) -> Manifest:
+        """Return a snapshot. Raises ``SnapshotNotFoundError``."""
+        request = snapshot_pb.GetSnapshotRequest(id=format_digest(snapshot_id))
+        manifest = convert.manifest_from_proto(self._ask(self._snapshots().GetSnapshot, request).snapshot)
+        if manifest.snapshot_id != snapshot_id:
+            raise VerificationError("the server sent another snapshot than was asked for")
+        return manifest
+
+    def snapshots(self) -> Iterator[Manifest]:
+        """Yield the snapshots in the order of their making."""
+        request = snapshot_pb.ListSnapshotsRequest(page_size=MAX_PAGE)
+        while True:
+            page = self._ask(self._snapshots().ListSnapshots, request)
+            yield from map(convert.manifest_from_proto, page.snapshots)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def entries(self, snapshot_id: bytes, *, after: Place = START) -> Iterator[Entry]:
+        """Yield entries without texts. A start in the middle still reads what comes before it."""
+        request = snapshot_pb.ListEntriesRequest(snapshot=format_digest(snapshot_id), page_size=MAX_PAGE)
+        while True:
+            page = self._ask(self._snapshots().ListEntries, request)
+            for message in page.entries:
+                if (message.project, message.page_id) > after:
+                    yield convert.entry_from_proto(message, text=False)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def read(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
+    ) -> Iterator[Entry]:
+        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed."""
+
+        def batches(cursor: str) -> Iterator[tuple[list[Entry], str]]:
+            request = snapshot_pb.ReadSnapshotRequest(
+                snapshot=format_digest(snapshot_id),
+                shard=convert.shard_to_proto(shard),
+                cursor=cursor,
+                view=_view(text=text),
+            )
+            return self._read_once(request, text=text)
+
+        return _after(self._resumed(batches), after)
+
+    def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
+        """Yield what differs between two snapshots; a cut stream is resumed unnoticed."""
+
+        def batches(cursor: str) -> Iterator[tuple[list[Change], str]]:
+            request = snapshot_pb.DiffSnapshotsRequest(
+                snapshot_a=format_digest(before), snapshot_b=format_digest(after), cursor=cursor
+            )
+            return self._diff_once(request)
+
+        return _after(self._resumed(batches), start)
+
+    # --- streams ---
+
+    def _resumed(self, batches: Callable[[str], Iterator[tuple[list[Any], str]]]) -> Iterator[Any]:
+        cursor, last, failures = "", START, 0
+        while True:
+            try:
+                for items, newest in batches(cursor):
+                    for item in items:
+                        place = (item.project, item.page_id)
+                        if place <= last:
+                            raise VerificationError(f"the stream went back from {last} to {place}")
+                        last = place
+                    cursor, failures = newest, 0
+                    yield from items
+            except _Cut as cut:
+                failures += 1
+                cursor = cut.cursor or cursor
+                if failures > MAX_RESUMES:
+                    raise cut.cause from None
+                self._pause(failures)
+            else:
+                return
+
+    def _pause(self, failures: int) -> None:
+        longest = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
+        if self._closed.wait(random.uniform(longest / 2, longest)):  # noqa: S311 - spreads clients out
+            raise UnreachableError("the client is closed")
+
+    def _read_once(
+        self, request: snapshot_pb.ReadSnapshotRequest, *, text: bool
+    ) -> Iterator[tuple[list[Entry], str]]:
+        """Yield each batch with its cursor once the texts that follow it are complete."""
+        batch: snapshot_pb.EntryBatch | None = None
+        chunks: dict[tuple[str, int, str], bytearray] = {}
+        seen = 0
+        for message in _stream(self._snapshots().ReadSnapshot, request):
+            if message.HasField("chunk"):
+                chunk = message.chunk
+                held = chunks.setdefault((chunk.project, chunk.page_id, chunk.role), bytearray())
+                if chunk.offset != len(held):
+                    raise VerificationError(f"a piece of page {chunk.page_id} is missing")
+                held += chunk.data
+                continue
+            if batch is not None:
+                yield [_entry(entry, chunks, text=text) for entry in batch.entries], batch.cursor
+                batch, chunks = None, {}
+            if message.HasField("batch"):
+                batch = message.batch
+                seen += len(batch.entries)
+            elif message.HasField("end"):
+                if not message.end.complete:
+                    raise _Cut(UnreachableError("the server is shutting down"), message.end.cursor)
+                if message.end.entries != seen:
+                    raise VerificationError(f"the server counted {message.end.entries} entries, {seen} came")
+                return
+        raise _Cut(UnreachableError("the stream was cut"))
+
+    def _diff_once(self, request: snapshot_pb.DiffSnapshotsRequest) -> Iterator[tuple[list[Change], str]]:
+        seen = 0
+        for message in _stream(self._snapshots().DiffSnapshots, request):
+            if message.HasField("batch"):
+                seen += len(message.batch.changes)
+                yield (
+                    [convert.change_from_proto(change) for change in message.batch.changes],
+                    message.batch.cursor,
+                )
+            elif message.HasField("end"):
+                if not message.end.complete:
+                    raise _Cut(UnreachableError("the server is shutting down"), message.end.cursor)
+                if message.end.changes != seen:
+                    raise VerificationError(f"the server counted {message.end.changes} changes, {seen} came")
+                return
+        raise _Cut(UnreachableError("the stream was cut"))
+
+    def _pieces(
+        self, project: str, rev_id: int, role: str, held: bytearray
+    ) -> Iterator[revision_pb.ReadTextResponse]:
+        """Fill ``held``, going on at its end after a cut."""
+        failures, size = 0, -1
+        while size != len(held):
+            request = revision_pb.ReadTextRequest(project=project, rev_id=rev_id, role=role, offset=len(held))
+            try:
+                for piece in _stream(self._revisions().ReadText, request):
+                    if piece.offset != len(held) or len(held) + len(piece.data) > piece.size_bytes:
+                        raise VerificationError(f"the pieces of revision {rev_id} do not join")
+                    held += piece.data
+                    size, failures = piece.size_bytes, 0
+                    yield piece
+                if size != len(held):
+                    raise _Cut(UnreachableError("the stream was cut"))  # noqa: TRY301 - one way to resume
+            except _Cut as cut:
+                failures += 1
+                if failures > MAX_RESUMES:
+                    raise cut.cause from None
+                self._pause(failures)
+
+    # --- calls ---
+
+    def _whole(self, message: revision_pb.Revision, *, text: bool) -> Revision:
+        """Read a revision, fetch the texts left out for their size, and check all of them."""
+        revision = convert.revision_from_proto(message, text=text)
+        if not text:
+            return revision
+        slots: list[Slot] = []
+        for slot, sent in zip(revision.slots, message.slots, strict=True):
+            whole = slot
+            if sent.text_omitted:
+                whole = replace(slot, text=self.text(revision.project, revision.rev_id, slot.role))
+            slots.append(_check_slot(whole, f"revision {revision.rev_id}"))
+        return replace(revision, slots=tuple(slots))
+
+    def _ask(self, method: Callable[..., _Item], request: object, seconds: float | None = None) -> _Item:
+        try:
+            return method(request, timeout=seconds or self._timeout)
+        except grpc.RpcError as error:
+            raise error_of(error) from None
+
+    def _open(self) -> grpc.Channel:
+        with self._lock:
+            if self._closed.is_set():
+                raise UnreachableError("the client is closed", hint="make a new one")
+            if self._channel is None:
+                self._channel = grpc.insecure_channel(self._target, options=_OPTIONS)
+            return self._channel
+
+    def _catalog(self) -> CatalogServiceStub:
+        return CatalogServiceStub(self._open())
+
+    def _revisions(self) -> RevisionServiceStub:
+        return RevisionServiceStub(self._open())
+
+    def _snapshots(self) -> SnapshotServiceStub:
+        return SnapshotServiceStub(self._open())
+
+
+def _stream(method: Callable[..., Any], request: object) -> Iterator[Any]:
+    """Yield a stream's messages; what interrupts it is a ``_Cut``, what refuses it its own error."""
+    call = method(request)
+    try:
+        yield from call
+    except grpc.RpcError as error:
+        named = error_of(error)
+        # A server that is stopped hard cancels its calls; we never cancel one we still read.
+        if named.fault is Fault.BUSY or call.code() is grpc.StatusCode.CANCELLED:
+            raise _Cut(named) from None
+        raise named from None
+    finally:
+        call.cancel()
+
+
+def _after(items: Iterable[Any], place: Place) -> Iterator[Any]:
+    """Leave out what was delivered; cursors are the server's, so a bare place is found by reading."""
+    return (item for item in items if (item.project, item.page_id) > place)
+
+
+def _entry(message: snapshot_pb.Entry, chunks: dict[tuple[str, int, str], bytearray], *, text: bool) -> Entry:
+    entry = convert.entry_from_proto(message, text=text)
+    if not text:
+        return entry
+    slots: list[Slot] = []
+    for slot, sent in zip(entry.slots, message.slots, strict=True):
+        whole = slot
+        if sent.text_omitted:
+            held = chunks.get((entry.project, entry.page_id, slot.role), bytearray())
+            whole = replace(slot, text=bytes(held))
+        slots.append(_check_slot(whole, f"page {entry.page_id}, revision {entry.rev_id}"))
+    return replace(entry, slots=tuple(slots))
+
+
+def _check_slot(slot: Slot, where: str) -> Slot:
+    if slot.presence is Presence.PRESENT and slot.text is not None:
+        _checked(slot.text, slot.digest, f"{where}, slot {slot.role}")
+    return slot
+
+
+def _checked(text: bytes, digest: bytes, where: str) -> bytes:
+    actual = digest_of(text)
+    if actual != digest:
+        raise VerificationError(
+            f"the text of {where} does not match its digest",
+            hint="do not use it; the server or something on the way changed it",
+            expected=format_digest(digest),
+            actual=format_digest(actual),
+        )
+    return text
+
+
+def _view(*, text: bool) -> revision_pb.RevisionView.ValueType:
+    return revision_pb.REVISION_VIEW_FULL if text else revision_pb.REVISION_VIEW_BASIC
