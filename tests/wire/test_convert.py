@@ -74,7 +74,7 @@ def test_questions_survive(selector: Selector, as_of: AsOf, info: ProjectInfo) -
 
 @given(st.none() | some.instants, some.positions)
 def test_open_as_ofs_survive(valid_at: int | None, known_at: int) -> None:
-    """ "Now" and "newest" stay what they are."""
+    """A question without times stays without them."""
     message = convert.wanted_as_of_to_proto(valid_at, known_at)
     assert (valid_at, known_at) == convert.wanted_as_of_from_proto(message)
 
@@ -113,6 +113,7 @@ def test_another_id_is_noticed() -> None:
         snapshot_pb.Selector(projects=["a"], redirects=9),  # type: ignore[arg-type]
         snapshot_pb.Selector(projects=["a"], on_hidden=9),  # type: ignore[arg-type]
     ],
+    ids=["empty", "fraction", "negative", "redirects", "on-hidden"],
 )
 def test_bad_selectors_are_refused(selector: snapshot_pb.Selector) -> None:
     """No project, a fraction of a second, a negative age, unknown choices."""
@@ -120,7 +121,7 @@ def test_bad_selectors_are_refused(selector: snapshot_pb.Selector) -> None:
         convert.selector_from_proto(selector)
 
 
-@pytest.mark.parametrize(("index", "count"), [(1, 0), (-1, 0), (2, 2), (-1, 2), (0, -1)])
+@pytest.mark.parametrize("index, count", [(1, 0), (-1, 0), (2, 2), (-1, 2), (0, -1)])
 def test_bad_shards_are_refused(index: int, count: int) -> None:
     """An index lies within its count."""
     with pytest.raises(InvalidArgumentError):
@@ -149,7 +150,7 @@ def _event(**changes: object) -> event_pb.Event:
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
+    "change, field",
     [
         ({"page_id": 0}, "pageId"),
         ({"edit__rev_id": -1}, "revId"),

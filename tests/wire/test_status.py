@@ -50,7 +50,7 @@ def test_every_error_comes_back_as_itself(reason: str) -> None:
 def test_there_is_exactly_one_error_info(reason: str) -> None:
     """AIP-193: one ErrorInfo, at most one of each other detail, the code of the call."""
     code, _, trailers = call_status(BY_REASON[reason]("m", field="f"))
-    status = status_pb2.Status.FromString(dict(trailers)[TRAILER])  # type: ignore[arg-type]
+    status = status_pb2.Status.FromString(dict(trailers)[TRAILER])
     kinds = [detail.TypeName() for detail in status.details]
     assert 1 == kinds.count("google.rpc.ErrorInfo")
     assert len(set(kinds)) == len(kinds)
@@ -58,7 +58,7 @@ def test_there_is_exactly_one_error_info(reason: str) -> None:
 
 
 def _details(error: RecensionError) -> dict[str, Any]:
-    status = status_pb2.Status.FromString(dict(call_status(error)[2])[TRAILER])  # type: ignore[arg-type]
+    status = status_pb2.Status.FromString(dict(call_status(error)[2])[TRAILER])
     found = {}
     for detail in status.details:
         name = detail.TypeName().rpartition(".")[2]
@@ -89,7 +89,7 @@ def test_long_messages_fit_the_trailer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
+    "code, kind",
     [
         (grpc.StatusCode.UNAVAILABLE, UnreachableError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineError),

@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         type=OnHidden,
         choices=list(OnHidden),
         default=OnHidden.SKIP,
-        help="pages whose current text is hidden: leave out, take the newest that is not, or keep without text",
+        help="hidden pages: leave out, take the newest that is not, or keep without text",
     )
     one.add_argument(
         "--min-age",

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from recension.model import errors
+from recension.model.manifest import Selector
+from recension.model.reading import Shard
+from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import event_pb2 as event_pb
+from recension.v1 import ingest_service_pb2 as ingest_pb
+from recension.v1 import revision_service_pb2 as revision_pb
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.wire import convert
+from recension.wire.status import error_of
+from tests.server.conftest import LARGE, PAGES, World
+
+T0, T1 = 1_500_000, 3_000_000
+
+
+def refused(call: Callable[[], Any]) -> errors.RecensionError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return error_of(caught.value)
+
+
+@pytest.fixture(scope="module")
+def snapshots(world: World) -> tuple[str, str]:
+    made = []
+    for instant in (T0, T1):
+        request = snapshot_pb.CreateSnapshotRequest(
+            selector=convert.selector_to_proto(Selector.of(["demo"])),
+            as_of=convert.wanted_as_of_to_proto(instant, 0),
+        )
+        made.append(world.snapshot.CreateSnapshot(request).snapshot.id)
+    return made[0], made[1]
+
+
+def test_catalog(world: World) -> None:
+    """The server says what it is and holds."""
+    info = world.catalog.GetServerInfo(catalog_pb.GetServerInfoRequest())
+    assert (100, 1000, convert.MAX_UNARY_TEXT) == (
+        info.max_batch_size,
+        info.max_page_size,
+        info.max_unary_text_bytes,
+    )
+    listed = world.catalog.ListProjects(catalog_pb.ListProjectsRequest(page_size=1))
+    assert ["demo"] == [project.name for project in listed.projects]
+    assert "demo" == world.catalog.GetProject(catalog_pb.GetProjectRequest(project="demo")).project.name
+
+
+def test_absent_things_have_reasons(world: World) -> None:
+    """NOT_FOUND says what was not found."""
+    zero = "sha256:" + "0" * 64
+    asked: list[tuple[type[errors.RecensionError], Callable[[], Any]]] = [
+        (
+            errors.ProjectNotFoundError,
+            lambda: world.catalog.GetProject(catalog_pb.GetProjectRequest(project="x")),
+        ),
+        (
+            errors.RevisionNotFoundError,
+            lambda: world.revision.GetRevision(revision_pb.GetRevisionRequest(project="demo", rev_id=77_777)),
+        ),
+        (
+            errors.PageNotFoundError,
+            lambda: world.revision.GetArticle(revision_pb.GetArticleRequest(project="demo", title="?")),
+        ),
+        (
+            errors.InvalidArgumentError,
+            lambda: world.revision.GetArticle(revision_pb.GetArticleRequest(project="demo")),
+        ),
+        (
+            errors.SnapshotNotFoundError,
+            lambda: world.snapshot.GetSnapshot(snapshot_pb.GetSnapshotRequest(id=zero)),
+        ),
+        (
+            errors.InvalidArgumentError,
+            lambda: world.snapshot.GetSnapshot(snapshot_pb.GetSnapshotRequest(id="x")),
+        ),
+        (
+            errors.SnapshotNotFoundError,
+            lambda: list(world.snapshot.ReadSnapshot(snapshot_pb.ReadSnapshotRequest(snapshot=zero))),
+        ),
+    ]
+    for kind, call in asked:
+        assert kind is type(refused(call))
+
+
+def test_articles_and_revisions(world: World) -> None:
+    """A page is read as of a time, by title or id, with or without text."""
+    request = revision_pb.GetArticleRequest(
+        project="demo", title="Page 1", as_of=convert.wanted_as_of_to_proto(T1, 0)
+    )
+    article = world.revision.GetArticle(request)
+    assert 9_002 == article.revision.rev_id
+    assert "newer" == article.revision.slots[0].text
+    request.view = revision_pb.REVISION_VIEW_BASIC
+    assert not world.revision.GetArticle(request).revision.slots[0].text
+    batch = revision_pb.BatchGetRevisionsRequest(project="demo", rev_ids=[2, 77_777, 1])
+    items = world.revision.BatchGetRevisions(batch).items
+    assert [2, 0, 1] == [item.revision.rev_id for item in items]
+    assert "REVISION_NOT_FOUND" == items[1].error.reason
+    too_many = revision_pb.BatchGetRevisionsRequest(project="demo", rev_ids=range(1, 102))
+    assert errors.InvalidArgumentError is type(refused(lambda: world.revision.BatchGetRevisions(too_many)))
+
+
+def test_large_texts_are_read_in_pieces(world: World) -> None:
+    """A text beyond 2 MiB is left out of the answer and streamed, from any byte."""
+    got = world.revision.GetRevision(revision_pb.GetRevisionRequest(project="demo", rev_id=9_001))
+    assert got.revision.slots[0].text_omitted
+    request = revision_pb.ReadTextRequest(project="demo", rev_id=9_001)
+    assert LARGE.encode() == b"".join(piece.data for piece in world.revision.ReadText(request))
+    request.offset = 2_999_999
+    assert [b"\x9f"] == [piece.data for piece in world.revision.ReadText(request)]
+    request.offset = 3_000_001
+    assert errors.InvalidArgumentError is type(refused(lambda: list(world.revision.ReadText(request))))
+
+
+def test_pages_follow_each_other(world: World, snapshots: tuple[str, str]) -> None:
+    """Tokens lead through a list once, and are bound to their request."""
+    request = snapshot_pb.ListEntriesRequest(snapshot=snapshots[0], page_size=250)
+    seen: list[int] = []
+    while True:
+        page = world.snapshot.ListEntries(request)
+        seen += [entry.page_id for entry in page.entries]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert list(range(1, PAGES + 2)) == seen
+    other = snapshot_pb.ListEntriesRequest(snapshot=snapshots[1], page_token=request.page_token)
+    assert errors.InvalidCursorError is type(refused(lambda: world.snapshot.ListEntries(other)))
+    negative = snapshot_pb.ListEntriesRequest(snapshot=snapshots[1], page_size=-1)
+    assert errors.InvalidArgumentError is type(refused(lambda: world.snapshot.ListEntries(negative)))
+    history = revision_pb.ListRevisionsRequest(project="demo", page_id=1, page_size=1)
+    first = world.revision.ListRevisions(history)
+    history.page_token = first.next_page_token
+    second = world.revision.ListRevisions(history)
+    assert [1, 9_002] == [item.edit.rev_id for page in (first, second) for item in page.items]
+    assert not second.next_page_token
+    listed = world.snapshot.ListSnapshots(snapshot_pb.ListSnapshotsRequest(page_size=1))
+    rest = snapshot_pb.ListSnapshotsRequest(page_token=listed.next_page_token)
+    again = world.snapshot.ListSnapshots(rest)
+    assert list(snapshots) == [one.id for page in (listed, again) for one in page.snapshots]
+
+
+def test_a_snapshot_streams_whole(world: World, snapshots: tuple[str, str]) -> None:
+    """Batches, pieces of large texts, an end record; a cursor resumes."""
+    request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshots[0])
+    messages = list(world.snapshot.ReadSnapshot(request))
+    batches = [one.batch for one in messages if one.HasField("batch")]
+    assert len(batches) > 2
+    assert PAGES + 1 == sum(len(batch.entries) for batch in batches)
+    assert LARGE.encode() == b"".join(one.chunk.data for one in messages if one.HasField("chunk"))
+    end = messages[-1].end
+    assert (True, PAGES + 1) == (end.complete, end.entries)
+    assert end.parts[0].text_bytes == end.text_bytes
+    request.cursor = batches[0].cursor
+    resumed = [one.batch for one in world.snapshot.ReadSnapshot(request) if one.HasField("batch")]
+    assert batches[1].entries[0] == resumed[0].entries[0]
+    request.shard.CopyFrom(convert.shard_to_proto(Shard(0, 2)))
+    assert errors.InvalidCursorError is type(refused(lambda: list(world.snapshot.ReadSnapshot(request))))
+
+
+def test_a_diff_streams(world: World, snapshots: tuple[str, str]) -> None:
+    """What differs, then the end record."""
+    request = snapshot_pb.DiffSnapshotsRequest(snapshot_a=snapshots[0], snapshot_b=snapshots[1])
+    *batches, last = world.snapshot.DiffSnapshots(request)
+    changes = [change for one in batches for change in one.batch.changes]
+    assert [(1, snapshot_pb.CHANGE_KIND_EDITED)] == [(change.page_id, change.kind) for change in changes]
+    assert (True, 1) == (last.end.complete, last.end.changes)
+
+
+def test_overload_is_refused_with_a_delay(world: World, snapshots: tuple[str, str]) -> None:
+    """A third stream on two places is refused at once; other calls go on."""
+    request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshots[0])
+    streams = [world.snapshot.ReadSnapshot(request) for _ in range(2)]
+    firsts = [next(stream) for stream in streams]
+    assert 2 == len(firsts)
+    ingest = world.ingest.Append(iter(()))
+    error = refused(lambda: list(ingest))
+    assert errors.OverloadedError is type(error)
+    assert "1" == error.metadata["retryDelaySeconds"]
+    world.catalog.GetServerInfo(catalog_pb.GetServerInfoRequest())
+    for stream in streams:
+        assert list(stream)[-1].end.complete
+
+
+def _pushed(page: int) -> event_pb.Event:
+    return event_pb.Event(
+        project="demo",
+        page_id=page,
+        time=Timestamp(seconds=1),
+        source_id=f"pushed-{page}",
+        edit=event_pb.Edit(
+            rev_id=50_000 + page, title=f"Pushed {page}", slots=[event_pb.SlotContent(role="main", text="x")]
+        ),
+    )
+
+
+def test_append_answers_each_batch(world: World) -> None:
+    """Accepted, known and refused events are told apart, with their index."""
+    bad, foreign = _pushed(1), _pushed(2)
+    bad.edit.title, foreign.project = "", "other"
+    batch = ingest_pb.AppendRequest(project="demo", events=[bad, _pushed(5_001), foreign])
+    first, second = world.ingest.Append(iter([batch, batch]))
+    assert (1, 0) == (first.accepted, first.known)
+    assert (0, 1) == (second.accepted, second.known)
+    assert [(0, "INVALID_EVENT"), (2, "INVALID_EVENT")] == [(one.index, one.reason) for one in first.rejected]
+    huge = ingest_pb.AppendRequest(project="demo", events=[_pushed(1)] * 1_001)
+    assert errors.InvalidArgumentError is type(refused(lambda: list(world.ingest.Append(iter([huge])))))
+    absent = ingest_pb.AppendRequest(project="absent")
+    assert errors.ProjectNotFoundError is type(refused(lambda: list(world.ingest.Append(iter([absent])))))
+
+
+def test_no_exception_text_leaks(
+    world: World, monkeypatch: pytest.MonkeyPatch, snapshots: tuple[str, str]
+) -> None:
+    """An exception without a name is an id to the client, also when a stream has begun."""
+    canary = "sk_live_canary"
+
+    def explode(*_: object, **__: object) -> Any:
+        raise RuntimeError(canary)
+
+    real = world.archive.read
+
+    def explode_later(*args: Any, **options: Any) -> Iterator[Any]:
+        for number, entry in enumerate(real(*args, **options)):
+            if number == PAGES - 10:
+                explode()
+            yield entry
+
+    monkeypatch.setattr(type(world.archive), "projects", explode)
+    monkeypatch.setattr(
+        type(world.archive), "read", lambda _, *args, **options: explode_later(*args, **options)
+    )
+    stream = world.snapshot.ReadSnapshot(snapshot_pb.ReadSnapshotRequest(snapshot=snapshots[0]))
+    assert next(stream).HasField("batch")
+    for call in (lambda: world.catalog.ListProjects(catalog_pb.ListProjectsRequest()), lambda: list(stream)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert canary not in str(caught.value)
+        assert canary not in repr(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+        assert caught.value.code() is grpc.StatusCode.INTERNAL  # type: ignore[attr-defined]
+        assert error_of(caught.value).metadata["requestId"]
+
+
+def test_a_stores_directory_stays_secret(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of a store's error names paths, so the client gets its kind alone."""
+
+    def explode(_: object) -> Any:
+        raise errors.StoreFullError("/srv/secret is full")
+
+    monkeypatch.setattr(type(world.archive), "projects", explode)
+    error = refused(lambda: world.catalog.ListProjects(catalog_pb.ListProjectsRequest()))
+    assert errors.StoreFullError is type(error)
+    assert "secret" not in error.message
+
+
+def test_drain_ends_streams_with_a_cursor(
+    world: World, snapshots: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running stream says where to go on; a new one is refused."""
+    flag = threading.Event()
+    monkeypatch.setattr(world.service.gate, "_draining", flag)
+    real = world.archive.read
+
+    def read_until(*args: Any, **options: Any) -> Iterator[Any]:
+        for number, entry in enumerate(real(*args, **options)):
+            if number == 10:
+                flag.set()
+            yield entry
+
+    monkeypatch.setattr(type(world.archive), "read", lambda _, *args, **options: read_until(*args, **options))
+    request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshots[0])
+    *some, last = world.snapshot.ReadSnapshot(request)
+    assert not last.end.complete
+    assert some[-1].batch.cursor == last.end.cursor
+    assert errors.DrainingError is type(refused(lambda: list(world.snapshot.ReadSnapshot(request))))
+    flag.clear()
+    monkeypatch.setattr(type(world.archive), "read", lambda _, *args, **options: real(*args, **options))
+    request.cursor = last.end.cursor
+    rest = list(world.snapshot.ReadSnapshot(request))
+    assert PAGES + 1 == last.end.entries + rest[-1].end.entries
