@@ -41,7 +41,6 @@ class Cutting(SnapshotServiceServicer):
         self.how = how
 
     def ReadSnapshot(  # noqa: N802 - gRPC names it
-
         self, request: pb.ReadSnapshotRequest, context: Any
     ) -> Iterator[pb.ReadSnapshotResponse]:
         page_id = int(request.cursor or 0) + 1

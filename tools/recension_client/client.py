@@ -319,21 +319,22 @@ class Client:
     ) -> Iterator[tuple[list[Entry], str]]:
         """Yield each batch with its cursor once the texts that follow it are complete."""
         batch: snapshot_pb.EntryBatch | None = None
+        missing = 0
         chunks: dict[tuple[str, int, str], bytearray] = {}
         seen = 0
         for message in _stream(self._snapshots().ReadSnapshot, request):
             if message.HasField("chunk"):
                 chunk = message.chunk
                 held = chunks.setdefault((chunk.project, chunk.page_id, chunk.role), bytearray())
-                if chunk.offset != len(held):
-                    raise VerificationError(f"a piece of page {chunk.page_id} is missing")
+                if chunk.offset != len(held) or len(chunk.data) > missing:
+                    raise VerificationError(f"a piece of page {chunk.page_id} is missing or too much")
                 held += chunk.data
-                continue
-            if batch is not None:
-                yield [_entry(entry, chunks, text=text) for entry in batch.entries], batch.cursor
-                batch, chunks = None, {}
-            if message.HasField("batch"):
-                batch = message.batch
+                missing -= len(chunk.data)
+            elif missing:
+                raise VerificationError("the stream went on before a text was complete")
+            elif message.HasField("batch"):
+                batch, chunks = message.batch, {}
+                missing = _omitted_bytes(batch) if text else 0
                 seen += len(batch.entries)
             elif message.HasField("end"):
                 if not message.end.complete:
@@ -341,6 +342,10 @@ class Client:
                 if message.end.entries != seen:
                     raise VerificationError(f"the server counted {message.end.entries} entries, {seen} came")
                 return
+            # At once, not at the next message: a cut right after a batch must not lose it.
+            if batch is not None and not missing:
+                yield [_entry(entry, chunks, text=text) for entry in batch.entries], batch.cursor
+                batch = None
         raise _Cut(UnreachableError("the stream was cut"))
 
     def _diff_once(self, request: snapshot_pb.DiffSnapshotsRequest) -> Iterator[tuple[list[Change], str]]:
@@ -439,6 +444,11 @@ def _stream(method: Callable[..., Any], request: object) -> Iterator[Any]:
 def _after(items: Iterable[Any], place: Place) -> Iterator[Any]:
     """Leave out what was delivered; cursors are the server's, so a bare place is found by reading."""
     return (item for item in items if (item.project, item.page_id) > place)
+
+
+def _omitted_bytes(batch: snapshot_pb.EntryBatch) -> int:
+    """Return the size of the texts that follow a batch in pieces."""
+    return sum(slot.size_bytes for entry in batch.entries for slot in entry.slots if slot.text_omitted)
 
 
 def _entry(message: snapshot_pb.Entry, chunks: dict[tuple[str, int, str], bytearray], *, text: bool) -> Entry:

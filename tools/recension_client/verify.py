@@ -1,7 +1,7 @@
 """Check what a server hands out against a snapshot id, by ``docs/format.md`` and nothing else.
 
-Only the standard library is imported: this file can be read, copied and trusted on its own. Section numbers are
-that page's. Functions raise ``ValueError``; those named ``check_...`` return the problems they found.
+Only the standard library is imported: this file can be read, copied and trusted on its own. Section
+numbers are that page's. Functions raise ``ValueError``; those named ``check_...`` return the problems they found.
 """
 # ruff: noqa: PLR2004 - the numbers are the format's
 
@@ -80,15 +80,13 @@ def content_value(slots: Sequence[Slot]) -> bytes:
     _need(all(slot.presence in range(4) for slot in slots), "a slot has an unknown presence")
     value = _pack("H", len(slots))
     for slot in sorted(slots, key=lambda slot: slot.role.encode()):
-        value += _sized(slot.role) + _sized(slot.model) + _sized(slot.format)
-        value += _pack("B", slot.presence)
+        value += _sized(slot.role) + _sized(slot.model) + _sized(slot.format) + _pack("B", slot.presence)
         if slot.presence == PRESENT:
             _need(len(slot.digest) == 32, "a digest has 32 bytes")
             value += _pack("Q", slot.size) + slot.digest
         else:
-            _need(
-                not slot.size and not slot.digest and slot.text is None, "a slot has text but is not present"
-            )
+            shown = slot.size or slot.digest or slot.text is not None
+            _need(not shown, "a slot has text but is not present")
     return value
 
 

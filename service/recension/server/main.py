@@ -147,15 +147,17 @@ def _list_projects(arguments: argparse.Namespace) -> int:
 
 def _ingest(arguments: argparse.Namespace) -> int:
     with closing(LmdbStore.open(arguments.data)) as store:
-        return ingest.run_ingest(
+        status: int = ingest.run_ingest(
             store,
             arguments.kind,
             arguments.project,
             arguments.files,
+            data=arguments.data,
             allow_rejected=arguments.allow_rejected,
             json_output=arguments.json,
             quiet=arguments.quiet,
         )
+    return status
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -180,7 +182,7 @@ def _prepare(data: Path, *, sample: bool) -> None:
     if empty or (empty is None and sample and not data.exists()):
         with closing(LmdbStore.open(data, create=True)) as store:
             if sample:
-                ingest.ingest_sample(store)
+                ingest.ingest_sample(store, data)
 
 
 def _worker(arguments: argparse.Namespace) -> int:

@@ -108,8 +108,8 @@ def _greet(address: str, config: ServeConfig) -> None:
         "loopback only: authentication is not part of this version",
         "try next:",
         f"  recension --server {address} show PROJECT TITLE",
-        f"  recension --server {address} snapshot create PROJECT",
-        f"  buf curl --http2-prior-knowledge --list-methods http://{address}",
+        f"  recension --server {address} snapshot PROJECT --at 2015-01-01",
+        f"  buf curl --protocol grpc --http2-prior-knowledge --list-methods http://{address}",
         f"  grpcurl -plaintext {address} list",
     )
     sys.stderr.write("\n".join(lines) + "\n")
