@@ -1,7 +1,7 @@
 """Check what a server hands out against a snapshot id, by ``docs/format.md`` and nothing else.
 
-Only the standard library is imported: this file can be read, copied and trusted on its own. Section
-numbers are that page's. Functions raise ``ValueError``; those named ``check_...`` return the problems they found.
+Only the standard library is imported: this file can be read, copied and trusted on its own. Section numbers
+are that page's. Functions raise ``ValueError``; those named ``check_...`` return the problems they found.
 """
 # ruff: noqa: PLR2004 - the numbers are the format's
 

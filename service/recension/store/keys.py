@@ -19,9 +19,7 @@ _AT = struct.Struct(">cIQ")
 _ENTRY = struct.Struct(">cIQQI")
 
 
-def edit(
-    project: int, page: int, time: int, rev: int, position: int, ordinal: int
-) -> bytes:
+def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
     """Key of an edit in its page's timeline."""
     return _EDIT.pack(b"E", project, page, time + _BIAS, rev, position, ordinal)
 
