@@ -7,6 +7,7 @@ fork. They share the port (SO_REUSEPORT), which the supervisor keeps reserved wi
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -132,7 +133,9 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def _wait_for_end_of_input(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held here at the interpreter's end, would abort the process.
+    while os.read(0, 4096):
+        pass
     stop.set()
 
 
