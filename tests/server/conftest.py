@@ -66,6 +66,8 @@ def store() -> MemoryStore:
 def archive(store: MemoryStore) -> Archive:
     ingestor = Ingestor(store)
     ingestor.create_project(ProjectInfo("demo", "https://demo.example", "en", "CC0-1.0"))
+    # What tests append goes into a project of its own: the others count the pages of "demo".
+    ingestor.create_project(ProjectInfo("inbox", "https://demo.example", "en", "CC0-1.0"))
     events = [edit(page, page, f"text {page} " + "x" * 2_000) for page in range(1, PAGES + 1)]
     ingestor.append("demo", events)
     ingestor.append("demo", [edit(PAGES + 1, 9_001, LARGE), edit(1, 9_002, "newer", time=2_000_000)])

@@ -192,7 +192,7 @@ def test_overload_is_refused_with_a_delay(world: World, snapshots: tuple[str, st
 
 def _pushed(page: int) -> event_pb.Event:
     return event_pb.Event(
-        project="demo",
+        project="inbox",
         page_id=page,
         time=Timestamp(seconds=1),
         source_id=f"pushed-{page}",
@@ -206,12 +206,12 @@ def test_append_answers_each_batch(world: World) -> None:
     """Accepted, known and refused events are told apart, with their index."""
     bad, foreign = _pushed(1), _pushed(2)
     bad.edit.title, foreign.project = "", "other"
-    batch = ingest_pb.AppendRequest(project="demo", events=[bad, _pushed(5_001), foreign])
+    batch = ingest_pb.AppendRequest(project="inbox", events=[bad, _pushed(5_001), foreign])
     first, second = world.ingest.Append(iter([batch, batch]))
     assert (1, 0) == (first.accepted, first.known)
     assert (0, 1) == (second.accepted, second.known)
     assert [(0, "INVALID_EVENT"), (2, "INVALID_EVENT")] == [(one.index, one.reason) for one in first.rejected]
-    huge = ingest_pb.AppendRequest(project="demo", events=[_pushed(1)] * 1_001)
+    huge = ingest_pb.AppendRequest(project="inbox", events=[_pushed(1)] * 1_001)
     assert errors.InvalidArgumentError is type(refused(lambda: list(world.ingest.Append(iter([huge])))))
     absent = ingest_pb.AppendRequest(project="absent")
     assert errors.ProjectNotFoundError is type(refused(lambda: list(world.ingest.Append(iter([absent])))))

@@ -39,7 +39,7 @@ def test_whole_entry() -> None:
     entry = LogEntry(
         log_id=5,
         action=LogAction.MOVE,
-        title="Talk:Old name",
+        title="Talk:Old_name",
         namespace=1,
         to_title="Yasujirō Ozu",
         to_namespace=0,
@@ -74,7 +74,7 @@ def test_actions(kind: str, action: str, params: str, expected: LogAction) -> No
 @pytest.mark.parametrize(
     "params,target,namespace",
     [
-        ("talk:New_name\n1", "talk:New name", 1),
+        ("talk:New_name\n1", "talk:New_name", 1),
         ("New name", "New name", 0),
         ('a:1:{s:9:"4::target";s:8:"Talk:New";}', "Talk:New", 1),
         ('a:2:{i:0;s:8:"Talk:New";i:1;s:1:"1";}', "Talk:New", 1),
