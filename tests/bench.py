@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -124,6 +125,7 @@ def asking(table: Table, archive: Archive, store: LmdbStore) -> None:
         median, worst = micros(lambda text=text: ask(text=text), 3000)  # type: ignore[misc]
         what = "with text" if text else "without text"
         table.add_row(f"as-of by page, in process, {what}", f"{median:.0f} µs (p99 {worst:.0f})", target)
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     config = ServeConfig(data=Path(), listen="127.0.0.1:0")
     server = make_server(archive, Ingestor(store), store, config)
     port = server.add_insecure_port("127.0.0.1:0")
