@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import bz2
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recension.archive.ingest import Ingestor
+from recension.archive.reader import Archive
+from recension.model.errors import ProjectNotFoundError
+from recension.model.event import Edit, Event
+from recension.model.reading import ProjectInfo
+from recension.server import ingest as module
+from recension.server.ingest import Form, ingest_sample, run_ingest
+from recension.sources.feed import Feed
+from recension.store.memory import MemoryStore
+from tests.sources.helpers import dump, logitem, page, revision, shared
+
+HISTORY = "wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-history.xml.7z"
+CURRENT = "wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-current.xml.bz2"
+SAMPLE = Path(module.__file__).parent / "sample/aawiki-20260101-pages-meta-history.xml.7z"
+GOOD = {
+    "project": "p",
+    "pageId": "7",
+    "time": "2001-01-15T13:15:00Z",
+    "edit": {
+        "revId": "1",
+        "title": "Apple",
+        "slots": [{"role": "main", "presence": "PRESENCE_PRESENT", "text": "SGVsbG8="}],
+    },
+}
+
+Run = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    made = MemoryStore()
+    Ingestor(made).create_project(ProjectInfo("p", "https://t.example", "en", "CC0-1.0"))
+    return made
+
+
+@pytest.fixture
+def run(store: MemoryStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def go(kind: Form, *paths: Path, allow_rejected: bool = False) -> tuple[int, dict[str, Any]]:
+        status = run_ingest(
+            store,
+            kind,
+            "p",
+            paths,
+            data=tmp_path,
+            allow_rejected=allow_rejected,
+            json_output=True,
+            quiet=True,
+        )
+        return status, json.loads(capsys.readouterr().out)
+
+    return go
+
+
+def kept(data: Path) -> list[dict[str, Any]]:
+    files = (data / "quarantine/p").glob("*.ndjson")
+    return [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
+
+
+def write(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def test_the_sample_gives_what_its_readme_states(store: MemoryStore, run: Run) -> None:
+    """All 507 pages and 1,307 revisions arrive; 1,288 SHA-1 claims hold, 202 byte counts do not."""
+    status, summary = run("dump", SAMPLE)
+    info = Archive(store).project("p")
+    assert (0, 507, 1307) == (status, info.pages, info.revisions)
+    assert (1307, 0, {}) == (summary["accepted"], summary["known"], summary["rejected"])
+    claims = summary["claims"]
+    assert (1288, 202) == (claims["exact"], claims["bytes_mismatch"])
+    assert 0 == claims.get("mismatch", 0) + claims.get("exact_after_crlf", 0)
+
+
+def test_the_second_ingest_changes_nothing(store: MemoryStore, run: Run) -> None:
+    """The same file again is known to the last event and the head stays where it was."""
+    _, first = run("dump", SAMPLE)
+    head = store.log.head()
+    status, again = run("dump", SAMPLE)
+    assert (0, 0, 1307) == (status, again["accepted"], again["known"])
+    assert head == store.log.head()
+    assert (first["position"], first["head"]) == (again["position"], again["head"])
+
+
+def test_the_newest_revisions_are_those_of_the_current_dump(store: MemoryStore, run: Run) -> None:
+    """History and current dump of one run agree: last revision, title and text of every page."""
+    current = shared(CURRENT)
+    run("dump", SAMPLE)
+    archive, pages = Archive(store), 0
+    with Feed("history", current, "p") as feed:
+        for batch in feed:
+            for event in batch:
+                if not isinstance(event, Event):
+                    continue
+                assert isinstance(event.what, Edit)
+                found = archive.article("p", event.page_id).revision
+                slot = found.slot()
+                assert slot is not None
+                assert (event.what.rev_id, event.what.title) == (found.rev_id, found.title)
+                assert event.what.slots[0].text == slot.text
+                pages += 1
+    assert 507 == pages
+
+
+def test_the_bundled_sample_is_the_real_dump() -> None:
+    """The file in the package is the shared one to the byte."""
+    expected = hashlib.sha256(shared(HISTORY).read_bytes()).digest()
+    assert expected == hashlib.sha256(SAMPLE.read_bytes()).digest()
+
+
+def test_ingest_sample_needs_only_a_store(tmp_path: Path) -> None:
+    """The sample makes its own project, and again changes nothing."""
+    store = MemoryStore()
+    ingest_sample(store, tmp_path)
+    head = store.log.head()
+    ingest_sample(store, tmp_path)
+    info = Archive(store).project("aawiki")
+    assert ("CC-BY-SA-4.0", "aa", 1307) == (info.license, info.language, info.revisions)
+    assert head == store.log.head()
+
+
+def test_what_is_complete_in_a_truncated_file_stays(store: MemoryStore, run: Run, tmp_path: Path) -> None:
+    """A cut file ends with status 3 and a named fault; its pages and the other files are there."""
+    whole = dump("".join(page(revision(n), head=_head(n)) for n in range(1, 40)))
+    cut = write(tmp_path, "cut.xml", whole[:-600])
+    other = write(tmp_path, "other.xml.bz2", bz2.compress(dump(page(revision(900), head=_head(900)))))
+    status, summary = run("dump", cut, other)
+    assert 3 == status
+    assert ["SOURCE_TRUNCATED"] == [fault["reason"] for fault in summary["faults"]]
+    assert "cut.xml" in summary["faults"][0]["message"]
+    held = Archive(store).project("p").revisions
+    assert 30 < held < 40
+    assert 900 == Archive(store).revision("p", 900).revision.rev_id
+    mended = write(tmp_path, "cut.xml", whole)
+    assert (0, 40) == (run("dump", mended)[0], Archive(store).project("p").revisions)
+
+
+def test_a_missing_file_does_not_stop_the_others(store: MemoryStore, run: Run, tmp_path: Path) -> None:
+    """A file that is not there is a fault of its own."""
+    other = write(tmp_path, "other.xml", dump(page(revision())))
+    status, summary = run("dump", tmp_path / "absent.xml", other)
+    assert (3, 1, 1) == (status, len(summary["faults"]), summary["accepted"])
+
+
+def test_rejected_lines_are_kept_and_decide_the_status(run: Run, tmp_path: Path) -> None:
+    """Bad lines give status 1, or 0 when allowed, and the same quarantine each time."""
+    good = json.dumps(GOOD).encode()
+    path = write(tmp_path, "in.ndjson", good + b"\n{oops\n[]\n")
+    status, summary = run("events", path)
+    assert (1, 1, 2) == (status, summary["accepted"], sum(summary["rejected"].values()))
+    first = kept(tmp_path)
+    assert sorted(summary["rejected"]) == sorted({line["reason"] for line in first})
+    assert (0, 1) == ((again := run("events", path, allow_rejected=True))[0], again[1]["known"])
+    assert first == kept(tmp_path)
+
+
+def test_an_event_that_the_archive_refuses_is_kept(store: MemoryStore, run: Run, tmp_path: Path) -> None:
+    """A revision that comes again with another text is a conflict, not a change."""
+    run("dump", write(tmp_path, "a.xml", dump(page(revision()))))
+    head = store.log.head()
+    other = revision(text='<text bytes="5">Jello</text>')
+    status, summary = run("dump", write(tmp_path, "b.xml", dump(page(other))))
+    assert (1, {"REVISION_CONFLICT": 1}) == (status, summary["rejected"])
+    assert ["REVISION_CONFLICT"] == [line["reason"] for line in kept(tmp_path)]
+    assert head == store.log.head()
+
+
+def test_an_unknown_project_is_named(tmp_path: Path) -> None:
+    """Without the project no file is opened."""
+    with pytest.raises(ProjectNotFoundError):
+        run_ingest(MemoryStore(), "dump", "p", [tmp_path / "absent"], data=tmp_path)
+
+
+def test_many_wrong_digests_are_a_warning(
+    store: MemoryStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file whose SHA-1 claims fail is taken and pointed out."""
+    claim = f"<sha1>{'1' * 31}</sha1>"
+    path = write(
+        tmp_path, "a.xml", dump(page(revision(rest="").replace("</revision>", claim + "</revision>")))
+    )
+    assert 0 == run_ingest(store, "dump", "p", [path], data=tmp_path, quiet=True)
+    assert "warning" in capsys.readouterr().err
+
+
+def test_markup_in_a_log_type_is_only_text(
+    store: MemoryStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary shows an upstream name as it is, whatever the terminal library makes of brackets."""
+    path = write(tmp_path, "log.xml", dump(logitem("x[/red]", "y")))
+    assert 0 == run_ingest(store, "logging", "p", [path], data=tmp_path)
+    assert "x[/red]/y" in capsys.readouterr().err
+
+
+def _head(number: int) -> str:
+    return f"<title>Page {number}</title><ns>0</ns><id>{number}</id>"

@@ -1,0 +1,160 @@
+"""The archive against a naive list of everything: the same random history, compared at each step."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from recension.model.errors import AsOfOutOfRangeError, PageNotFoundError
+from recension.model.event import Delete, Edit, Event, Move, Restore, Visibility
+from recension.store.interface import Store
+from recension.store.lmdb import LmdbStore
+from recension.store.memory import MemoryStore
+from tests.archive.helpers import World, delete, edit, hide, move, restore
+
+PAGES = st.integers(1, 4)
+DAYS = st.integers(1, 6)
+TITLES = st.sampled_from(["A", "B", "C"])
+Known = tuple[int, int, Event]
+"""(position, ordinal, event)"""
+
+
+def naive(history: list[Known], page: int, time: int, known_at: int) -> tuple[int, str] | None:
+    """Fold a page's events by the rules, the long way: (revision, title), or ``None`` without the page."""
+    known = [(at, n, e) for at, n, e in history if at <= known_at and e.page_id == page]
+    edits = sorted(
+        ((e.time, e.what.rev_id, at, e.what) for at, _, e in known if isinstance(e.what, Edit)),
+        key=lambda one: one[:3],
+    )
+    past = [one for one in edits if one[0] <= time]
+    if not past:
+        return None
+    when, rev_id, _, current = past[-1]
+    marks = sorted(
+        ((e.time, at, n, e.what) for at, n, e in known if isinstance(e.what, Delete | Restore | Move)),
+        key=lambda one: one[:3],
+    )
+    ends = [one for one in marks if one[0] <= time and not isinstance(one[3], Move)]
+    if ends and isinstance(ends[-1][3], Delete) and when < ends[-1][0]:
+        return None
+    moves = [(one[0], one[3]) for one in marks if isinstance(one[3], Move)]
+    before = [one for one in moves if one[0] <= time]
+    if not current.title_inferred and (not before or when >= before[-1][0]):
+        return rev_id, current.title
+    if before:
+        return rev_id, before[-1][1].to_title
+    if moves:
+        return rev_id, moves[0][1].from_title
+    return rev_id, edits[-1][3].title
+
+
+def hidden(history: list[Known], rev_id: int, known_at: int) -> bool:
+    """Say whether a revision's text was hidden, as learned by K."""
+    changes = [
+        e.what.text_hidden
+        for at, _, e in history
+        if at <= known_at and isinstance(e.what, Visibility) and e.what.rev_id == rev_id
+    ]
+    return bool(changes) and changes[-1]
+
+
+class Histories(RuleBasedStateMachine):
+    """Random histories on the store in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.world = World(self.make_store())
+        self.history: list[Known] = []
+        self.revisions: dict[int, int] = {}
+
+    def make_store(self) -> Store:
+        return MemoryStore()
+
+    def teardown(self) -> None:
+        self.world.store.close()
+        shutil.rmtree(self.folder)
+
+    def append(self, event: Event) -> None:
+        appended = self.world.add(event)
+        if appended.accepted:
+            self.history.append((appended.position, 0, event))
+
+    @rule(page=PAGES, day=DAYS, title=TITLES, inferred=st.booleans(), rev=st.integers(1, 40))
+    def edits(self, page: int, day: int, title: str, rev: int, *, inferred: bool) -> None:
+        """A page is edited, at any time, by an id in any order."""
+        if rev not in self.revisions:
+            self.revisions[rev] = page
+            self.append(self.world.event(page, day, edit(rev, f"text {rev}", title, inferred=inferred)))
+
+    @rule(page=PAGES, day=DAYS, kind=st.sampled_from(["move", "delete", "restore"]), a=TITLES, b=TITLES)
+    def marks(self, page: int, day: int, kind: str, a: str, b: str) -> None:
+        """A page is moved, deleted or restored, at any time."""
+        if page in self.revisions.values():
+            what: Any = {"move": move(a, b), "delete": delete(a), "restore": restore(a)}[kind]
+            self.append(self.world.event(page, day, what))
+
+    @rule(rev=st.integers(1, 40), text=st.booleans())
+    def hides(self, rev: int, *, text: bool) -> None:
+        """A revision's text is hidden or shown."""
+        if rev in self.revisions:
+            self.append(self.world.event(self.revisions[rev], 1, hide(rev, text=text)))
+
+    @rule(page=PAGES, day=DAYS, back=st.integers(0, 8))
+    def asks_for_a_page(self, page: int, day: int, back: int) -> None:
+        """A page as of any (T, K) is what the list says."""
+        known_at = max(1, self.world.archive.server_info().position - back)
+        expected = naive(self.history, page, self.world.day(day), known_at)
+        try:
+            answer = self.world.archive.article("w", page, valid_at=self.world.day(day), known_at=known_at)
+        except PageNotFoundError:
+            assert expected is None
+            return
+        assert expected == (answer.revision.rev_id, answer.revision.title)
+        slot = answer.revision.slot()
+        assert slot is not None
+        concealed = hidden(self.history, answer.revision.rev_id, 2**60)
+        assert slot.text == (None if concealed else f"text {answer.revision.rev_id}".encode())
+
+    @rule(day=DAYS, back=st.integers(0, 8))
+    def asks_for_the_corpus(self, day: int, back: int) -> None:
+        """A snapshot as of any (T, K) is what the list says, page by page."""
+        known_at = max(1, self.world.archive.server_info().position - back)
+        time = self.world.day(day)
+        expected = []
+        for page in range(1, 5):
+            one = naive(self.history, page, time, known_at)
+            if one is not None and not hidden(self.history, one[0], known_at):
+                expected.append((page, one[1], one[0]))
+        try:
+            snapshot_id = self.world.snapshot(day, known_at=known_at)
+        except AsOfOutOfRangeError:
+            assert not expected
+            return
+        assert expected == self.world.held(snapshot_id)
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """Every revision that was acknowledged is there."""
+        assert self.world.archive.project("w").revisions == len(self.revisions)
+
+
+class DurableHistories(Histories):
+    """The same on LMDB."""
+
+    def make_store(self) -> Store:
+        return LmdbStore.open(self.folder / "data", create=True, force_mount=True)
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestDurableHistories = DurableHistories.TestCase
+TestDurableHistories.settings = settings(
+    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
