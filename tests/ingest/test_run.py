@@ -27,6 +27,7 @@ GOOD = {
     "project": "p",
     "pageId": "7",
     "time": "2001-01-15T13:15:00Z",
+    "sourceId": "a",
     "edit": {
         "revId": "1",
         "title": "Apple",
@@ -74,13 +75,14 @@ def write(folder: Path, name: str, data: bytes) -> Path:
 
 
 def test_the_sample_gives_what_its_readme_states(store: MemoryStore, run: Run) -> None:
-    """All 507 pages and 1,307 revisions arrive; 1,288 SHA-1 claims hold, 202 byte counts do not."""
+    """All 507 pages and 1,307 revisions arrive; each SHA-1 claim holds, 202 byte counts do not."""
     status, summary = run("dump", SAMPLE)
     info = Archive(store).project("p")
     assert (0, 507, 1307) == (status, info.pages, info.revisions)
     assert (1307, 0, {}) == (summary["accepted"], summary["known"], summary["rejected"])
     claims = summary["claims"]
-    assert (1288, 202) == (claims["exact"], claims["bytes_mismatch"])
+    empty = 19  # their claim holds too; the other 1,288 are the texts that the README counts
+    assert (1288 + empty, 202) == (claims["exact"], claims["bytes_mismatch"])
     assert 0 == claims.get("mismatch", 0) + claims.get("exact_after_crlf", 0)
 
 
@@ -202,6 +204,33 @@ def test_markup_in_a_log_type_is_only_text(
     path = write(tmp_path, "log.xml", dump(logitem("x[/red]", "y")))
     assert 0 == run_ingest(store, "logging", "p", [path], data=tmp_path)
     assert "x[/red]/y" in capsys.readouterr().err
+
+
+def test_progress_lines_leave_standard_output_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch, store: MemoryStore, tmp_path: Path, capsys: Any
+) -> None:
+    """Standard output holds one JSON object, however long the ingest took."""
+    monkeypatch.setattr(module, "_LINE_SECONDS", 0.0)
+    run_ingest(store, "dump", "p", [SAMPLE], data=tmp_path, json_output=True)
+    captured = capsys.readouterr()
+    assert 1307 == json.loads(captured.out)["accepted"]
+    assert "ingest_progress" in captured.err
+
+
+def test_an_interrupt_says_how_to_go_on(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupt gives status 130, and a second run takes the rest."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ingestor, "append", interrupt)
+        assert 130 == run_ingest(store, "dump", "p", [SAMPLE], data=tmp_path)
+    assert "run it again" in capsys.readouterr().err
+    assert 0 == run_ingest(store, "dump", "p", [SAMPLE], data=tmp_path, quiet=True)
+    assert 1307 == Archive(store).project("p").revisions
 
 
 def _head(number: int) -> str:

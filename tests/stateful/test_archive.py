@@ -153,7 +153,7 @@ class DurableHistories(Histories):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestHistories.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestDurableHistories = DurableHistories.TestCase
 TestDurableHistories.settings = settings(
     max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]

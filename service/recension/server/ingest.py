@@ -1,7 +1,7 @@
 """The ingest of files: parse in a child, append batch by batch, quarantine what cannot be read, and report.
 
-Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to its end; what was complete
-before a fault stays stored, and running the command again goes on.
+Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to its end, 130 interrupted; what
+was complete before a fault stays stored, and running the command again goes on.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from recension.archive import logbook
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
@@ -40,6 +41,7 @@ _FEEDS: dict[Form, Literal["history", "log", "events"]] = {
     "events": "events",
 }
 _LINE_SECONDS = 5.0
+_INTERRUPTED = 130
 _SUSPICIOUS_SHARE = 0.05
 """More SHA-1 mismatches than this and the file deserves a look: damaged exports have shown in this way."""
 _SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
@@ -78,7 +80,7 @@ class Summary:
                 "unresolved": self.log_entries_unresolved,
             },
             "faults": [
-                {"reason": fault.reason, "message": fault.message, "hint": fault.hint}
+                {"reason": fault.reason, "message": _plain(fault.message), "hint": fault.hint}
                 for fault in self.faults
             ],
             "seconds": round(self.seconds, 3),
@@ -104,13 +106,17 @@ def run_ingest(
     """Ingest files in the order given and report; returns the exit status. Holds the right to write."""
     summary = Summary()
     started = time.monotonic()
-    with store.exclusive_writer():
-        ingestor = Ingestor(store, clock=clock, salts=salts)
-        quarantine = Quarantine(data, project)
-        ingestor.namespaces(project)  # an unknown project is named before any file is opened
-        for path in paths:
-            _ingest_file(ingestor, quarantine, kind, project, path, summary, quiet=quiet)
-        resolved = logbook.resolve(store, ingestor, project)
+    try:
+        with store.exclusive_writer():
+            ingestor = Ingestor(store, clock=clock, salts=salts)
+            quarantine = Quarantine(data, project)
+            ingestor.namespaces(project)  # an unknown project is named before any file is opened
+            for path in paths:
+                _ingest_file(ingestor, quarantine, kind, project, path, summary, quiet=quiet)
+            resolved = logbook.resolve(store, ingestor, project)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was stored stays, run it again to go on\n")
+        return _INTERRUPTED
     summary.log_entries_resolved = resolved.resolved
     summary.log_entries_unresolved = resolved.unresolved
     summary.seconds = time.monotonic() - started
@@ -188,7 +194,7 @@ class _Tick:
 
     def __init__(self, path: Path, feed: Feed, summary: Summary, bar: Progress | None) -> None:
         self._feed, self._summary, self._bar, self._path = feed, summary, bar, path
-        self._task = bar.add_task(path.name, total=None, rate="") if bar else None
+        self._task = bar.add_task(_plain(path.name), total=None, rate="") if bar else None
         self._started = self._last = time.monotonic()
         self._before = summary.events
 
@@ -205,9 +211,9 @@ class _Tick:
             )
         elif now - self._last >= _LINE_SECONDS:
             self._last = now
-            structlog.get_logger().info(
+            _logger().info(
                 "ingest_progress",
-                file=self._path.name,
+                file=_plain(self._path.name),
                 events=self._summary.events,
                 events_per_second=round(rate),
                 done_bytes=progress.done,
@@ -224,7 +230,7 @@ def _progress(path: Path, feed: Feed, summary: Summary, *, quiet: bool) -> Itera
         yield tick
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a file name is not ours
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -236,7 +242,7 @@ def _progress(path: Path, feed: Feed, summary: Summary, *, quiet: bool) -> Itera
 
 def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     for fault in summary.faults:
-        sys.stderr.write(f"error: {fault.message}\n")
+        sys.stderr.write(f"error: {_plain(fault.message)}\n")
         if fault.hint:
             sys.stderr.write(f"hint: {fault.hint}\n")
     checked = summary.claims["exact"] + summary.claims["exact_after_crlf"] + summary.claims["mismatch"]
@@ -255,9 +261,9 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     table.add_row("stored", f"{summary.accepted:,}")
     table.add_row("known before", f"{summary.known:,}")
     for reason, count in sorted(summary.rejected.items()):
-        table.add_row(f"rejected: {reason}", f"{count:,}")
+        table.add_row(Text(f"rejected: {reason}"), f"{count:,}")
     for what, count in sorted(summary.skipped.items()):
-        table.add_row(f"passed over: {what}", f"{count:,}")
+        table.add_row(Text(_plain(f"passed over: {what}")), f"{count:,}")
     for verdict, count in sorted(summary.claims.items()):
         table.add_row(f"upstream's claims: {verdict}", f"{count:,}")
     if summary.log_entries_resolved or summary.log_entries_unresolved:
@@ -266,6 +272,21 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     table.add_row("position", f"{summary.position:,}")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     Console(stderr=True).print(table)
+
+
+def _plain(text: str) -> str:
+    """Spell out what a file name or upstream may use to steer a terminal, and what UTF-8 cannot hold."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+
+
+def _logger() -> Any:
+    """Return the process's logger; unless it was set up, one that leaves standard output alone."""
+    if structlog.is_configured():
+        return structlog.get_logger()
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+    )
 
 
 def ingest_sample(store: Store, data: Path) -> None:
