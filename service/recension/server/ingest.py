@@ -1,7 +1,7 @@
 """The ingest of files: parse in a child, append batch by batch, quarantine what cannot be read, and report.
 
-Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to its end, 130 interrupted; what
-was complete before a fault stays stored, and running the command again goes on.
+Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to its end, 130 interrupted;
+what was complete before a fault stays stored, and running the command again goes on.
 """
 
 from __future__ import annotations
