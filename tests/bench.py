@@ -13,10 +13,13 @@ import pstats
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 
 import structlog
@@ -25,6 +28,7 @@ from rich.table import Table
 
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
+from recension.model.errors import PageNotFoundError
 from recension.model.event import NO_COMMENT, NOBODY, Edit, Event, Presence, SlotText
 from recension.model.instant import parse_instant
 from recension.model.manifest import Selector
@@ -38,6 +42,7 @@ from recension_client.client import Client
 SHARED = Path(__file__).parents[1] / "../shared/data/peps"
 BATCH = 256
 DAY = 86_400_000_000
+QUESTIONS = 3000
 
 
 def micros(work: Callable[[], object], times: int) -> tuple[float, float]:
@@ -102,27 +107,38 @@ def peps(table: Table, console: Console, folder: Path) -> None:
     pstats.Stats(profile).sort_stats("tottime").print_stats(14)
 
 
+def questions(archive: Archive) -> list[tuple[int, int]]:
+    """Return random pages with random times at which they existed."""
+    chance = random.Random(1)
+    manifest = archive.create_snapshot(Selector.of(["peps"]))
+    pages = [entry.page_id for entry in archive.entries(manifest.snapshot_id)]
+    first, last = parse_instant("2015-01-01"), parse_instant("2026-01-01")
+    out: list[tuple[int, int]] = []
+    while len(out) < QUESTIONS:
+        page, at = chance.choice(pages), chance.randint(first, last)
+        try:
+            archive.article("peps", page, valid_at=at, text=False)
+        except PageNotFoundError:
+            continue
+        out.append((page, at))
+    return out
+
+
 def asking(table: Table, archive: Archive, store: LmdbStore) -> None:
     """Ask for random pages at random times."""
-    chance = random.Random(1)
-    pages = [
-        entry.page_id for entry in archive.entries(archive.create_snapshot(Selector.of(["peps"])).snapshot_id)
-    ]
-    first, last = parse_instant("2015-01-01"), parse_instant("2026-01-01")
+    asked = questions(archive)
 
-    def ask(*, text: bool, reader: Archive | Client = archive) -> object:
-        while True:
-            try:
-                return reader.article(
-                    "peps", chance.choice(pages), valid_at=chance.randint(first, last), text=text
-                )
-            except LookupError:
-                raise
-            except Exception:  # noqa: BLE001, S112 - a page that did not exist then is asked for again
-                continue
+    def ask(reader: Archive | Client, *, text: bool = True) -> Callable[[], object]:
+        upcoming = cycle(asked)
+
+        def one() -> object:
+            page, at = next(upcoming)
+            return reader.article("peps", page, valid_at=at, text=text)
+
+        return one
 
     for text, target in ((False, "50 µs"), (True, "500 µs")):
-        median, worst = micros(lambda text=text: ask(text=text), 3000)  # type: ignore[misc]
+        median, worst = micros(ask(archive, text=text), QUESTIONS)
         what = "with text" if text else "without text"
         table.add_row(f"as-of by page, in process, {what}", f"{median:.0f} µs (p99 {worst:.0f})", target)
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
@@ -131,9 +147,32 @@ def asking(table: Table, archive: Archive, store: LmdbStore) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with Client(f"127.0.0.1:{port}") as client:
-        median, worst = micros(lambda: ask(text=True, reader=client), 1000)
+        median, worst = micros(ask(client), 1000)
     server.stop(0)
     table.add_row("GetArticle over loopback", f"{median / 1000:.2f} ms (p99 {worst / 1000:.2f})", "2 ms")
+
+
+def whole_commands(table: Table, folder: Path) -> None:
+    """Ingest real files by the command, one process tree each; its largest process is what counts."""
+    server = [sys.executable, "-m", "recension.server.main"]
+    for kind, path in (
+        ("events", SHARED / "peps-events.ndjson.zst"),
+        ("dump", SHARED / "peps-pages-meta-history.xml.zst"),
+    ):
+        if not path.exists():
+            continue
+        data = folder / path.name
+        make = ["project", "create", "peps", "--base-url", "https://w.example", "--language", "en"]
+        subprocess.run([*server, *make, "--license", "CC0-1.0", "--data", str(data)], check=True)
+        began = time.perf_counter()
+        child = subprocess.Popen(
+            [*server, "ingest", kind, "peps", str(path), "--data", str(data)], stderr=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - began
+        note = "" if status == 0 else f", exit status {os.waitstatus_to_exitcode(status)}"
+        figure = f"{usage.ru_maxrss / 1024:,.0f} MiB, {seconds:.1f} s{note}"
+        table.add_row(f"ingest {path.name}: largest process, mapped pages included", figure, "512 MiB")
 
 
 def synthetic(first: int, count: int, rev: int, time_: int, step: int = 1) -> Iterable[list[Event]]:
@@ -188,6 +227,7 @@ def main() -> None:
     table = Table("what", "measured", "target")
     with tempfile.TemporaryDirectory() as folder:
         peps(table, console, Path(folder) / "peps")
+        whole_commands(table, Path(folder))
         corpus(table, Path(folder) / "corpus", arguments.pages)
     console.print(table)
 

@@ -151,8 +151,10 @@ def test_view_does_not_move(any_store: Store) -> None:
         assert (b"a", b"1") == view.last(b"", b"\xff")
         assert b"a" == view.last_blob_key(b"", b"\xff")
         assert view.get(b"b") is view.blob(b"b") is view.get(b"c") is None
+        assert view.head().position == head.position - 1
     with any_store.view() as view:
         assert (b"c", b"3") == view.last(b"", b"\xff")
+        assert view.head() == head
 
 
 def test_ranges(any_store: Store) -> None:

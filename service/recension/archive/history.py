@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from recension.archive.rows import (
     EditRow,
@@ -26,8 +27,7 @@ from recension.store.interface import Row, View
 _MICROSECONDS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class TitleSource:
+class TitleSource(NamedTuple):
     """Which event gave a title, and how it sealed it."""
 
     position: int
@@ -40,8 +40,7 @@ class TitleSource:
     inferred: bool
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """A page as of (T, K): its current revision and what names it."""
 
     edit: EditRow

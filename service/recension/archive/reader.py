@@ -13,7 +13,7 @@ from itertools import islice
 from recension.archive import history, snapshots
 from recension.archive.claims import Verdict
 from recension.archive.clock import Clock, system_clock
-from recension.archive.history import Choice, State, TitleSource
+from recension.archive.history import Choice, State
 from recension.archive.ingest import append_commit
 from recension.archive.projects import (
     definition_of,
@@ -61,7 +61,7 @@ from recension.model.reading import (
     Slot,
     TimelineItem,
 )
-from recension.model.record import Flag, Item, Kind, Statement
+from recension.model.record import Flag, Head, Item, Kind, Statement
 from recension.model.seal import (
     CONTENT,
     field_salt,
@@ -112,7 +112,7 @@ class Archive:
         """Return a revision, named as at its own time."""
         with self._store.view() as view:
             number = project_number(view, project)
-            known = self._known_at(known_at)
+            known = _known_at(view.head(), known_at)
             edit = _edit(view, number, project, rev_id, known)
             return Answer(_revision(view, project, number, edit, known, text=text), AsOf(edit.time, known))
 
@@ -145,7 +145,7 @@ class Archive:
         """Return a page, by id or title, as it was."""
         with self._store.view() as view:
             number = project_number(view, project)
-            as_of = self._as_of(valid_at, self._known_at(known_at))
+            as_of = self._as_of(view.head(), valid_at, known_at)
             choice = Choice(as_of.valid_at, as_of.known_at)
             state = (
                 history.page_at(view, number, page, choice)
@@ -174,7 +174,7 @@ class Archive:
         """Yield what happened to a page by (valid time, revision id, position)."""
         with self._store.view() as view:
             number = project_number(view, project)
-            known = self._known_at(known_at)
+            known = _known_at(view.head(), known_at)
             start, stop = keys.edits_from(number, page_id), keys.edits_from(number, page_id + 1)
             if view.last(start, stop) is None:
                 raise _no_page(view, project, number, page_id, None)
@@ -233,11 +233,12 @@ class Archive:
         """
         with self._store.view() as view:
             numbers = {name: project_number(view, name) for name in selector.projects}
-            known = self._known_at(known_at)
+            head = view.head()
+            known = _known_at(head, known_at)
             tallies = {name: tally_of(view, number, known) for name, number in numbers.items()}
         if not known_at:
             known = max(position for position, _ in tallies.values())
-        as_of = self._as_of(valid_at, known)
+        as_of = self._as_of(head, valid_at, known)
         for name, (position, tally) in tallies.items():
             if not position or tally.first_event_at > as_of.valid_at:
                 raise _before_first(name, position, tally.first_event_at, as_of)
@@ -349,21 +350,11 @@ class Archive:
 
     # --- times ----------------------------------------------------------------------------------
 
-    def _known_at(self, known_at: int) -> int:
-        head = self._store.log.head().position
-        if not 0 <= known_at <= head:
-            raise AsOfOutOfRangeError(
-                f"nothing is known at position {known_at}; the newest is {head}",
-                hint="leave known-at out for the newest",
-                knownAt=known_at,
-                newest=head,
-            )
-        return known_at or head
-
-    def _as_of(self, valid_at: int | None, known_at: int) -> AsOf:
-        now = max(self._clock(), self._store.log.head().recorded_at)
+    def _as_of(self, head: Head, valid_at: int | None, known_at: int) -> AsOf:
+        known = _known_at(head, known_at)
+        now = max(self._clock(), head.recorded_at)
         if valid_at is None:
-            return AsOf(now, known_at)
+            return AsOf(now, known)
         check_instant(valid_at)
         if valid_at > now:
             raise AsOfOutOfRangeError(
@@ -371,7 +362,18 @@ class Archive:
                 hint="nobody knows the corpus of a future time; leave the time out for now",
                 validAt=format_instant(valid_at),
             )
-        return AsOf(valid_at, known_at)
+        return AsOf(valid_at, known)
+
+
+def _known_at(head: Head, known_at: int) -> int:
+    if not 0 <= known_at <= head.position:
+        raise AsOfOutOfRangeError(
+            f"nothing is known at position {known_at}; the newest is {head.position}",
+            hint="leave known-at out for the newest",
+            knownAt=known_at,
+            newest=head.position,
+        )
+    return known_at or head.position
 
 
 def _version() -> str:
@@ -418,8 +420,11 @@ def _recorded_at(view: View, position: int) -> int:
     return 0 if raw is None else int.from_bytes(raw, "big", signed=True)
 
 
-def _title(view: View, source: TitleSource) -> tuple[int, str, bytes]:
-    sealed = _sealed(view, source.position, source.ordinal)
+def _title(view: View, state: State, sealed: Sealed) -> tuple[int, str, bytes]:
+    """Return (namespace, title, the title's salt); ``sealed`` are the values of the state's own edit."""
+    edit, source = state
+    if (source.position, source.ordinal) != (edit.position, edit.ordinal):
+        sealed = _sealed(view, source.position, source.ordinal)
     namespace, title = read_title(sealed.values[source.field])
     return namespace, title, field_salt(sealed.salt, source.label)
 
@@ -429,8 +434,10 @@ def _by_title(view: View, number: int, title: str, choice: Choice) -> State | No
         start = keys.title(number, form)
         for key, _ in view.scan(start, start[:-8] + b"\xff" * 8):
             state = history.page_at(view, number, int.from_bytes(key[-8:], "big"), choice)
-            if state is not None and _title(view, state.title)[1] == form:
-                return state
+            if state is not None:
+                sealed = _sealed(view, state.edit.position, state.edit.ordinal)
+                if _title(view, state, sealed)[1] == form:
+                    return state
     return None
 
 
@@ -499,7 +506,7 @@ def _revision_in(view: View, project: str, number: int, state: State, *, text: b
     sealed = _sealed(view, edit.position, edit.ordinal)
     # What is hidden binds every later answer about any T, so the newest position decides.
     flags = history.hidden_flags(view, number, edit, _NEWEST)
-    namespace, title, _ = _title(view, state.title)
+    namespace, title, _ = _title(view, state, sealed)
     _, record_contributor, record_comment, _ = sealed.values
     hide_contributor = flags & Flag.CONTRIBUTOR_HIDDEN
     return Revision(
@@ -570,7 +577,7 @@ def _entry(view: View, project: str, number: int, state: State, *, text: bool) -
     sealed = _sealed(view, edit.position, edit.ordinal)
     flags = history.hidden_flags(view, number, edit, _NEWEST)
     hidden = bool(flags & Flag.TEXT_HIDDEN)
-    namespace, title, title_salt = _title(view, state.title)
+    namespace, title, title_salt = _title(view, state, sealed)
     return Entry(
         project,
         edit.page,

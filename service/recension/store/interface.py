@@ -42,6 +42,10 @@ class Log(Protocol):
 class View(Protocol):
     """A short-lived, consistent read of Index and Blobs. Bound to one thread; never kept across a yield."""
 
+    def head(self) -> Head:
+        """Return the log's head as of this view."""
+        ...
+
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key."""
         ...

@@ -451,6 +451,11 @@ class _LmdbView:
         del self._cursor, self._txn
 
     @_reads
+    def head(self) -> Head:
+        """Return the log's head as of this view."""
+        return self._store.read_head_in(self._txn)
+
+    @_reads
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key."""
         raw = _get(self._txn, self._index, key) if 0 < len(key) <= _MAX_KEY_BYTES else None

@@ -80,7 +80,7 @@ class MemoryStore:
     def view(self) -> Iterator[_MemoryView]:
         """Open a consistent read of the newest committed state."""
         with self._lock:
-            view = _MemoryView(self, self._state)
+            view = _MemoryView(self, self._state, self._head)
         yield view
 
     def commit(self, record: bytes, head: Head, index: Iterable[Row], blobs: Iterable[Row]) -> Outcome:
@@ -153,11 +153,16 @@ class _MemoryLog:
 class _MemoryView:
     """The rows of a ``MemoryStore`` as of one state."""
 
-    def __init__(self, store: MemoryStore, state: int) -> None:
+    def __init__(self, store: MemoryStore, state: int, head: Head) -> None:
         self._lock = store._lock  # noqa: SLF001 -- one object in three parts
         self._index = store._index  # noqa: SLF001
         self._blobs = store._blobs  # noqa: SLF001
         self._state = state
+        self._head = head
+
+    def head(self) -> Head:
+        """Return the log's head as of this view."""
+        return self._head
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key."""
