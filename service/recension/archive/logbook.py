@@ -4,7 +4,8 @@ A log says "X was moved to Y" without a page id. Walking the log backwards from 
 which page was called X then: below a move, the page that is called Y afterwards was called X before. An
 entry whose page is not known stays kept, is counted, and is tried again after each ingest.
 
-The walk keeps one title for each page that some entry renamed; all other titles are looked up.
+The walk keeps one title for each page that some entry renamed, and one batch of events; all else is looked
+up.
 """
 
 from __future__ import annotations
@@ -18,19 +19,18 @@ from recension.archive.projects import project_number
 from recension.archive.rows import Sealed, read_log_value, read_sealed
 from recension.model.errors import DataLossError
 from recension.model.event import Delete, Event, LogAction, Move, Restore, Visibility
-from recension.model.record import Flag, source_key
+from recension.model.record import Flag
 from recension.model.seal import read_comment, read_contributor, read_log_entry, read_title
 from recension.store import keys
-from recension.store.interface import Store, View
+from recension.store.interface import Row, Store, View
 
 _BATCH = 256
-_NEWEST = keys.END - 1
 _END_OF_TIME = 2**62
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What became of the kept log entries."""
+    """What became of kept log entries."""
 
     resolved: int
     """Turned into events by this call."""
@@ -38,6 +38,11 @@ class Resolved:
     """Turned into events before."""
     unresolved: int
     """Kept; their page or revision is not known."""
+
+    def __add__(self, other: Resolved) -> Resolved:
+        return Resolved(
+            self.resolved + other.resolved, self.already + other.already, self.unresolved + other.unresolved
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,9 @@ class _Kept:
 class _Titles:
     """Which page is called what, at the moment the walk has reached."""
 
-    view: View
     number: int
+    known_at: int
+    view: View = field(init=False)
     moved: dict[str, int | None] = field(default_factory=dict)
     """Titles that a later entry took or freed; ``None`` when nobody has it."""
     renamed: set[int] = field(default_factory=set)
@@ -83,9 +89,23 @@ class _Titles:
         start = keys.title(self.number, title)
         for key, _ in self.view.scan(start, start[:-8] + b"\xff" * 8):
             page = int.from_bytes(key[-8:], "big")
-            if page not in self.renamed and _newest_title(self.view, self.number, page) == title:
+            if page not in self.renamed and self._newest_title(page) == title:
                 return page
         return None
+
+    def _newest_title(self, page: int) -> str | None:
+        """Return the title a page has at the end of what was known when the walk began."""
+        state = page_at(self.view, self.number, page, Choice(_END_OF_TIME, self.known_at))
+        edit = last_edit(self.view, self.number, page, _END_OF_TIME, self.known_at)
+        if edit is None:
+            return None
+        at, ordinal, index = (
+            (state.title.position, state.title.ordinal, state.title.field)
+            if state is not None
+            else (edit.position, edit.ordinal, 0)
+        )
+        raw = self.view.blob(keys.sealed_blob(at, ordinal))
+        return None if raw is None else read_title(read_sealed(raw).values[index])[1]
 
     def undo_move(self, page: int, before: str, after: str) -> None:
         """Step back over a move: the page is called ``before`` now."""
@@ -97,38 +117,66 @@ class _Titles:
 def resolve(store: Store, ingestor: Ingestor, project: str) -> Resolved:
     """Turn kept log entries into events where their page is known by now. Idempotent.
 
+    The walk sees what was known when it began, so what it appends on its way changes nothing for it.
     Durable when it returns. Run again after a kill, it appends the same batches.
     """
     with store.view() as view:
-        number = project_number(view, project)
-        kept = _kept(view, number)
-        titles = _Titles(view, number)
-        restored: set[int] = set()
-        events: list[Event] = []
-        unresolved = 0
-        for entry in reversed(kept):
-            found = list(_events(titles, project, entry, restored))
-            unresolved += not found
-            events += found
-    events.reverse()
-    resolved = already = 0
-    for at in range(0, len(events), _BATCH):
-        appended = ingestor.append(project, events[at : at + _BATCH])
-        resolved += appended.accepted
-        already += appended.known
-        unresolved += len(appended.rejected)
-    return Resolved(resolved, already, unresolved)
+        number, known_at = project_number(view, project), view.head().position
+    titles = _Titles(number, known_at)
+    restored: set[int] = set()
+    total = Resolved(0, 0, 0)
+    events: list[Event] = []
+    for same_time in _backwards(store, number):
+        with store.view() as titles.view:
+            found = [list(_events(titles, project, entry, restored)) for entry in same_time]
+        total += Resolved(0, 0, sum(not of_entry for of_entry in found))
+        # Backwards, but entries of one instant stay in one batch and in their order.
+        events = [event for of_entry in reversed(found) for event in of_entry] + events
+        if len(events) >= _BATCH:
+            total += _append(ingestor, project, events)
+            events = []
+    return total + _append(ingestor, project, events)
 
 
-def _kept(view: View, number: int) -> list[_Kept]:
-    """Return the kept entries by (time, log id)."""
-    out = []
-    for key, value in view.scan(*keys.log_entries(number)):
-        time, position, ordinal = keys.read_log_entry(key)
-        action, log_id, flags = read_log_value(value)
-        out.append(_Kept(log_id, time, LogAction(action), flags, position, ordinal))
-    out.sort(key=lambda entry: (entry.time, entry.log_id))
-    return out
+def _append(ingestor: Ingestor, project: str, events: list[Event]) -> Resolved:
+    appended = ingestor.append(project, events)
+    return Resolved(appended.accepted, appended.known, len(appended.rejected))
+
+
+def _backwards(store: Store, number: int) -> Iterator[list[_Kept]]:
+    """Yield the kept entries of each instant, newest first, in each the greatest log id first."""
+    group: list[_Kept] = []
+    start, stop = keys.log_entries(number)
+    while True:
+        with store.view() as view:
+            rows = list(_last_rows(view, start, stop))
+        for row in rows:
+            entry = _kept(row)
+            if group and group[0].time != entry.time:
+                yield sorted(group, key=lambda entry: -entry.log_id)
+                group = []
+            group.append(entry)
+        if not rows:
+            break
+        stop = rows[-1][0]
+    if group:
+        yield sorted(group, key=lambda entry: -entry.log_id)
+
+
+def _last_rows(view: View, start: bytes, stop: bytes) -> Iterator[Row]:
+    """Yield the last rows of a range, backwards."""
+    for _ in range(_BATCH):
+        row = view.last(start, stop)
+        if row is None:
+            return
+        yield row
+        stop = row[0]
+
+
+def _kept(row: Row) -> _Kept:
+    time, position, ordinal = keys.read_log_entry(row[0])
+    action, log_id, flags = read_log_value(row[1])
+    return _Kept(log_id, time, LogAction(action), flags, position, ordinal)
 
 
 def _events(titles: _Titles, project: str, entry: _Kept, restored: set[int]) -> Iterator[Event]:
@@ -139,7 +187,7 @@ def _events(titles: _Titles, project: str, entry: _Kept, restored: set[int]) -> 
     source = f"logbook:{entry.log_id}"
     if entry.action is LogAction.VISIBILITY:
         for rev_id in rev_ids:
-            edit = find_revision(titles.view, titles.number, rev_id, _NEWEST)
+            edit = find_revision(titles.view, titles.number, rev_id, titles.known_at)
             if edit is not None:
                 change = Visibility(
                     rev_id,
@@ -175,23 +223,8 @@ def _ended(titles: _Titles, page: int, time: int) -> bool:
 
     A page that goes on without a restore was not the one deleted: its title was taken from another.
     """
-    newest = last_edit(titles.view, titles.number, page, _END_OF_TIME, _NEWEST)
+    newest = last_edit(titles.view, titles.number, page, _END_OF_TIME, titles.known_at)
     return newest is not None and newest.time <= time
-
-
-def _newest_title(view: View, number: int, page: int) -> str | None:
-    """Return the title a page has at the end of what is known without the log's own events."""
-    state = page_at(view, number, page, Choice(_END_OF_TIME, _NEWEST))
-    edit = last_edit(view, number, page, _END_OF_TIME, _NEWEST)
-    if edit is None:
-        return None
-    at, ordinal, index = (
-        (state.title.position, state.title.ordinal, state.title.field)
-        if state is not None
-        else (edit.position, edit.ordinal, 0)
-    )
-    raw = view.blob(keys.sealed_blob(at, ordinal))
-    return None if raw is None else read_title(read_sealed(raw).values[index])[1]
 
 
 def _sealed(view: View, entry: _Kept) -> Sealed:
@@ -199,17 +232,3 @@ def _sealed(view: View, entry: _Kept) -> Sealed:
     if raw is None:
         raise DataLossError(f"the values of log entry {entry.log_id} are missing", logId=entry.log_id)
     return read_sealed(raw)
-
-
-def unresolved_entries(view: View, project: str, number: int) -> int:
-    """Return how many kept log entries have not become events."""
-    count = 0
-    for entry in _kept(view, number):
-        if entry.action is LogAction.VISIBILITY:
-            _, _, rev_ids = read_log_entry(_sealed(view, entry).values[1])
-            sources = [f"logbook:{entry.log_id}:{rev_id}" for rev_id in rev_ids]
-        else:
-            sources = [f"logbook:{entry.log_id}"]
-        rows = [keys.source(number, source_key(project, source)) for source in sources]
-        count += all(row is None for row in view.get_many(rows))
-    return count

@@ -57,28 +57,38 @@ def build_part(store: Store, project: str, number: int, selector: Selector, choi
 
 def scan(store: Store, number: int, choice: Choice) -> Iterator[State]:
     """Yield the state of each page that exists as of (T, K), by page id."""
-    with store.view() as view:
-        marks = _all_marks(view, number, choice.known_at)
-        hidden = _all_hidden(view, number, choice.known_at)
+    marks = _all_marks(store, number, choice.known_at)
+    hidden = _all_hidden(store, number, choice.known_at)
     for rows in _pages(store, number):
         state = _fold(rows, marks.get(rows[0].page, []), hidden, choice)
         if state is not None:
             yield state
 
 
-def _all_marks(view: View, number: int, known_at: int) -> dict[int, list[MarkRow]]:
+def _slices(store: Store, start: bytes, stop: bytes) -> Iterator[Row]:
+    """Yield the rows of a range; each slice is read in a transaction of its own."""
+    while True:
+        with store.view() as view:
+            rows = view.scan(start, stop, limit=_SLICE)
+        yield from rows
+        if len(rows) < _SLICE:
+            return
+        start = rows[-1][0] + b"\0"
+
+
+def _all_marks(store: Store, number: int, known_at: int) -> dict[int, list[MarkRow]]:
     out: dict[int, list[MarkRow]] = {}
-    for key, value in view.scan(keys.marks_from(number, 0), keys.marks_to(number)):
+    for key, value in _slices(store, keys.marks_from(number, 0), keys.marks_to(number)):
         page, time, position, ordinal = keys.read_mark(key)
         if position <= known_at:
             out.setdefault(page, []).append(read_mark_row(time, position, ordinal, value))
     return out
 
 
-def _all_hidden(view: View, number: int, known_at: int) -> dict[int, bool]:
+def _all_hidden(store: Store, number: int, known_at: int) -> dict[int, bool]:
     """Whether a visibility change, the newest known at K, hides a revision's text."""
     out = {}
-    for key, value in view.scan(keys.visibility(number, 0), keys.visibility(number + 1, 0)):
+    for key, value in _slices(store, keys.visibility(number, 0), keys.visibility(number + 1, 0)):
         rev, position, _ = keys.read_revision(key)
         if position <= known_at:
             out[rev] = bool(read_visibility(value)[0] & Flag.TEXT_HIDDEN)
@@ -87,20 +97,13 @@ def _all_hidden(view: View, number: int, known_at: int) -> dict[int, bool]:
 
 def _pages(store: Store, number: int) -> Iterator[list[EditRow]]:
     """Yield the edits of each page, by page id, each page's by (time, rev, position)."""
-    start, stop = keys.edits_from(number, 0), keys.edits_to(number)
     page: list[EditRow] = []
-    while True:
-        with store.view() as view:
-            rows = view.scan(start, stop, limit=_SLICE)
-        for row in rows:
-            edit = edit_row(row)
-            if page and page[0].page != edit.page:
-                yield page
-                page = []
-            page.append(edit)
-        if len(rows) < _SLICE:
-            break
-        start = rows[-1][0] + b"\0"
+    for row in _slices(store, keys.edits_from(number, 0), keys.edits_to(number)):
+        edit = edit_row(row)
+        if page and page[0].page != edit.page:
+            yield page
+            page = []
+        page.append(edit)
     if page:
         yield page
 
