@@ -38,8 +38,7 @@ people = st.one_of(
     st.just(HIDDEN_CONTRIBUTOR),
     st.builds(Contributor.named, words, st.none() | st.integers(-(2**63), 2**63 - 1)),
 )
-spoken = st.builds(Comment.of, words)
-comments = spoken | st.just(HIDDEN_COMMENT)
+comments = st.builds(Comment.of, words) | st.just(HIDDEN_COMMENT)
 
 
 @st.composite
@@ -93,11 +92,11 @@ def entries(*, text: bool = True) -> st.SearchStrategy[Entry]:
     )
 
 
-moves = st.builds(Move, titles, numbers, titles, numbers, people, spoken)
-deletes = st.builds(Delete, titles, numbers, people, spoken)
-restores = st.builds(Restore, titles, numbers, people, spoken)
+moves = st.builds(Move, titles, numbers, titles, numbers, people, comments)
+deletes = st.builds(Delete, titles, numbers, people, comments)
+restores = st.builds(Restore, titles, numbers, people, comments)
 visibilities = st.builds(
-    Visibility, ids, st.booleans(), st.booleans(), st.booleans(), contributor=people, comment=spoken
+    Visibility, ids, st.booleans(), st.booleans(), st.booleans(), contributor=people, comment=comments
 )
 timeline_items = st.builds(
     TimelineItem,

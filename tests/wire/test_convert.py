@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +14,7 @@ from recension.model.errors import (
     InvalidTimeError,
     VerificationError,
 )
-from recension.model.event import Event, Presence
+from recension.model.event import HIDDEN_COMMENT, NO_COMMENT, Event, Presence
 from recension.model.manifest import AsOf, Manifest, Selector
 from recension.model.reading import Change, Entry, ProjectInfo, Revision, Shard, Slot, TimelineItem
 from recension.v1 import event_pb2 as event_pb
@@ -181,6 +183,35 @@ def test_contradictions_are_refused() -> None:
         event.edit.MergeFrom(contradiction)
         with pytest.raises(InvalidEventError):
             convert.event_from_proto(event)
+
+
+@pytest.mark.parametrize(
+    "kind, flag",
+    [
+        ("move", "comment_hidden"),
+        ("delete", "comment_hidden"),
+        ("restore", "comment_hidden"),
+        ("visibility", "log_comment_hidden"),
+    ],
+)
+def test_a_hidden_log_comment_is_no_empty_one(kind: str, flag: str) -> None:
+    """Hidden, empty and spoken log comments stay three things, and a hidden one with text is refused."""
+    what: Any = {
+        "move": event_pb.Move(from_title="A", to_title="B"),
+        "delete": event_pb.PageDelete(title="A"),
+        "restore": event_pb.PageRestore(title="A"),
+        "visibility": event_pb.VisibilityChange(rev_id=1),
+    }[kind]
+    message = _event(edit=None)
+    getattr(message, kind).CopyFrom(what)
+    assert NO_COMMENT == convert.event_from_proto(message).what.comment
+    setattr(getattr(message, kind), flag, True)
+    event = convert.event_from_proto(message)
+    assert HIDDEN_COMMENT == event.what.comment
+    assert getattr(getattr(convert.event_to_proto(event), kind), flag)
+    getattr(message, kind).comment = "x"
+    with pytest.raises(InvalidEventError):
+        convert.event_from_proto(message)
 
 
 def test_times_are_needed_and_whole() -> None:

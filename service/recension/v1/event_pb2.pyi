@@ -257,6 +257,7 @@ class Move(google.protobuf.message.Message):
     COMMENT_FIELD_NUMBER: builtins.int
     FROM_NAMESPACE_FIELD_NUMBER: builtins.int
     TO_NAMESPACE_FIELD_NUMBER: builtins.int
+    COMMENT_HIDDEN_FIELD_NUMBER: builtins.int
     from_title: builtins.str
     """Title before."""
     to_title: builtins.str
@@ -267,6 +268,8 @@ class Move(google.protobuf.message.Message):
     """Namespace before; derived from the title's prefix when absent."""
     to_namespace: builtins.int
     """Namespace after; derived from the title's prefix when absent."""
+    comment_hidden: builtins.bool
+    """Upstream does not show the log comment; comment is then empty."""
     @property
     def contributor(self) -> global___Contributor:
         """Who moved it."""
@@ -280,9 +283,10 @@ class Move(google.protobuf.message.Message):
         comment: builtins.str = ...,
         from_namespace: builtins.int | None = ...,
         to_namespace: builtins.int | None = ...,
+        comment_hidden: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_from_namespace", b"_from_namespace", "_to_namespace", b"_to_namespace", "contributor", b"contributor", "from_namespace", b"from_namespace", "to_namespace", b"to_namespace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_from_namespace", b"_from_namespace", "_to_namespace", b"_to_namespace", "comment", b"comment", "contributor", b"contributor", "from_namespace", b"from_namespace", "from_title", b"from_title", "to_namespace", b"to_namespace", "to_title", b"to_title"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_from_namespace", b"_from_namespace", "_to_namespace", b"_to_namespace", "comment", b"comment", "comment_hidden", b"comment_hidden", "contributor", b"contributor", "from_namespace", b"from_namespace", "from_title", b"from_title", "to_namespace", b"to_namespace", "to_title", b"to_title"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_from_namespace", b"_from_namespace"]) -> typing.Literal["from_namespace"] | None: ...
     @typing.overload
@@ -300,12 +304,15 @@ class PageDelete(google.protobuf.message.Message):
     CONTRIBUTOR_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    COMMENT_HIDDEN_FIELD_NUMBER: builtins.int
     title: builtins.str
     """Title at that time."""
     comment: builtins.str
     """Log comment."""
     namespace: builtins.int
     """Namespace; derived from the title's prefix when absent."""
+    comment_hidden: builtins.bool
+    """Upstream does not show the log comment; comment is then empty."""
     @property
     def contributor(self) -> global___Contributor:
         """Who deleted it."""
@@ -317,9 +324,10 @@ class PageDelete(google.protobuf.message.Message):
         contributor: global___Contributor | None = ...,
         comment: builtins.str = ...,
         namespace: builtins.int | None = ...,
+        comment_hidden: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_namespace", b"_namespace", "contributor", b"contributor", "namespace", b"namespace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "comment", b"comment", "contributor", b"contributor", "namespace", b"namespace", "title", b"title"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "comment", b"comment", "comment_hidden", b"comment_hidden", "contributor", b"contributor", "namespace", b"namespace", "title", b"title"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_namespace", b"_namespace"]) -> typing.Literal["namespace"] | None: ...
 
 global___PageDelete = PageDelete
@@ -334,12 +342,15 @@ class PageRestore(google.protobuf.message.Message):
     CONTRIBUTOR_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    COMMENT_HIDDEN_FIELD_NUMBER: builtins.int
     title: builtins.str
     """Title at that time."""
     comment: builtins.str
     """Log comment."""
     namespace: builtins.int
     """Namespace; derived from the title's prefix when absent."""
+    comment_hidden: builtins.bool
+    """Upstream does not show the log comment; comment is then empty."""
     @property
     def contributor(self) -> global___Contributor:
         """Who restored it."""
@@ -351,9 +362,10 @@ class PageRestore(google.protobuf.message.Message):
         contributor: global___Contributor | None = ...,
         comment: builtins.str = ...,
         namespace: builtins.int | None = ...,
+        comment_hidden: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_namespace", b"_namespace", "contributor", b"contributor", "namespace", b"namespace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "comment", b"comment", "contributor", b"contributor", "namespace", b"namespace", "title", b"title"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "comment", b"comment", "comment_hidden", b"comment_hidden", "contributor", b"contributor", "namespace", b"namespace", "title", b"title"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_namespace", b"_namespace"]) -> typing.Literal["namespace"] | None: ...
 
 global___PageRestore = PageRestore
@@ -370,6 +382,7 @@ class VisibilityChange(google.protobuf.message.Message):
     CONTRIBUTOR_HIDDEN_FIELD_NUMBER: builtins.int
     CONTRIBUTOR_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
+    LOG_COMMENT_HIDDEN_FIELD_NUMBER: builtins.int
     rev_id: builtins.int
     """The revision."""
     text_hidden: builtins.bool
@@ -380,6 +393,8 @@ class VisibilityChange(google.protobuf.message.Message):
     """Its contributor is hidden."""
     comment: builtins.str
     """Log comment."""
+    log_comment_hidden: builtins.bool
+    """Upstream does not show the log comment; comment is then empty."""
     @property
     def contributor(self) -> global___Contributor:
         """Who changed it."""
@@ -393,8 +408,9 @@ class VisibilityChange(google.protobuf.message.Message):
         contributor_hidden: builtins.bool = ...,
         contributor: global___Contributor | None = ...,
         comment: builtins.str = ...,
+        log_comment_hidden: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["contributor", b"contributor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["comment", b"comment", "comment_hidden", b"comment_hidden", "contributor", b"contributor", "contributor_hidden", b"contributor_hidden", "rev_id", b"rev_id", "text_hidden", b"text_hidden"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["comment", b"comment", "comment_hidden", b"comment_hidden", "contributor", b"contributor", "contributor_hidden", b"contributor_hidden", "log_comment_hidden", b"log_comment_hidden", "rev_id", b"rev_id", "text_hidden", b"text_hidden"]) -> None: ...
 
 global___VisibilityChange = VisibilityChange

@@ -207,6 +207,14 @@ def contributor_from_proto(message: event_pb.Contributor, *, given: bool) -> mod
     return model.Contributor.named(message.name, message.id if message.HasField("id") else None)
 
 
+def _comment(text: str, *, hidden: bool) -> model.Comment:
+    if not hidden:
+        return model.Comment.of(text)
+    if text:
+        raise InvalidEventError("comment: a hidden comment has no text", field="comment")
+    return model.HIDDEN_COMMENT
+
+
 def slot_to_proto(slot: Slot, budget: TextBudget | None = None) -> revision_pb.Slot:
     """Write a slot. A text that the budget has no room for is left out and marked."""
     message = revision_pb.Slot(
@@ -304,7 +312,7 @@ def revision_from_proto(message: revision_pb.Revision, *, text: bool = True) -> 
 
 
 def timeline_item_to_proto(item: TimelineItem) -> revision_pb.TimelineItem:
-    """Write a timeline item. Log comments have no presence on the wire: hidden reads back as none."""
+    """Write a timeline item."""
     message = revision_pb.TimelineItem(
         time=timestamp_to_proto(item.time),
         position=item.position,
@@ -626,12 +634,6 @@ def _edit_to_proto(edit: model.Edit) -> event_pb.Edit:
 
 
 def _edit(message: event_pb.Edit) -> model.Edit:
-    if message.comment_hidden:
-        if message.comment:
-            raise InvalidEventError("comment: a hidden comment has no text", field="comment")
-        comment = model.HIDDEN_COMMENT
-    else:
-        comment = model.Comment.of(message.comment)
     return model.Edit(
         rev_id=message.rev_id,
         parent_rev_id=message.parent_rev_id,
@@ -639,7 +641,7 @@ def _edit(message: event_pb.Edit) -> model.Edit:
         namespace=message.namespace,
         title_inferred=message.title_inferred,
         contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
-        comment=comment,
+        comment=_comment(message.comment, hidden=message.comment_hidden),
         minor=message.minor,
         slots=tuple(map(_slot_text, message.slots)),
     )
@@ -670,6 +672,7 @@ def _move_to_proto(move: model.Move) -> event_pb.Move:
         comment=move.comment.text,
         from_namespace=move.from_namespace,
         to_namespace=move.to_namespace,
+        comment_hidden=move.comment.presence is model.Presence.HIDDEN,
     )
 
 
@@ -683,7 +686,7 @@ def _move(message: event_pb.Move, namespace_of: NamespaceOf) -> model.Move:
         to_title=target,
         to_namespace=message.to_namespace if message.HasField("to_namespace") else namespace_of(target),
         contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
-        comment=model.Comment.of(message.comment),
+        comment=_comment(message.comment, hidden=message.comment_hidden),
     )
 
 
@@ -693,6 +696,7 @@ def _delete_to_proto(delete: model.Delete) -> event_pb.PageDelete:
         contributor=contributor_to_proto(delete.contributor),
         comment=delete.comment.text,
         namespace=delete.namespace,
+        comment_hidden=delete.comment.presence is model.Presence.HIDDEN,
     )
 
 
@@ -701,7 +705,7 @@ def _delete(message: event_pb.PageDelete, namespace_of: NamespaceOf) -> model.De
         title=message.title,
         namespace=message.namespace if message.HasField("namespace") else namespace_of(message.title),
         contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
-        comment=model.Comment.of(message.comment),
+        comment=_comment(message.comment, hidden=message.comment_hidden),
     )
 
 
@@ -711,6 +715,7 @@ def _restore_to_proto(restore: model.Restore) -> event_pb.PageRestore:
         contributor=contributor_to_proto(restore.contributor),
         comment=restore.comment.text,
         namespace=restore.namespace,
+        comment_hidden=restore.comment.presence is model.Presence.HIDDEN,
     )
 
 
@@ -719,7 +724,7 @@ def _restore(message: event_pb.PageRestore, namespace_of: NamespaceOf) -> model.
         title=message.title,
         namespace=message.namespace if message.HasField("namespace") else namespace_of(message.title),
         contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
-        comment=model.Comment.of(message.comment),
+        comment=_comment(message.comment, hidden=message.comment_hidden),
     )
 
 
@@ -731,6 +736,7 @@ def _visibility_to_proto(visibility: model.Visibility) -> event_pb.VisibilityCha
         contributor_hidden=visibility.contributor_hidden,
         contributor=contributor_to_proto(visibility.contributor),
         comment=visibility.comment.text,
+        log_comment_hidden=visibility.comment.presence is model.Presence.HIDDEN,
     )
 
 
@@ -741,5 +747,5 @@ def _visibility(message: event_pb.VisibilityChange) -> model.Visibility:
         comment_hidden=message.comment_hidden,
         contributor_hidden=message.contributor_hidden,
         contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
-        comment=model.Comment.of(message.comment),
+        comment=_comment(message.comment, hidden=message.log_comment_hidden),
     )
