@@ -109,6 +109,31 @@ def test_articles_and_revisions(world: World) -> None:
     assert errors.InvalidArgumentError is type(refused(lambda: world.revision.BatchGetRevisions(too_many)))
 
 
+def test_a_batch_loads_no_more_than_it_sends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts beyond the answer's room are marked and never loaded; a later small one still fits."""
+    real = world.archive.revisions
+    loaded: list[int] = []
+
+    def revisions(_: object, project: str, rev_ids: list[int], **options: Any) -> Any:
+        outcomes = real(project, rev_ids, **options)
+        loaded.extend(one.rev_id for one in outcomes if any(slot.text is not None for slot in one.slots))
+        return outcomes
+
+    monkeypatch.setattr(type(world.archive), "revisions", revisions)
+    monkeypatch.setattr(convert.TextBudget.__init__, "__defaults__", (2_100, 4_100))
+    batch = revision_pb.BatchGetRevisionsRequest(project="demo", rev_ids=[1, 9_001, 2, 3, 9_002])
+    slots = [item.revision.slots[0] for item in world.revision.BatchGetRevisions(batch).items]
+    assert [False, True, False, True, False] == [slot.text_omitted for slot in slots]
+    assert [1, 2, 9_002] == loaded
+    assert "newer" == slots[-1].text
+    assert not slots[3].text
+    loaded.clear()
+    batch.view = revision_pb.REVISION_VIEW_BASIC
+    slots = [item.revision.slots[0] for item in world.revision.BatchGetRevisions(batch).items]
+    assert not any(slot.text or slot.text_omitted for slot in slots)
+    assert [] == loaded
+
+
 def test_large_texts_are_read_in_pieces(world: World) -> None:
     """A text beyond 2 MiB is left out of the answer and streamed, from any byte."""
     got = world.revision.GetRevision(revision_pb.GetRevisionRequest(project="demo", rev_id=9_001))

@@ -74,9 +74,13 @@ class TextBudget:
         self._each = each
         self._left = total
 
+    def fits(self, size: int) -> bool:
+        """Say whether there is room for a text."""
+        return size <= self._each and size <= self._left
+
     def take(self, size: int) -> bool:
         """Reserve room for a text; False when it must be left out."""
-        if size > self._each or size > self._left:
+        if not self.fits(size):
             return False
         self._left -= size
         return True

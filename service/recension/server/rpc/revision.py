@@ -9,10 +9,11 @@ import grpc
 
 from recension.model.digest import digest_of, format_digest
 from recension.model.errors import InvalidArgumentError, RecensionError
-from recension.model.reading import MAX_BATCH, Reader
+from recension.model.reading import MAX_BATCH, Reader, Revision
 from recension.server.cursors import open_offset, page_size_of, seal_token, take_page
 from recension.server.gate import Gate
 from recension.v1 import revision_service_pb2 as pb
+from recension.v1.event_pb2 import PRESENCE_PRESENT
 from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer
 from recension.wire import convert
 
@@ -26,6 +27,12 @@ def wants_text(view: pb.RevisionView.ValueType) -> bool:
     if view not in (pb.REVISION_VIEW_UNSPECIFIED, pb.REVISION_VIEW_BASIC, pb.REVISION_VIEW_FULL):
         raise InvalidArgumentError(f"view: {view} is not known", field="view", value=view)
     return view != pb.REVISION_VIEW_BASIC
+
+
+def _item(outcome: Revision | RecensionError, budget: convert.TextBudget) -> pb.BatchGetRevisionsItem:
+    if isinstance(outcome, RecensionError):
+        return pb.BatchGetRevisionsItem(error=convert.item_error_to_proto(outcome))
+    return pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(outcome, budget))
 
 
 class RevisionRpc(RevisionServiceServicer):
@@ -60,17 +67,16 @@ class RevisionRpc(RevisionServiceServicer):
                 count=len(request.rev_ids),
                 limit=MAX_BATCH,
             )
-        known_at = self._known_at(request.known_at)
-        outcomes = self._reader.revisions(
-            request.project, list(request.rev_ids), known_at=known_at, text=wants_text(request.view)
-        )
+        known_at, text = self._known_at(request.known_at), wants_text(request.view)
         budget = convert.TextBudget()
-        items = [
-            pb.BatchGetRevisionsItem(error=convert.item_error_to_proto(outcome))
-            if isinstance(outcome, RecensionError)
-            else pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(outcome, budget))
-            for outcome in outcomes
-        ]
+        items: list[pb.BatchGetRevisionsItem] = []
+        for outcome in self._reader.revisions(
+            request.project, list(request.rev_ids), known_at=known_at, text=False
+        ):
+            if text and isinstance(outcome, Revision):
+                items.append(self._with_texts(outcome, known_at, budget))
+            else:
+                items.append(_item(outcome, budget))
         return pb.BatchGetRevisionsResponse(items=items, as_of=pb.AsOf(known_at=known_at))
 
     def GetArticle(
@@ -130,6 +136,18 @@ class RevisionRpc(RevisionServiceServicer):
                     return
                 piece = text[offset : offset + PIECE_BYTES]
                 yield pb.ReadTextResponse(offset=offset, data=piece, size_bytes=size, digest=digest)
+
+    def _with_texts(
+        self, found: Revision, known_at: int, budget: convert.TextBudget
+    ) -> pb.BatchGetRevisionsItem:
+        """Load the texts of a revision only if its answer has room for one of them."""
+        if any(budget.fits(slot.size_bytes) for slot in found.slots):
+            (whole,) = self._reader.revisions(found.project, [found.rev_id], known_at=known_at)
+            return _item(whole, budget)
+        item = _item(found, budget)
+        for slot in item.revision.slots:
+            slot.text_omitted = slot.presence == PRESENCE_PRESENT
+        return item
 
     def _known_at(self, asked: int) -> int:
         return convert.known_at_from_proto(asked) or self._reader.server_info().position
