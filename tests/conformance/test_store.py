@@ -6,7 +6,7 @@ import pytest
 
 from recension.model.errors import WriterBusyError
 from recension.model.record import EMPTY_LOG, Head
-from recension.store.interface import Outcome, Store
+from recension.store.interface import Outcome, Rewrite, Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
 from tests.store.commits import following
@@ -137,6 +137,45 @@ def test_head_must_be_of_the_record(any_store: Store) -> None:
     record, head = following()
     with pytest.raises(ValueError, match="hash"):
         any_store.commit(record, Head(1, head.recorded_at, bytes(32)), [], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2000, 2001, 4072, 4073, 5000, 8160, 12_000, 300_000])
+def test_blobs_of_any_size(any_store: Store, size: int) -> None:
+    """A blob comes back whole however the store lays it out, and so does what replaces it."""
+    record, head = following()
+    value = bytes(range(256)) * (size // 256 + 1)
+    any_store.commit(record, head, [], [(b"a", value[:size])])
+    with any_store.view() as view:
+        assert value[:size] == view.blob(b"a")
+    assert [True] == any_store.rewrite([Rewrite({}, {}, {b"a": value[: size // 2]})])
+    with any_store.view() as view:
+        assert value[: size // 2] == view.blob(b"a")
+
+
+def test_rewrite_replaces_and_deletes(any_store: Store) -> None:
+    """A rewrite moves index rows and blobs together and leaves the log alone; views do not see it happen."""
+    record, head = following()
+    any_store.commit(record, head, [(b"a", b"1"), (b"b", b"2")], [(b"a", b"x"), (b"b", b"y")])
+    change = Rewrite({b"a": b"1", b"c": None}, {b"a": b"3", b"b": None, b"d": b"4"}, {b"a": b"z", b"b": None})
+    with any_store.view() as before, ThreadPoolExecutor(1) as other:
+        assert [True] == other.submit(any_store.rewrite, [change]).result()
+        assert (b"1", b"x", b"2") == (before.get(b"a"), before.blob(b"a"), before.get(b"b"))
+    with any_store.view() as view:
+        assert [(b"a", b"3"), (b"d", b"4")] == view.scan(b"", b"\xff")
+        assert (b"z", None) == (view.blob(b"a"), view.blob(b"b"))
+        assert view.head() == head
+
+
+def test_rewrite_of_what_changed_is_left_out(any_store: Store) -> None:
+    """Each change is applied whole or not at all, and sees the changes before it."""
+    record, head = following()
+    any_store.commit(record, head, [(b"a", b"1")], [])
+    first = Rewrite({b"a": b"1"}, {b"a": b"2"}, {})
+    assert [True, False, True] == any_store.rewrite(
+        [first, first, Rewrite({b"a": b"2", b"b": None}, {b"b": b"9"}, {b"b": b"9"})]
+    )
+    with any_store.view() as view:
+        assert [(b"a", b"2"), (b"b", b"9")] == view.scan(b"", b"\xff")
 
 
 def test_view_does_not_move(any_store: Store) -> None:

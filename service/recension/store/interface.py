@@ -7,8 +7,9 @@ written or raises ``DataLossError``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -25,6 +26,18 @@ class Outcome(Enum):
     """Durable and visible."""
     TAKEN = "taken"
     """Another writer appended first; nothing was stored. Compute the record anew on the new head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A change of how things lie, never of what was said: the log and its head stay as they are."""
+
+    expected: Mapping[bytes, bytes | None]
+    """Index rows as they were read; ``None`` for a row that was not there."""
+    index: Mapping[bytes, bytes | None]
+    """Index rows to put over what is there; ``None`` deletes."""
+    blobs: Mapping[bytes, bytes | None]
+    """The same of blobs."""
 
 
 class Log(Protocol):
@@ -98,6 +111,14 @@ class Store(Protocol):
 
         Insert-only: an existing key is left alone. Not atomic as a whole; durable when it returns. Safe to
         retry and to run beside other writers.
+        """
+        ...
+
+    def rewrite(self, changes: Sequence[Rewrite]) -> list[bool]:
+        """Apply the changes whose expected rows are still as they were read, in one transaction.
+
+        Says of each whether it was applied; each is applied as a whole or not at all, and sees those before
+        it. Durable and visible when it returns. Raises as ``commit`` does, with nothing stored.
         """
         ...
 

@@ -38,15 +38,16 @@ from recension.model.errors import (
     WriterBusyError,
 )
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.interface import Outcome, Row
+from recension.store.interface import Outcome, Rewrite, Row
+from recension.store.pieces import MAX_PIECES, cut
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the tables and of the layout of their values. A store with a greater one is refused."""
 
 UNSAFE_MOUNT = "RECENSION_UNSAFE_MOUNT"
 """Environment variable; 1 accepts mounts that are refused otherwise."""
 
-_LOG, _INDEX, _BLOBS, _META = _TABLES = (b"log", b"index", b"blobs", b"meta")
+_LOG, _INDEX, _BLOBS, _PIECES, _META = _TABLES = (b"log", b"index", b"blobs", b"pieces", b"meta")
 _HEAD_KEY = b"head"
 _SCHEMA_KEY = b"schema"
 _HEAD = struct.Struct(">Qq32s")
@@ -222,7 +223,8 @@ class LmdbStore:
         record = bytes(record)
         if sha256(record).digest() != head.hash:
             raise ValueError("the head's hash is not the hash of the record")
-        index_rows, blob_rows = _prepared(_INDEX, index), _prepared(_BLOBS, blobs)
+        index_rows = _prepared(_INDEX, index)
+        blob_rows, piece_rows = _cut_all(_prepared(_BLOBS, blobs))
         log_key = _NUMBER.pack(head.position)
         log_row = _seal(_LOG, log_key, record)
         head_row = _seal(_META, _HEAD_KEY, _HEAD.pack(head.position, head.recorded_at, head.hash))
@@ -232,6 +234,7 @@ class LmdbStore:
             if (head.position - 1, record[_PARENT]) != (current.position, current.hash):
                 return Outcome.TAKEN
             self._insert(txn, _BLOBS, blob_rows)
+            self._insert(txn, _PIECES, piece_rows)
             if not txn.put(log_key, log_row, append=True, overwrite=False, db=self._tables[_LOG]):
                 raise _damaged(_LOG, log_key)  # the log would be ahead of its own head
             if self._insert(txn, _INDEX, index_rows) < len(index_rows):
@@ -257,6 +260,37 @@ class LmdbStore:
         if chunk:
             self._write_derived(chunk)
 
+    def rewrite(self, changes: Sequence[Rewrite]) -> list[bool]:
+        """Apply the changes whose expected rows are still as they were read; say which. One transaction.
+
+        Durable when it returns. Raises as ``commit`` does, with nothing stored.
+        """
+        prepared = [(change, _replacement(change)) for change in changes]
+        applied: list[bool] = []
+
+        def write(txn: lmdb.Transaction) -> Outcome:
+            applied.clear()
+            for change, rows in prepared:
+                fits = all(self._row_in(txn, key) == row for key, row in change.expected.items())
+                applied.append(fits)
+                if fits:
+                    self._replace(txn, rows)
+            return Outcome.OK
+
+        self._write(write)
+        return applied
+
+    def _row_in(self, txn: lmdb.Transaction, key: bytes) -> bytes | None:
+        raw = _get(txn, self._tables[_INDEX], key)
+        return None if raw is None else _unseal(_INDEX, key, raw)
+
+    def _replace(self, txn: lmdb.Transaction, rows: list[tuple[bytes, bytes, bytes | None]]) -> None:
+        for table, key, raw in rows:
+            if raw is None:
+                txn.delete(key, db=self._tables[table])
+            else:
+                txn.put(key, raw, db=self._tables[table])
+
     @contextmanager
     def exclusive_writer(self) -> Iterator[None]:
         """Hold the right to ingest in bulk; ``WriterBusyError`` at once if someone has it.
@@ -281,6 +315,14 @@ class LmdbStore:
             yield
         finally:
             os.close(lock)
+
+    def free_dead_readers(self) -> int:
+        """Free the slots of readers that were killed, and return their number.
+
+        Pages that a slot still names are not used again, so the file would grow.
+        """
+        self.check_process()
+        return int(self._env.reader_check())
 
     def close(self) -> None:
         """Release the directory; views that are still open fail from then on. Idempotent."""
@@ -429,7 +471,7 @@ class _LmdbLog:
 class _LmdbView:
     """A read transaction on Index and Blobs, from ``with`` to its end; bound to one thread."""
 
-    __slots__ = ("_blobs", "_cursor", "_index", "_store", "_txn")
+    __slots__ = ("_blobs", "_cursor", "_index", "_pieces", "_store", "_txn")
 
     _txn: lmdb.Transaction
     _cursor: lmdb.Cursor
@@ -438,6 +480,7 @@ class _LmdbView:
         self._store = store
         self._index = store.table(_INDEX)
         self._blobs = store.table(_BLOBS)
+        self._pieces = store.table(_PIECES)
 
     def __enter__(self) -> Self:
         self._txn = self._store.begin()
@@ -494,14 +537,21 @@ class _LmdbView:
     def blob(self, key: bytes) -> bytes | None:
         """Return a blob."""
         raw = _get(self._txn, self._blobs, key) if 0 < len(key) <= _MAX_KEY_BYTES else None
-        return None if raw is None else _unseal(_BLOBS, key, raw)
+        if raw is None:
+            return None
+        if raw[:1] > b"\0":
+            pieces = [_get(self._txn, self._pieces, key + bytes([at])) or b"" for at in range(raw[0])]
+            raw = b"".join([raw, *pieces])
+        return _unseal(_BLOBS, key, raw[1:])
 
     @_reads
     def last_blob_key(self, start: bytes, stop: bytes) -> bytes | None:
-        """Return the greatest blob key with ``start <= key < stop``; its blob is checked as well."""
+        """Return the greatest blob key with ``start <= key < stop``."""
         with self._txn.cursor(self._blobs) as cursor:
-            row = _last(cursor, _BLOBS, start, stop)
-        return row[0] if row else None
+            if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
+                return None
+            key = bytes(cursor.key())
+        return key if key >= start else None
 
 
 def _get(txn: lmdb.Transaction, table: lmdb._Database, key: bytes) -> bytes | None:
@@ -525,6 +575,30 @@ def _prepared(table: bytes, rows: Iterable[Row]) -> list[Row]:
             raise ValueError(f"a key has 1 to {_MAX_KEY_BYTES} bytes")
         out.append((bytes(key), _seal(table, bytes(key), bytes(value))))
     out.sort(key=lambda row: row[0])  # stable: of two rows with one key the first counts
+    return out
+
+
+def _cut_all(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the heads of sealed blobs, each behind the number of its pieces, and the pieces."""
+    heads, pieces = [], []
+    for key, raw in rows:
+        head, *rest = cut(raw)
+        heads.append((key, bytes([len(rest)]) + head))
+        pieces += [(key + bytes([at]), piece) for at, piece in enumerate(rest)]
+    return heads, pieces
+
+
+def _replacement(change: Rewrite) -> list[tuple[bytes, bytes, bytes | None]]:
+    """Return (table, key, value to put or ``None``) of all that a change touches."""
+    out: list[tuple[bytes, bytes, bytes | None]] = []
+    put = [(key, value) for key, value in change.index.items() if value is not None]
+    out += [(_INDEX, key, None) for key, value in change.index.items() if value is None]
+    out += [(_INDEX, key, raw) for key, raw in _prepared(_INDEX, put)]
+    blobs = [(key, value) for key, value in change.blobs.items() if value is not None]
+    out += [(_BLOBS, key, None) for key, value in change.blobs.items() if value is None]
+    out += [(_PIECES, key + bytes([at]), None) for key in change.blobs for at in range(MAX_PIECES)]
+    for table, rows in zip((_BLOBS, _PIECES), _cut_all(_prepared(_BLOBS, blobs)), strict=True):
+        out += [(table, key, raw) for key, raw in rows]
     return out
 
 
@@ -594,10 +668,11 @@ def _ready(path: Path, env: lmdb.Environment) -> dict[bytes, lmdb._Database]:
         if raw is None:
             raise _not_a_store(path, "is not a recension data directory")
         (version,) = _NUMBER.unpack(_unseal(_META, _SCHEMA_KEY, raw))
-        if version > SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
+            newer = version > SCHEMA_VERSION
             raise StoreVersionError(
-                f"{path} has schema {version}, newer than {SCHEMA_VERSION}",
-                hint="install a newer recension",
+                f"{path} has schema {version}, {'newer' if newer else 'older'} than {SCHEMA_VERSION}",
+                hint="install a newer recension" if newer else "no release wrote it; ingest again",
                 path=path,
             )
         tables = {name: env.open_db(name, create=False) for name in _TABLES}

@@ -10,7 +10,7 @@ from threading import Lock
 
 from recension.model.errors import WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.interface import Outcome, Row
+from recension.store.interface import Outcome, Rewrite, Row
 
 _MAX_KEY_BYTES = 64
 _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
@@ -18,24 +18,32 @@ _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 
 
 class _Table:
-    """Insert-only rows, each with the state number that it came with: a view leaves out later ones."""
+    """Rows, each version with the state number that it came with: a view leaves out later ones."""
 
     def __init__(self) -> None:
-        self._rows: dict[bytes, tuple[int, bytes]] = {}
+        self._rows: dict[bytes, list[tuple[int, bytes | None]]] = {}
         self._keys: list[bytes] = []
         self._sorted = True
 
     def add(self, key: bytes, value: bytes, state: int) -> None:
         """Insert a row; an existing key is left alone."""
+        if self.get(key, state) is None:
+            self.put(key, value, state)
+
+    def put(self, key: bytes, value: bytes | None, state: int) -> None:
+        """Put a row over what is there; ``None`` deletes it."""
         if key not in self._rows:
-            self._rows[key] = (state, value)
+            self._rows[key] = []
             self._keys.append(key)
             self._sorted = False
+        self._rows[key].append((state, value))
 
     def get(self, key: bytes, state: int) -> bytes | None:
         """Return the value as of ``state``."""
-        born, value = self._rows.get(key, (0, None))
-        return value if born <= state else None
+        for born, value in reversed(self._rows.get(key, ())):
+            if born <= state:
+                return value
+        return None
 
     def ascending(self, start: bytes, stop: bytes, state: int) -> Iterator[Row]:
         """Yield the rows of a range as of ``state``."""
@@ -48,8 +56,8 @@ class _Table:
     def _walk(self, places: Iterable[int], state: int) -> Iterator[Row]:
         for place in places:
             key = self._keys[place]
-            born, value = self._rows[key]
-            if born <= state:
+            value = self.get(key, state)
+            if value is not None:
                 yield key, value
 
     def _bounds(self, start: bytes, stop: bytes) -> tuple[int, int]:
@@ -117,6 +125,20 @@ class MemoryStore:
             self._state += 1
             for key, value in copied:
                 self._index.add(key, value, self._state)
+
+    def rewrite(self, changes: Sequence[Rewrite]) -> list[bool]:
+        """Apply the changes whose expected rows are still as they were read; say which."""
+        applied = []
+        with self._lock:
+            self._state += 1
+            for change in changes:
+                fits = all(self._index.get(key, self._state) == row for key, row in change.expected.items())
+                applied.append(fits)
+                if fits:
+                    for table, rows in ((self._index, change.index), (self._blobs, change.blobs)):
+                        for key, value in rows.items():
+                            table.put(key, value, self._state)
+        return applied
 
     @contextmanager
     def exclusive_writer(self) -> Iterator[None]:
