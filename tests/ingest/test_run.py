@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import base64
 import bz2
 import hashlib
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +17,11 @@ import pytest
 
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
-from recension.model.errors import ProjectNotFoundError
+from recension.model.errors import ProjectNotFoundError, SourceError
 from recension.model.event import Edit, Event
 from recension.model.reading import ProjectInfo
 from recension.server import ingest as module
-from recension.server.ingest import Form, ingest_sample, run_ingest
+from recension.server.ingest import Form, ingest_sample, lacks_sample, run_ingest
 from recension.sources.feed import Feed
 from recension.store.memory import MemoryStore
 from tests.sources.helpers import dump, logitem, page, revision, shared
@@ -80,6 +86,7 @@ def test_the_sample_gives_what_its_readme_states(store: MemoryStore, run: Run) -
     info = Archive(store).project("p")
     assert (0, 507, 1307) == (status, info.pages, info.revisions)
     assert (1307, 0, {}) == (summary["accepted"], summary["known"], summary["rejected"])
+    assert (1307, True) == (summary["revisions"], summary["revisions_per_second"] > 0)
     claims = summary["claims"]
     empty = 19  # their claim holds too; the other 1,288 are the texts that the README counts
     assert (1288 + empty, 202) == (claims["exact"], claims["bytes_mismatch"])
@@ -122,15 +129,67 @@ def test_the_bundled_sample_is_the_real_dump() -> None:
     assert expected == hashlib.sha256(SAMPLE.read_bytes()).digest()
 
 
-def test_ingest_sample_needs_only_a_store(tmp_path: Path) -> None:
-    """The sample makes its own project, and again changes nothing."""
+def test_ingest_sample_needs_only_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sample makes its own project, and again changes nothing; each time it says one line."""
     store = MemoryStore()
+    assert lacks_sample(store)
     ingest_sample(store, tmp_path)
     head = store.log.head()
     ingest_sample(store, tmp_path)
     info = Archive(store).project("aawiki")
     assert ("CC-BY-SA-4.0", "aa", 1307) == (info.license, info.language, info.revisions)
-    assert head == store.log.head()
+    assert (head, False) == (store.log.head(), lacks_sample(store))
+    captured = capsys.readouterr()
+    said = [json.loads(line) for line in captured.err.splitlines()]
+    assert [("sample_ingested", 1307), ("sample_ingested", 0)] == [
+        (line["event"], line["revisions"]) for line in said
+    ]
+    assert not captured.out
+
+
+def test_a_sample_that_was_interrupted_is_completed(tmp_path: Path) -> None:
+    """A part of the sample alone is completed; beside another project it is left as it is."""
+    store = MemoryStore()
+    ingestor = Ingestor(store)
+    ingestor.create_project(ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0"))
+    assert lacks_sample(store)
+    ingest_sample(store, tmp_path)
+    assert 1307 == Archive(store).project("aawiki").revisions
+    other = MemoryStore()
+    Ingestor(other).create_project(ProjectInfo("aawiki", "https://t.example", "aa", "CC0-1.0"))
+    assert not lacks_sample(other)
+
+
+def test_a_damaged_sample_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that cannot be read, or is another file, stops with what to do."""
+    folder = tmp_path / "package/sample"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(module, "files", lambda _: tmp_path / "package")
+    for content in (SAMPLE.read_bytes()[:-1000], dump(page(revision()))):
+        write(folder, SAMPLE.name, content)
+        with pytest.raises(SourceError, match="bundled sample") as caught:
+            ingest_sample(MemoryStore(), tmp_path)
+        assert "install" in caught.value.hint
+
+
+def test_a_person_sees_bytes_revisions_and_the_time_left(tmp_path: Path) -> None:
+    """On a terminal a bar shows bytes done of all, revisions a second and the remaining time."""
+    command = Path(sys.executable).with_name("recension-server")
+    definition = ("--base-url", "https://t.example", "--language", "en", "--license", "CC0-1.0")
+    subprocess.run([command, "project", "create", "p", *definition, "--data", tmp_path / "d"], check=True)
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "NO_COLOR": "1"}
+    arguments: list[str | Path] = [command, "ingest", "dump", "p", SAMPLE, "--data", tmp_path / "d"]
+    with subprocess.Popen(arguments, stderr=end, env=environment) as process:
+        os.close(end)
+        shown = bytearray()
+        try:
+            while chunk := os.read(terminal, 65_536):
+                shown += chunk
+        except OSError:  # how a terminal without a writer ends
+            os.close(terminal)
+    assert 0 == process.returncode
+    assert re.search(rb"195.0/195.0 KiB *[0-9,]+ revisions/s *0:00:00", shown)
 
 
 def test_what_is_complete_in_a_truncated_file_stays(store: MemoryStore, run: Run, tmp_path: Path) -> None:
@@ -175,7 +234,10 @@ def test_an_event_that_the_archive_refuses_is_kept(store: MemoryStore, run: Run,
     other = revision(text='<text bytes="5">Jello</text>')
     status, summary = run("dump", write(tmp_path, "b.xml", dump(page(other))))
     assert (1, {"REVISION_CONFLICT": 1}) == (status, summary["rejected"])
-    assert ["REVISION_CONFLICT"] == [line["reason"] for line in kept(tmp_path)]
+    (line,) = kept(tmp_path)
+    assert ("REVISION_CONFLICT", "page 7, edit 1") == (line["reason"], line["position"])
+    excerpt = json.loads(base64.b64decode(line["excerpt_base64"]))
+    assert (7, "Apple", 1) == (excerpt["pageId"], excerpt["Edit"]["title"], excerpt["Edit"]["rev_id"])
     assert head == store.log.head()
 
 

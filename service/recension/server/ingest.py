@@ -1,37 +1,41 @@
 """The ingest of files: parse in a child, append batch by batch, quarantine what cannot be read, and report.
 
-Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to its end, 130 interrupted;
-what was complete before a fault stays stored, and running the command again goes on.
+Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to its end or the store failed,
+130 interrupted; what was complete before a fault stays stored, and running the command again goes on.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from recension.archive import logbook
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
 from recension.archive.ingest import Ingestor
-from recension.model.errors import RecensionError, SourceError
-from recension.model.event import Event
+from recension.archive.reader import Archive
+from recension.model.errors import DataLossError, RecensionError, SourceError, SourceFormatError, StoreError
+from recension.model.event import Edit, Event
+from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo
 from recension.server.quarantine import Quarantine, QuarantineFile
 from recension.sources.feed import Feed
-from recension.sources.items import Item, Rejected, SiteInfo, Skipped
+from recension.sources.items import MAX_EXCERPT_BYTES, Item, Rejected, SiteInfo, Skipped
 from recension.store.interface import Store
 
 Form = Literal["dump", "logging", "events"]
@@ -45,6 +49,10 @@ _INTERRUPTED = 130
 _SUSPICIOUS_SHARE = 0.05
 """More SHA-1 mismatches than this and the file deserves a look: damaged exports have shown in this way."""
 _SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
+_SAMPLE_PROJECT = ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0")
+_SAMPLE_REVISIONS = 1307
+_POSITIONS = {"line": "line", "byte": "byte", "offset": "stored byte"}
+"""Where a fault is, by the names of its metadata."""
 
 
 @dataclass(slots=True)
@@ -53,6 +61,7 @@ class Summary:
 
     files: int = 0
     events: int = 0
+    revisions: int = 0
     accepted: int = 0
     known: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -70,6 +79,7 @@ class Summary:
         return {
             "files": self.files,
             "events": self.events,
+            "revisions": self.revisions,
             "accepted": self.accepted,
             "known": self.known,
             "rejected": dict(sorted(self.rejected.items())),
@@ -79,12 +89,9 @@ class Summary:
                 "resolved": self.log_entries_resolved,
                 "unresolved": self.log_entries_unresolved,
             },
-            "faults": [
-                {"reason": fault.reason, "message": _plain(fault.message), "hint": fault.hint}
-                for fault in self.faults
-            ],
+            "faults": [_fault_document(fault) for fault in self.faults],
             "seconds": round(self.seconds, 3),
-            "events_per_second": round(self.events / self.seconds) if self.seconds else 0,
+            "revisions_per_second": round(self.revisions / self.seconds) if self.seconds else 0,
             "position": self.position,
             "head": self.head,
         }
@@ -104,28 +111,52 @@ def run_ingest(
     salts: Salts = random_salts,
 ) -> int:
     """Ingest files in the order given and report; returns the exit status. Holds the right to write."""
-    summary = Summary()
-    started = time.monotonic()
     try:
-        with store.exclusive_writer():
-            ingestor = Ingestor(store, clock=clock, salts=salts)
-            quarantine = Quarantine(data, project)
-            ingestor.namespaces(project)  # an unknown project is named before any file is opened
-            for path in paths:
-                _ingest_file(ingestor, quarantine, kind, project, path, summary, quiet=quiet)
-            resolved = logbook.resolve(store, ingestor, project)
+        summary = ingest_files(store, kind, project, paths, data=data, quiet=quiet, clock=clock, salts=salts)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was stored stays, run it again to go on\n")
         return _INTERRUPTED
-    summary.log_entries_resolved = resolved.resolved
-    summary.log_entries_unresolved = resolved.unresolved
-    summary.seconds = time.monotonic() - started
-    head = store.log.head()
-    summary.position, summary.head = head.position, head.hash.hex()
     _report(summary, json_output=json_output, quiet=quiet)
     if summary.faults:
         return 3
     return 1 if summary.rejected.total() and not allow_rejected else 0
+
+
+def ingest_files(
+    store: Store,
+    kind: Form,
+    project: str,
+    paths: Sequence[Path],
+    *,
+    data: Path,
+    quiet: bool = False,
+    clock: Clock = system_clock,
+    salts: Salts = random_salts,
+) -> Summary:
+    """Ingest files in the order given. Holds the right to write.
+
+    A file that cannot be read is a fault and the next one follows; a store that fails is the last fault.
+    Raises ``ProjectNotFoundError`` before any file is opened, and ``WriterBusyError``.
+    """
+    summary = Summary()
+    started = time.monotonic()
+    with store.exclusive_writer():
+        ingestor = Ingestor(store, clock=clock, salts=salts)
+        quarantine = Quarantine(data, project)
+        ingestor.namespaces(project)  # an unknown project is named before any file is opened
+        try:
+            for path in paths:
+                _ingest_file(ingestor, quarantine, kind, project, path, summary, quiet=quiet)
+            resolved = logbook.resolve(store, ingestor, project)
+        except (StoreError, DataLossError) as error:
+            summary.faults.append(error)
+        else:
+            summary.log_entries_resolved = resolved.resolved
+            summary.log_entries_unresolved = resolved.unresolved
+    summary.seconds = time.monotonic() - started
+    head = store.log.head()
+    summary.position, summary.head = head.position, head.hash.hex()
+    return summary
 
 
 def _ingest_file(
@@ -139,12 +170,11 @@ def _ingest_file(
     quiet: bool,
 ) -> None:
     try:
-        if not path.is_file():
-            raise SourceError(f"{path}: no such file", hint="check the path", path=path)  # noqa: TRY301
+        _check_file(path)
         with (
             quarantine.writing(path) as kept,
             Feed(_FEEDS[kind], path, project, ingestor.namespaces(project)) as feed,
-            _progress(path, feed, summary, quiet=quiet) as tick,
+            _progress(kind, path, feed, summary, quiet=quiet) as tick,
         ):
             try:
                 for batch in feed:
@@ -152,9 +182,32 @@ def _ingest_file(
                     tick()
             except SourceError as error:
                 summary.faults.append(error)
+            tick()
     except SourceError as error:
         summary.faults.append(error)
+    except (StoreError, DataLossError) as error:
+        error.metadata["file"] = str(path)  # its own path is the store's
+        raise
     summary.files += 1
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file: to go on after a kill, an ingest has to be able to read it again."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if str(path) == "-":
+            raise SourceFormatError(
+                "-: standard input is not read", hint="save it to a file and pass that", path=path
+            ) from None
+        raise SourceError(
+            f"{path}: cannot be read: {os.strerror(error.errno or 0)}", hint="check the path", path=path
+        ) from None
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise SourceFormatError(
+            f"{path}: {what} is not read", hint="pass a file; save what comes from a pipe first", path=path
+        )
 
 
 def _take(
@@ -175,13 +228,13 @@ def _take(
         return
     appended = ingestor.append(project, events)
     summary.events += len(events)
+    summary.revisions += sum(isinstance(event.what, Edit) for event in events)
     summary.accepted += appended.accepted
     summary.known += appended.known
     summary.claims.update(appended.claims)
     for index, error in appended.rejected:
         event = events[index]
-        where = f"page {event.page_id}, {event.source_id or type(event.what).__name__.lower()}"
-        _reject(kept, summary, Rejected(where, error.reason, error.message, b""))
+        _reject(kept, summary, Rejected(_where(event), error.reason, error.message, _excerpt(event)))
 
 
 def _reject(kept: QuarantineFile, summary: Summary, rejected: Rejected) -> None:
@@ -189,42 +242,72 @@ def _reject(kept: QuarantineFile, summary: Summary, rejected: Rejected) -> None:
     summary.rejected[rejected.reason] += 1
 
 
+def _where(event: Event) -> str:
+    number = getattr(event.what, "rev_id", 0) or getattr(event.what, "log_id", 0)
+    what = f"{type(event.what).__name__.lower()} {number or event.source_id}"
+    return f"page {event.page_id}, {what}" if event.page_id else what
+
+
+def _excerpt(event: Event) -> bytes:
+    """Say what the event was, without its texts: its bytes as they came have stayed in the parser."""
+    what = replace(event.what, slots=()) if isinstance(event.what, Edit) else event.what
+    document = {
+        "pageId": event.page_id,
+        "time": format_instant(event.time),
+        "sourceId": event.source_id,
+        type(what).__name__: asdict(what),
+    }
+    return json.dumps(document, ensure_ascii=False).encode()[:MAX_EXCERPT_BYTES]
+
+
+def _fault_document(fault: RecensionError) -> dict[str, str]:
+    known = [f"{name} {fault.metadata[key]}" for key, name in _POSITIONS.items() if key in fault.metadata]
+    return {
+        "reason": fault.reason,
+        "message": _plain(fault.message),
+        "hint": fault.hint,
+        "file": _plain(fault.metadata.get("file") or fault.metadata.get("path", "")),
+        "position": ", ".join(known),
+    }
+
+
 class _Tick:
     """Reports how far a file is: a bar for a person, else a log line every few seconds."""
 
-    def __init__(self, path: Path, feed: Feed, summary: Summary, bar: Progress | None) -> None:
+    def __init__(self, kind: Form, path: Path, feed: Feed, summary: Summary, bar: Progress | None) -> None:
         self._feed, self._summary, self._bar, self._path = feed, summary, bar, path
-        self._task = bar.add_task(_plain(path.name), total=None, rate="") if bar else None
+        self._of_log = kind == "logging"
+        self._task = bar.add_task(_plain(path.name), total=path.stat().st_size, rate="") if bar else None
         self._started = self._last = time.monotonic()
-        self._before = summary.events
+        self._before = self._count()
+
+    def _count(self) -> int:
+        return self._summary.events if self._of_log else self._summary.revisions
 
     def __call__(self) -> None:
         now = time.monotonic()
         progress = self._feed.progress
-        rate = (self._summary.events - self._before) / max(now - self._started, 1e-9)
+        rate = round((self._count() - self._before) / max(now - self._started, 1e-9))
         if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task,
-                completed=progress.done,
-                total=progress.total or None,
-                rate=f"{rate:,.0f} events/s",
-            )
+            unit = "entries/s" if self._of_log else "revisions/s"
+            self._bar.update(self._task, completed=progress.done, rate=f"{rate:,} {unit}")
         elif now - self._last >= _LINE_SECONDS:
             self._last = now
             _logger().info(
                 "ingest_progress",
                 file=_plain(self._path.name),
                 events=self._summary.events,
-                events_per_second=round(rate),
+                revisions=self._summary.revisions,
+                per_second=rate,
                 done_bytes=progress.done,
                 total_bytes=progress.total,
             )
 
 
 @contextmanager
-def _progress(path: Path, feed: Feed, summary: Summary, *, quiet: bool) -> Iterator[_Tick]:
+def _progress(kind: Form, path: Path, feed: Feed, summary: Summary, *, quiet: bool) -> Iterator[_Tick]:
     if quiet or not sys.stderr.isatty():
-        tick = _Tick(path, feed, summary, None)
+        tick = _Tick(kind, path, feed, summary, None)
         if quiet:
             tick._last = float("inf")  # noqa: SLF001 - no lines at all
         yield tick
@@ -232,19 +315,17 @@ def _progress(path: Path, feed: Feed, summary: Summary, *, quiet: bool) -> Itera
     columns = (
         TextColumn("{task.description}", markup=False),  # a file name is not ours
         BarColumn(),
-        TaskProgressColumn(),
+        DownloadColumn(binary_units=True),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Tick(path, feed, summary, bar)
+        yield _Tick(kind, path, feed, summary, bar)
 
 
 def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     for fault in summary.faults:
-        sys.stderr.write(f"error: {_plain(fault.message)}\n")
-        if fault.hint:
-            sys.stderr.write(f"hint: {fault.hint}\n")
+        write_error(fault)
     checked = summary.claims["exact"] + summary.claims["exact_after_crlf"] + summary.claims["mismatch"]
     if checked and summary.claims["mismatch"] > _SUSPICIOUS_SHARE * checked:
         sys.stderr.write(
@@ -274,6 +355,13 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     Console(stderr=True).print(table)
 
 
+def write_error(error: RecensionError) -> None:
+    """Tell a person on standard error."""
+    sys.stderr.write(f"error: {_plain(error.message)}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {_plain(error.hint)}\n")
+
+
 def _plain(text: str) -> str:
     """Spell out what a file name or upstream may use to steer a terminal, and what UTF-8 cannot hold."""
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
@@ -290,7 +378,35 @@ def _logger() -> Any:
 
 
 def ingest_sample(store: Store, data: Path) -> None:
-    """Create project ``aawiki`` and ingest the bundled sample; its README states origin and licence."""
-    Ingestor(store).create_project(ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0"))
+    """Create project ``aawiki`` and ingest the bundled sample; its README states origin and licence.
+
+    Logs one line. Raises the ``StoreError`` that ended it, ``SourceError`` when the sample is damaged.
+    """
+    Ingestor(store).create_project(_SAMPLE_PROJECT)
     with as_file(files("recension.server") / "sample" / _SAMPLE) as path:
-        run_ingest(store, "dump", "aawiki", [path], data=data)
+        summary = ingest_files(store, "dump", _SAMPLE_PROJECT.name, [path], data=data, quiet=True)
+    for fault in summary.faults:
+        if not isinstance(fault, SourceError):
+            raise fault
+    if summary.faults or summary.accepted + summary.known != _SAMPLE_REVISIONS:
+        cause = _plain(summary.faults[0].message) if summary.faults else "revisions are missing"
+        raise SourceError(f"the bundled sample cannot be used: {cause}", hint="install recension again")
+    _logger().info(
+        "sample_ingested",
+        project=_SAMPLE_PROJECT.name,
+        revisions=summary.accepted,
+        seconds=round(summary.seconds, 3),
+    )
+
+
+def lacks_sample(store: Store) -> bool:
+    """True while a store that is to hold the sample holds nothing, or a part: the ingest of it was ended."""
+    projects = Archive(store).projects()
+    return not projects or (
+        [_definition(info) for info in projects] == [_SAMPLE_PROJECT]
+        and projects[0].revisions < _SAMPLE_REVISIONS
+    )
+
+
+def _definition(info: ProjectInfo) -> ProjectInfo:
+    return ProjectInfo(info.name, info.base_url, info.language, info.license)

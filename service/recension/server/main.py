@@ -39,9 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(arguments)
     except RecensionError as error:
-        sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        ingest.write_error(error)
         return NAMED_ERROR
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -178,10 +176,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _prepare(data: Path, *, sample: bool) -> None:
     """Make the store that is to be served, if the directory is empty, or if the sample is asked for."""
-    empty = not any(data.iterdir()) if data.is_dir() else None
-    if empty or (empty is None and sample and not data.exists()):
+    if sample or (data.is_dir() and not any(data.iterdir())):
         with closing(LmdbStore.open(data, create=True)) as store:
-            if sample:
+            if sample and ingest.lacks_sample(store):
                 ingest.ingest_sample(store, data)
 
 

@@ -64,6 +64,7 @@ _NUMBER = re.compile(r"\s*(-?[0-9]{1,19})\s*")
 
 _HINT_FETCH = "fetch the file again; every record before this place has been read"
 _HINT_XML = "pass a MediaWiki export: its root element is <mediawiki>"
+_HINT_KIND = "ingest history and current dumps as dump, pages-logging as logging"
 _HINT_DOCTYPE = "no MediaWiki writes a document type; remove it if the file is to be trusted"
 
 
@@ -272,6 +273,7 @@ class XmlRecords:
             f"{self._path}: line {self._parser.CurrentLineNumber}: the file has a DOCTYPE, which is refused",
             hint=_HINT_DOCTYPE,
             path=self._path,
+            line=self._parser.CurrentLineNumber,
         )
 
     # --- elements -------------------------------------------------------------------------------
@@ -324,10 +326,17 @@ class XmlRecords:
                     f"{self._path}: the root element is <{name[:100]}>, not <mediawiki>",
                     hint=_HINT_XML,
                     path=self._path,
+                    line=self._parser.CurrentLineNumber,
                 )
             self._rooted = True
         elif name in self._alien:
-            raise SourceFormatError(f"{self._path}: {self._alien[name]}", path=self._path, element=name)
+            raise SourceFormatError(
+                f"{self._path}: {self._alien[name]}",
+                hint=_HINT_KIND,
+                path=self._path,
+                line=self._parser.CurrentLineNumber,
+                element=name,
+            )
         elif name == "page":
             self._page = Node("page", {})
         elif name in self._head:
