@@ -6,16 +6,26 @@ Hidden, lost and empty are three different things everywhere (DESIGN 2, rule 5):
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 
 from recension.model.errors import InvalidEventError
+from recension.model.instant import MAX_INSTANT, MIN_INSTANT
 
 MAX_ID = 2**63 - 1
 """Largest page, revision and parent id: ids are 64-bit and non-negative on the wire."""
 
 MAX_TITLE_BYTES = 10_000
 """MediaWiki allows 255 bytes plus the namespace prefix; other sources write more. A bound, not a rule."""
+
+MAX_NAME_BYTES = 255
+"""Longest project, slot role, content model and format: the log writes such lengths in one byte."""
+
+MAX_SLOTS = 2**16 - 1
+"""Their number is written in two bytes."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Presence(IntEnum):
@@ -192,46 +202,121 @@ class Event:
 
 
 def check_event(event: Event) -> None:
-    """Refuse an event that breaks a rule of the model. Raises ``InvalidEventError`` naming the field."""
-    if isinstance(event.what, LogEntry):
-        _check_id("logId", event.what.log_id)
+    """Refuse an event that breaks a rule of the model. Raises ``InvalidEventError`` naming the field.
+
+    What passes can be sealed, stored and written as text: nothing is left to fail later.
+    """
+    what = event.what
+    _check_name("project", event.project)
+    if not MIN_INSTANT <= event.time <= MAX_INSTANT:
+        raise invalid("time", f"{event.time} lies outside the years 1 to 9999")
+    utf8_bytes("sourceId", event.source_id)
+    check_contributor(what.contributor)
+    check_comment(what.comment)
+    if isinstance(what, LogEntry):
+        if event.page_id:
+            raise invalid("pageId", "a log entry names its page by title; its page id is 0")
     else:
-        _check_id("pageId", event.page_id)
-    match event.what:
-        case Edit() as edit:
-            _check_id("revId", edit.rev_id)
-            if not 0 <= edit.parent_rev_id <= MAX_ID:
-                raise _bad("parentRevId", f"{edit.parent_rev_id} is not a revision id")
-            _check_title("title", edit.title)
-            roles = [slot.role for slot in edit.slots]
-            if len(set(roles)) != len(roles):
-                raise _bad("slots", f"a slot role occurs twice: {sorted(roles)}")
-            if not roles or not all(roles):
-                raise _bad("slots", "an edit has at least one slot and each slot has a role")
-        case Move() as move:
-            _check_title("fromTitle", move.from_title)
-            _check_title("toTitle", move.to_title)
+        check_id("pageId", event.page_id)
+    match what:
+        case Edit():
+            _check_edit(what)
+        case Move():
+            _check_title("fromTitle", what.from_title, what.from_namespace)
+            _check_title("toTitle", what.to_title, what.to_namespace)
         case Delete() | Restore():
-            _check_title("title", event.what.title)
-        case Visibility() as visibility:
-            _check_id("revId", visibility.rev_id)
+            _check_title("title", what.title, what.namespace)
+        case Visibility():
+            check_id("revId", what.rev_id)
         case LogEntry():
-            pass
+            _check_log_entry(what)
 
 
-def _check_id(field: str, value: int) -> None:
+def check_contributor(who: Contributor) -> None:
+    """Refuse a name or id of somebody who is not shown. Raises ``InvalidEventError``."""
+    if who.presence is not Presence.PRESENT and (who.name or who.id is not None):
+        raise invalid("contributor", "only a contributor who is present has a name or an id")
+    if who.id is not None and not -MAX_ID - 1 <= who.id <= MAX_ID:
+        raise invalid("contributor", f"{who.id} does not fit into 64 bits")
+    utf8_bytes("contributor", who.name)
+
+
+def check_comment(comment: Comment) -> None:
+    """Refuse the text of a comment that is not shown. Raises ``InvalidEventError``."""
+    if comment.text and comment.presence is not Presence.PRESENT:
+        raise invalid("comment", "only a comment that is present has a text")
+    utf8_bytes("comment", comment.text)
+
+
+def check_id(field: str, value: int) -> None:
+    """Refuse what is no page, revision or log id. Raises ``InvalidEventError``."""
     if not 1 <= value <= MAX_ID:
-        raise _bad(field, f"{value} is not an id; ids run from 1 to 2^63-1")
+        raise invalid(field, f"{value} is not an id; ids run from 1 to 2^63-1")
 
 
-def _check_title(field: str, title: str) -> None:
-    if not title:
-        raise _bad(field, "a title is not empty")
-    if len(title.encode()) > MAX_TITLE_BYTES:
-        raise _bad(field, f"a title has at most {MAX_TITLE_BYTES:,} bytes")
-    if any(char < " " or char == "\x7f" for char in title):
-        raise _bad(field, f"a title has no control characters: {title!r}")
+def utf8_bytes(field: str, text: str) -> int:
+    """Return the length in UTF-8. Raises ``InvalidEventError`` for a lone surrogate, which UTF-8 has not."""
+    try:
+        return len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError:
+        raise invalid(field, "half of a surrogate pair is no character") from None
 
 
-def _bad(field: str, message: str) -> InvalidEventError:
+def invalid(field: str, message: str) -> InvalidEventError:
+    """Return the error that names ``field``."""
     return InvalidEventError(f"{field}: {message}", field=field)
+
+
+def _check_edit(edit: Edit) -> None:
+    check_id("revId", edit.rev_id)
+    if not 0 <= edit.parent_rev_id <= MAX_ID:
+        raise invalid("parentRevId", f"{edit.parent_rev_id} is not a revision id")
+    _check_title("title", edit.title, edit.namespace)
+    if not 0 < len(edit.slots) <= MAX_SLOTS:
+        raise invalid("slots", f"an edit has 1 to {MAX_SLOTS:,} slots, not {len(edit.slots):,}")
+    for slot in edit.slots:
+        _check_slot(slot)
+    if len(edit.slots) > 1 and len({slot.role for slot in edit.slots}) != len(edit.slots):
+        raise invalid("slots", f"a slot role occurs twice: {sorted(slot.role for slot in edit.slots)}")
+
+
+def _check_slot(slot: SlotText) -> None:
+    if not slot.role:
+        raise invalid("slots", "each slot has a role")
+    for text in (slot.role, slot.model, slot.format, slot.claimed_sha1):
+        if utf8_bytes("slots", text) > MAX_NAME_BYTES:
+            raise invalid("slots", f"longer than {MAX_NAME_BYTES} bytes: {text[:80]!r}")
+    if slot.presence is Presence.ABSENT:
+        raise invalid("slots", "a slot that there is not is left out")
+    if slot.text and slot.presence is not Presence.PRESENT:
+        raise invalid("slots", "only a slot that is present has a text")
+    if slot.claimed_bytes is not None and not 0 <= slot.claimed_bytes <= MAX_ID:
+        raise invalid("slots", f"{slot.claimed_bytes} is not a byte count")
+
+
+def _check_log_entry(entry: LogEntry) -> None:
+    check_id("logId", entry.log_id)
+    _check_title("title", entry.title, entry.namespace)
+    if entry.to_title:
+        _check_title("toTitle", entry.to_title, entry.to_namespace)
+    _check_namespace(entry.to_namespace)
+    for rev_id in entry.rev_ids:
+        check_id("revIds", rev_id)
+
+
+def _check_name(field: str, name: str) -> None:
+    if not 0 < utf8_bytes(field, name) <= MAX_NAME_BYTES:
+        raise invalid(field, f"it has 1 to {MAX_NAME_BYTES} bytes, not {name[:80]!r}")
+
+
+def _check_title(field: str, title: str, namespace: int) -> None:
+    if not 0 < utf8_bytes(field, title) <= MAX_TITLE_BYTES:
+        raise invalid(field, f"a title has 1 to {MAX_TITLE_BYTES:,} bytes")
+    if _CONTROL.search(title):
+        raise invalid(field, f"a title has no control characters: {title!r}")
+    _check_namespace(namespace)
+
+
+def _check_namespace(namespace: int) -> None:
+    if not -(2**31) <= namespace < 2**31:
+        raise invalid("namespace", f"{namespace} does not fit into 32 bits")

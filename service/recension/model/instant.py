@@ -16,9 +16,11 @@ MAX_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH)
 """The range of ``google.protobuf.Timestamp``: years 1 to 9999."""
 
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)"
-    r"(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d))?"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+    r"(?:[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]))?"
 )
+_LEAP = "60"
 _HINT = "write 2026-01-31 (its first instant, UTC) or 2026-01-31T12:00:00Z"
 
 
@@ -26,12 +28,19 @@ def parse_instant(text: str) -> int:
     """Read an RFC 3339 date-time, or a date.
 
     A date means its first instant in UTC, as the date of a Wikimedia export does ("revisions before
-    that date"). Digits beyond the microsecond are cut. Raises ``InvalidTimeError``.
+    that date"). Digits beyond the microsecond are cut. A leap second has no instant of its own and is refused
+    rather than moved to a neighbour. Raises ``InvalidTimeError``.
     """
-    match = _RFC3339.fullmatch(text.strip())
+    match = _RFC3339.fullmatch(text.strip(" \t\r\n"))
     if match is None:
-        raise InvalidTimeError(f"not a time: {text!r}", hint=_HINT, value=text)
+        raise InvalidTimeError(f"not a time: {text[:80]!r}", hint=_HINT, value=text[:80])
     year, month, day, hour, minute, second, fraction, zone = match.groups()
+    if second == _LEAP:
+        raise InvalidTimeError(
+            f"not a time: {text!r} (leap seconds are not counted)",
+            hint="write second 59, or the first second of the next minute",
+            value=text,
+        )
     try:
         if hour is None:
             return (datetime(int(year), int(month), int(day), tzinfo=UTC) - _EPOCH) // _MICROSECOND
@@ -57,8 +66,11 @@ def check_instant(instant: int) -> int:
 
 
 def format_instant(instant: int) -> str:
-    """RFC 3339 in UTC, with a fraction only where there is one: ``2026-01-31T12:00:00Z``."""
-    seconds, micros = divmod(instant, _SECOND)
+    """RFC 3339 in UTC, with a fraction only where there is one: ``2026-01-31T12:00:00Z``.
+
+    Raises ``InvalidTimeError`` outside the years 1 to 9999.
+    """
+    seconds, micros = divmod(check_instant(instant), _SECOND)
     moment = _EPOCH + timedelta(seconds=seconds)
     # strftime pads years below 1000 differently from platform to platform; isoformat does not.
     text = moment.replace(tzinfo=None).isoformat(timespec="seconds")

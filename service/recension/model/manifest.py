@@ -15,9 +15,12 @@ from hashlib import sha256
 
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import InvalidArgumentError
+from recension.model.event import MAX_NAME_BYTES, utf8_bytes
 from recension.model.instant import format_instant, parse_instant
 
 FORMAT = "recension/snapshot/v1"
+_MAX_NUMBER = 2**53
+_ROOT_BYTES = 32
 
 
 class Redirects(StrEnum):
@@ -65,8 +68,8 @@ class Selector:
         """Build a selector in its one normal form: sorted, without repetition."""
         if not projects:
             raise InvalidArgumentError("a selector names at least one project", field="projects")
-        if not 0 <= min_age_seconds < 2**53:
-            raise InvalidArgumentError("min_age is not negative", field="min_age")
+        if not 0 <= min_age_seconds < _MAX_NUMBER:
+            raise InvalidArgumentError("min_age is not negative, and below 2^53 s", field="min_age")
         return Selector(
             tuple(sorted(set(projects))),
             tuple(sorted(set(namespaces or []))),
@@ -124,7 +127,14 @@ def canonical_json(value: object) -> bytes:
 
 
 def make_manifest(selector: Selector, as_of: AsOf, parts: tuple[ProjectPart, ...]) -> Manifest:
-    """Return the manifest with its canonical bytes. Selector keys at their default are left out."""
+    """Return the manifest with its canonical bytes. Selector keys at their default are left out.
+
+    Raises ``InvalidArgumentError`` for a selector that is not in its normal form, parts that are not those of
+    the selector's projects in their order, and numbers out of range.
+    """
+    _check_selector(selector)
+    _check_parts(selector, parts)
+    _need(_counts(as_of.known_at, 2**64), "known_at")
     chosen: dict[str, object] = {"projects": list(selector.projects)}
     if selector.namespaces:
         chosen["namespaces"] = list(selector.namespaces)
@@ -153,30 +163,70 @@ def make_manifest(selector: Selector, as_of: AsOf, parts: tuple[ProjectPart, ...
     return Manifest(selector, as_of, parts, canonical_json(document))
 
 
+def _check_selector(selector: Selector) -> None:
+    projects, numbers, models = selector.projects, selector.namespaces, selector.models
+    _need(projects and _ascend(projects, str) and all(_sized(name, 1) for name in projects), "projects")
+    _need(_ascend(numbers, int) and all(-(2**31) <= number < 2**31 for number in numbers), "namespaces")
+    _need(_ascend(models, str) and all(_sized(name, 0) for name in models), "models")
+    _need(_counts(selector.min_age_seconds, _MAX_NUMBER), "min_age")
+
+
+def _check_parts(selector: Selector, parts: tuple[ProjectPart, ...]) -> None:
+    _need(tuple(part.project for part in parts) == selector.projects, "parts")
+    for part in parts:
+        _need(_counts(part.count, _MAX_NUMBER) and _counts(part.text_bytes, _MAX_NUMBER), "parts")
+        _need(len(part.root) == _ROOT_BYTES, "root")
+
+
+def _need(good: object, field: str) -> None:
+    if not good:
+        raise InvalidArgumentError(f"{field}: no manifest holds this", field=field)
+
+
+def _ascend(values: tuple[object, ...], kind: type) -> bool:
+    """Say whether all are of exactly this type (a bool is no int) and strictly ascend."""
+    return all(type(value) is kind for value in values) and values == tuple(sorted(set(values)))  # type: ignore[type-var]
+
+
+def _sized(name: str, least: int) -> bool:
+    return least <= utf8_bytes("selector", name) <= MAX_NAME_BYTES
+
+
+def _counts(value: object, end: int) -> bool:
+    return type(value) is int and 0 <= value < end
+
+
 def read_manifest(encoded: bytes) -> Manifest:
-    """Read canonical JSON back. Raises ``InvalidArgumentError`` when it is not a manifest of this format."""
+    """Read canonical JSON back.
+
+    Raises ``InvalidArgumentError`` for anything but the bytes that ``make_manifest`` writes.
+    """
     try:
-        document = json.loads(encoded)
+        document = json.loads(encoded.decode())
         if document["format"] != FORMAT:
             raise InvalidArgumentError(
-                f"unknown manifest format {document['format']!r}",
+                f"unknown manifest format {str(document['format'])[:80]!r}",
                 hint="use a newer recension",
                 field="format",
             )
-        chosen = document["selector"]
-        selector = Selector(
-            tuple(chosen["projects"]),
-            tuple(chosen.get("namespaces", ())),
-            tuple(chosen.get("models", ())),
-            Redirects(chosen.get("redirects", "include")),
-            chosen.get("min_age_seconds", 0),
-            OnHidden(chosen.get("on_hidden", "skip")),
+        chosen, as_of = document["selector"], document["as_of"]
+        manifest = make_manifest(
+            Selector(
+                tuple(chosen["projects"]),
+                tuple(chosen.get("namespaces", ())),
+                tuple(chosen.get("models", ())),
+                Redirects(chosen.get("redirects", "include")),
+                chosen.get("min_age_seconds", 0),
+                OnHidden(chosen.get("on_hidden", "skip")),
+            ),
+            AsOf(parse_instant(as_of["valid_at"]), int(as_of["known_at"])),
+            tuple(
+                ProjectPart(part["project"], part["count"], part["bytes"], parse_digest(part["root"], "root"))
+                for part in document["projects"]
+            ),
         )
-        as_of = AsOf(parse_instant(document["as_of"]["valid_at"]), int(document["as_of"]["known_at"]))
-        parts = tuple(
-            ProjectPart(part["project"], part["count"], part["bytes"], parse_digest(part["root"], "root"))
-            for part in document["projects"]
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidArgumentError(f"not a manifest: {error!r}", field="manifest") from None
-    return Manifest(selector, as_of, parts, encoded)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InvalidArgumentError(f"not a manifest: {str(error)[:200]}", field="manifest") from None
+    if manifest.encoded != encoded:
+        raise InvalidArgumentError("not a manifest: it would be written in another way", field="manifest")
+    return manifest

@@ -1,7 +1,7 @@
 """The log: commit records chained by hash. Public skeletons only; what upstream can hide is sealed.
 
 A commit record is the bytes below, big-endian; its hash is the SHA-256 of exactly these bytes and stands
-in the next record as ``parent``. ``docs/format.md`` section 4 says the same for implementers::
+in the next record as ``parent``. ``docs/format.md`` section 5 says the same for implementers::
 
     "recension/commit/v1" 00
     position u64 || recorded_at i64 (microseconds) || parent 32
@@ -19,6 +19,8 @@ from enum import IntEnum
 from hashlib import sha256
 
 from recension.model.errors import DataLossError
+from recension.model.event import MAX_ID, LogAction
+from recension.model.instant import MAX_INSTANT, MIN_INSTANT
 
 MAGIC = b"recension/commit/v1\0"
 NO_PARENT = bytes(32)
@@ -63,7 +65,7 @@ class Skeleton:
     flags: int
     page_id: int
     rev_id: int
-    """0 for kinds that concern no revision."""
+    """0 for kinds that concern no revision; for ``LOG_ENTRY`` the log's own id."""
     parent_rev_id: int
     """0 when unknown; for ``LOG_ENTRY`` the action number."""
     time: int
@@ -122,6 +124,7 @@ EMPTY_LOG = Head(0, 0, NO_PARENT)
 _HEAD = struct.Struct(">Qq32s")
 _SKELETON = struct.Struct(">BBQQQqiiQ16s32s")
 _LENGTH = struct.Struct(">I")
+_ALL_FLAGS = sum(Flag)
 _SOURCE = b"recension/source/v1\0"
 
 
@@ -194,6 +197,8 @@ def _decode(record: bytes) -> Commit:
     if not record.startswith(MAGIC):
         raise ValueError("wrong magic")
     position, recorded_at, parent = _HEAD.unpack_from(record, len(MAGIC))
+    if not position or not MIN_INSTANT <= recorded_at <= MAX_INSTANT:
+        raise ValueError("position or time is out of range")
     at = len(MAGIC) + _HEAD.size
     end = at + 1 + record[at]
     project = record[at + 1 : end].decode()
@@ -215,8 +220,23 @@ def _decode_item(raw: bytes) -> Item:
         return Statement(kind, raw[1:])
     fields = _SKELETON.unpack_from(raw)
     end = _SKELETON.size
-    model = raw[end + 1 : end + 1 + raw[end]].decode()
+    if len(raw) != end + 1 + raw[end]:
+        raise ValueError("an item's length does not fit")
+    model = raw[end + 1 :].decode()
     _, flags, page_id, rev_id, parent, time, namespace, from_namespace, size, source, sealed = fields
+    _check_skeleton(kind, flags, page_id, rev_id, parent, time)
     return Skeleton(
         kind, flags, page_id, rev_id, parent, time, namespace, from_namespace, size, model, source, sealed
     )
+
+
+def _check_skeleton(kind: Kind, flags: int, page_id: int, rev_id: int, parent: int, time: int) -> None:
+    """Refuse what no event has; ids of kinds that have none are 0."""
+    if flags > _ALL_FLAGS:
+        raise ValueError("an unknown flag")
+    if max(page_id, rev_id, parent) > MAX_ID or (page_id == 0) is not (kind is Kind.LOG_ENTRY):
+        raise ValueError("an id is out of range")
+    if kind is Kind.LOG_ENTRY:
+        LogAction(parent)
+    if not MIN_INSTANT <= time <= MAX_INSTANT:
+        raise ValueError("a time is out of range")

@@ -14,11 +14,16 @@ holds the same to the byte, with vectors.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import digest as hmac_digest
+from typing import TypeVar
 
+from recension.model.errors import DataLossError, InvalidEventError
 from recension.model.event import (
+    MAX_NAME_BYTES,
+    MAX_SLOTS,
     Comment,
     Contributor,
     Delete,
@@ -29,6 +34,10 @@ from recension.model.event import (
     Presence,
     Restore,
     Visibility,
+    check_comment,
+    check_contributor,
+    check_id,
+    invalid,
 )
 
 SALT_BYTES = 16
@@ -44,6 +53,8 @@ ENTRY = b"recension/log-entry/v1\0"
 
 _SEALED = b"recension/sealed/v1\0"
 _CONTENT_SLOT = struct.Struct(">Q32s")
+_DIGEST_BYTES = 32
+_PRESENT = bytes([Presence.PRESENT])
 _VALUE_LABEL = {FROM_TITLE: TITLE}
 
 
@@ -89,7 +100,11 @@ def title_value(namespace: int, title: str) -> bytes:
 
 
 def read_title(value: bytes) -> tuple[int, str]:
-    """Return (namespace, title) of a canonical title."""
+    """Return (namespace, title) of a canonical title. Raises ``DataLossError``, as all that read do."""
+    return _strictly(_read_title, lambda found: title_value(*found), value)
+
+
+def _read_title(value: bytes) -> tuple[int, str]:
     return int.from_bytes(value[:4], "big", signed=True), value[4:].decode()
 
 
@@ -98,6 +113,7 @@ _NO_ID, _WITH_ID = b"\0", b"\1"
 
 def contributor_value(contributor: Contributor) -> bytes:
     """Return ``presence || has id || int64 id if any || UTF-8 name``; only the first byte unless present."""
+    check_contributor(contributor)
     head = bytes([contributor.presence])
     if contributor.presence is not Presence.PRESENT:
         return head
@@ -108,6 +124,10 @@ def contributor_value(contributor: Contributor) -> bytes:
 
 def read_contributor(value: bytes) -> Contributor:
     """Return the contributor of a canonical value."""
+    return _strictly(_read_contributor, contributor_value, value)
+
+
+def _read_contributor(value: bytes) -> Contributor:
     presence = Presence(value[0])
     if presence is not Presence.PRESENT:
         return Contributor(presence)
@@ -118,32 +138,56 @@ def read_contributor(value: bytes) -> Contributor:
 
 def comment_value(comment: Comment) -> bytes:
     """Return ``presence || UTF-8 text``."""
+    check_comment(comment)
     return bytes([comment.presence]) + comment.text.encode()
 
 
 def read_comment(value: bytes) -> Comment:
     """Return the comment of a canonical value."""
-    return Comment(Presence(value[0]), value[1:].decode())
+    return _strictly(lambda raw: Comment(Presence(raw[0]), raw[1:].decode()), comment_value, value)
 
 
 def content_value(slots: list[SlotState]) -> bytes:
     """Return ``uint16 n`` and per slot, in the order of its role's bytes, role, model, format, presence.
 
-    Strings carry a uint16 length. A present slot adds ``uint64 size || digest``: a text is hashed once.
+    Strings carry a uint16 length, at most 255. A present slot adds ``uint64 size || digest``: a text is
+    hashed once. Raises ``InvalidEventError`` for what no edit can have.
     """
+    if not 0 < len(slots) <= MAX_SLOTS:
+        raise invalid("slots", f"a content has 1 to {MAX_SLOTS:,} slots, not {len(slots):,}")
     out = [len(slots).to_bytes(2, "big")]
+    last = b""
     for slot in sorted(slots, key=lambda slot: slot.role.encode()):
-        for text in (slot.role, slot.model, slot.format):
-            raw = text.encode()
+        names = slot.role.encode(), slot.model.encode(), slot.format.encode()
+        if names[0] <= last:
+            raise invalid("slots", f"a role is empty or occurs twice: {slot.role!r}")
+        last = names[0]
+        for raw in names:
+            if len(raw) > MAX_NAME_BYTES:
+                raise invalid("slots", f"longer than {MAX_NAME_BYTES} bytes: {raw[:80]!r}")
             out += [len(raw).to_bytes(2, "big"), raw]
-        out.append(bytes([slot.presence]))
-        if slot.presence is Presence.PRESENT:
-            out.append(_CONTENT_SLOT.pack(slot.size_bytes, slot.digest))
+        out.append(_slot_tail(slot))
     return b"".join(out)
+
+
+def _slot_tail(slot: SlotState) -> bytes:
+    if slot.presence is Presence.PRESENT:
+        if len(slot.digest) != _DIGEST_BYTES or not 0 <= slot.size_bytes < 2**64:
+            raise invalid("slots", "a slot that is present has a size and a digest")
+        return _PRESENT + _CONTENT_SLOT.pack(slot.size_bytes, slot.digest)
+    if slot.presence is Presence.ABSENT:
+        raise invalid("slots", "a slot that there is not is left out")
+    if slot.digest or slot.size_bytes:
+        raise invalid("slots", "only a slot that is present has a size and a digest")
+    return bytes([slot.presence])
 
 
 def read_content(value: bytes) -> list[SlotState]:
     """Return the slots of a canonical content value."""
+    return _strictly(_read_content, content_value, value)
+
+
+def _read_content(value: bytes) -> list[SlotState]:
     slots = []
     at = 2
     for _ in range(int.from_bytes(value[:2], "big")):
@@ -164,26 +208,46 @@ def read_content(value: bytes) -> list[SlotState]:
 
 
 def log_entry_value(entry: LogEntry) -> bytes:
-    """Return what a kept log entry says of pages and revisions: target title, flags, revision ids."""
-    target = title_value(entry.to_namespace, entry.to_title)
+    """Return what a kept log entry says of pages and revisions: target title, revision ids.
+
+    What it hides of them stands in its log record's flags.
+    """
+    return _targets_value(entry.to_namespace, entry.to_title, entry.rev_ids)
+
+
+def _targets_value(to_namespace: int, to_title: str, rev_ids: tuple[int, ...]) -> bytes:
+    target = title_value(to_namespace, to_title)
+    for rev_id in rev_ids:
+        check_id("revIds", rev_id)
     return b"".join(
-        [
-            len(target).to_bytes(2, "big"),
-            target,
-            *(rev_id.to_bytes(8, "big") for rev_id in entry.rev_ids),
-        ]
+        [len(target).to_bytes(2, "big"), target, *(rev_id.to_bytes(8, "big") for rev_id in rev_ids)]
     )
 
 
 def read_log_entry(value: bytes) -> tuple[int, str, tuple[int, ...]]:
     """Return (target namespace, target title, revision ids) of a canonical log entry."""
+    return _strictly(_read_log_entry, lambda found: _targets_value(*found), value)
+
+
+def _read_log_entry(value: bytes) -> tuple[int, str, tuple[int, ...]]:
     end = 2 + int.from_bytes(value[:2], "big")
-    namespace, title = read_title(value[2:end])
-    return (
-        namespace,
-        title,
-        tuple(int.from_bytes(value[at : at + 8], "big") for at in range(end, len(value), 8)),
-    )
+    namespace, title = _read_title(value[2:end])
+    ids = tuple(int.from_bytes(value[at : at + 8], "big") for at in range(end, len(value), 8))
+    return namespace, title, ids
+
+
+_T = TypeVar("_T")
+
+
+def _strictly(read: Callable[[bytes], _T], write: Callable[[_T], bytes], value: bytes) -> _T:
+    """Return what ``value`` says, if writing it again gives the same bytes: each meaning has one form."""
+    try:
+        found = read(value)
+        if write(found) == value:
+            return found
+    except (ValueError, LookupError, OverflowError, struct.error, InvalidEventError) as error:
+        raise DataLossError(f"not a canonical value: {error}") from None
+    raise DataLossError("not a canonical value: it would be written in another way")
 
 
 FIELDS: dict[type[Happening], tuple[bytes, ...]] = {

@@ -17,9 +17,17 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
+
+from recension.model.errors import DataLossError
+from recension.model.event import MAX_ID
 
 RECORD = struct.Struct(">QQ32s")
 NODE_TAG = b"\x01"
+TOP_LEVEL = 15
+"""The highest level that ids of 63 bits can need."""
+_RADIX = 16
+_LEAF_BYTES = 32
 _ENTRY = b"\x00recension/entry/v1\0"
 _ENTRY_HEAD = struct.Struct(">QQq")
 
@@ -57,18 +65,49 @@ class Leaf:
 
 
 def level_of(node: bytes) -> int:
-    """Return the level of a node; 0 holds entries."""
+    """Return the level of a node; 0 holds entries. Raises ``DataLossError``, as all that read a node do."""
+    if not node or node[0] > TOP_LEVEL:
+        raise _damaged("its first byte is no level")
     return node[0]
 
 
 def children_of(node: bytes) -> list[Child]:
     """Return the records of an inner node."""
-    return [Child(*record) for record in RECORD.iter_unpack(node[1:])]
+    level = level_of(node)
+    children = [Child(*record) for record in _records(node)]
+    if level == 0 or not children:
+        raise _damaged("an inner node has children")
+    if children[-1].prefix > MAX_ID >> (4 * level):
+        raise _damaged("a prefix is too large for its level")
+    if not all(0 < child.count <= _RADIX**level for child in children):
+        raise _damaged("a child has an impossible number of entries")
+    return children
 
 
 def leaves_of(node: bytes) -> list[Leaf]:
     """Return the records of a level 0 node."""
-    return [Leaf(*record) for record in RECORD.iter_unpack(node[1:])]
+    leaves = [Leaf(*record) for record in _records(node)]
+    if level_of(node) != 0:
+        raise _damaged("an inner node has no leaves")
+    if not all(0 < leaf.page_id <= MAX_ID and 0 < leaf.rev_id <= MAX_ID for leaf in leaves):
+        raise _damaged("an id is outside 1 to 2^63-1")
+    return leaves
+
+
+def _records(node: bytes) -> list[tuple[int, int, bytes]]:
+    """Return the records: at most 16, ascending, of one prefix."""
+    if len(node) % RECORD.size != 1 or len(node) > 1 + _RADIX * RECORD.size:
+        raise _damaged(f"{len(node)} bytes are no node")
+    records = list(RECORD.iter_unpack(node[1:]))
+    if any(a[0] >= b[0] for a, b in pairwise(records)) or (
+        records and records[0][0] ^ records[-1][0] >= _RADIX
+    ):
+        raise _damaged("its records do not ascend under one prefix")
+    return records
+
+
+def _damaged(message: str) -> DataLossError:
+    return DataLossError(f"not a snapshot tree node: {message}")
 
 
 def build(
@@ -97,7 +136,7 @@ def _rows(
     pack = RECORD.pack
     node = bytearray(EMPTY_NODE)
     current = -1
-    total = 0
+    last = total = 0
 
     def close() -> None:
         raw = bytes(node)
@@ -106,6 +145,11 @@ def _rows(
         row.append(Child(current, len(raw) // RECORD.size, digest))
 
     for page_id, rev_id, leaf in entries:
+        if not last < page_id <= MAX_ID:
+            raise DataLossError(f"page {page_id} follows page {last} in a snapshot", pageId=page_id)
+        if not 0 < rev_id <= MAX_ID or len(leaf) != _LEAF_BYTES:
+            raise DataLossError(f"page {page_id} has no revision id or no leaf", pageId=page_id)
+        last = page_id
         prefix = page_id >> 4
         if prefix != current:
             if current >= 0:
