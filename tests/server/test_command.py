@@ -4,68 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.archive.helpers import shared
+from tests.client.processes import BIN, make_project, run, serving
 
-BIN = Path(sys.executable).parent
 EMPTY = "sha256:" + "0" * 64
-
-
-def run(command: str, *arguments: str, status: int = 0) -> str:
-    """Run one of the two commands and return its output; no traceback, ever."""
-    done = subprocess.run(
-        [BIN / command, *arguments], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert status == done.returncode, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if status in {0, 1} and done.stdout else done.stdout + done.stderr
-
-
-def free_port() -> int:
-    """Return a port that nobody has."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@contextmanager
-def serving(data: Path, *options: str) -> Iterator[str]:
-    """Serve a directory; the address, once it answers. It has to end well."""
-    address = f"127.0.0.1:{free_port()}"
-    health = f"127.0.0.1:{free_port()}"
-    server = subprocess.Popen(
-        [
-            *(BIN / "recension-server", "serve", "--data", data, "--listen", address),
-            *("--health-listen", health, *options),
-        ],
-        stderr=subprocess.PIPE,
-    )
-    try:
-        for _ in range(300):
-            done = subprocess.run(
-                [BIN / "recension-server", "health", "--target", health], capture_output=True, check=False
-            )
-            if done.returncode == 0:
-                break
-            assert server.poll() is None
-            time.sleep(0.1)
-        yield address
-    finally:
-        server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=60)
-    assert server.returncode == 0
-    assert b"Traceback" not in errors
-    assert b"Fatal" not in errors
 
 
 @pytest.fixture(scope="module")
@@ -117,25 +65,43 @@ def test_the_sample_shows_logs_and_lists(sample: str) -> None:
         (("snapshot", "aawiki", "--at", "1999-01-01"), "before the first event"),
         (("show", "aawiki", "x" * 20_000), "no page"),
         (("show", "aawiki", "\u202e\U0001f600"), "no page"),
+        (("show", "aawiki", "id:0"), "not a page id"),
+        (("show", "aawiki", "\udcff"), "not UTF-8"),
+        (("show", "aawiki", "Main Page", "--at", "yesterday"), "not a time"),
+        (("show", "aawiki", "Main Page", "--at", "2026-13-01"), "not a time"),
+        (("log", "aawiki", "Main Page", "--at", "2026-01-01T25:00:00Z"), "not a time"),
+        (("snapshot", "aawiki", "--at", ""), "not a time"),
+        (("log", "aawiki", "No such page"), "no page"),
+        (("log", "nowiki", "Main Page"), "no project"),
+        (("snapshot", "aawiki", "nowiki", "--at", "2026-01-01"), "no project"),
+        (("ls", "sha256:abc"), "not a digest"),
+        (("cat", EMPTY), "no snapshot"),
+        (("diff", EMPTY, EMPTY), "no snapshot"),
+        (("diff", EMPTY, EMPTY.upper()), "not a digest"),
     ],
 )
 def test_what_cannot_be_answered_is_named(sample: str, arguments: tuple[str, ...], reason: str) -> None:
-    """A wrong question is an error with a name and status 3, never a traceback."""
-    output = run("recension", *arguments, "--server", sample, status=3)
-    assert reason in output
-
-
-@pytest.mark.parametrize("time_", ["yesterday", "2026-13-01", "2026-01-01T25:00:00Z", ""])
-def test_a_malformed_time_is_named(sample: str, time_: str) -> None:
-    """A time that is none is refused with how to write one."""
+    """A wrong question is an error with a name, what to do, and status 3, never a traceback."""
     done = subprocess.run(
-        [BIN / "recension", "show", "aawiki", "Main Page", "--at", time_, "--server", sample],
-        capture_output=True,
-        text=True,
-        check=False,
+        [BIN / "recension", *arguments, "--server", sample], capture_output=True, check=False
     )
-    assert done.returncode in {2, 3}
-    assert "2026-01-31" in done.stderr
+    assert (3, b"") == (done.returncode, done.stdout)
+    said = done.stderr.decode()
+    assert re.fullmatch(r"error: .+\nhint: .+\n", said)
+    assert reason in said
+
+
+def test_a_named_error_is_json_where_json_was_asked_for(sample: str) -> None:
+    """With ``--json`` a program finds reason, message and hint on stderr, wherever the option stands."""
+    for arguments, reason in (
+        (("--json", "show", "nowiki", "Main Page"), "PROJECT_NOT_FOUND"),
+        (("show", "aawiki", "Main Page", "--at", "yesterday", "--json"), "INVALID_TIME"),
+        (("ls", EMPTY, "--json"), "SNAPSHOT_NOT_FOUND"),
+    ):
+        error = json.loads(run("recension", *arguments, "--server", sample, status=3))["error"]
+        assert reason == error["reason"]
+        assert error["message"]
+        assert error["hint"]
 
 
 @pytest.mark.parametrize("reflection", ["grpc-v1", "grpc-v1alpha"])
@@ -159,11 +125,7 @@ def test_a_grpc_tool_reads_readable_json_by_reflection(sample: str, reflection: 
 def test_ingest_again_beside_a_server_changes_nothing(tmp_path: Path) -> None:
     """What is ingested beside a server is served at once; again, it changes nothing; bad lines are kept."""
     data = tmp_path / "data"
-    run(
-        "recension-server",
-        *("project", "create", "w", "--base-url", "https://w.example", "--language", "en"),
-        *("--license", "CC0-1.0", "--data", str(data)),
-    )
+    make_project("w", data)
     events = tmp_path / "events.ndjson"
     edit = {
         "project": "w",
@@ -195,11 +157,7 @@ def test_a_truncated_dump_is_named_and_what_was_complete_stays(tmp_path: Path) -
     """Half a file gives status 3, a named error, and the pages before the cut; the whole file goes on."""
     whole = shared("wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-current.xml.bz2").read_bytes()
     data = tmp_path / "data"
-    run(
-        "recension-server",
-        *("project", "create", "aawiki", "--base-url", "https://aa.wikipedia.org", "--language", "aa"),
-        *("--license", "CC-BY-SA-4.0", "--data", str(data)),
-    )
+    make_project("aawiki", data)
     path = tmp_path / "part.xml.bz2"
     path.write_bytes(whole[: len(whole) // 2])
     output = run("recension-server", "ingest", "dump", "aawiki", str(path), "--data", str(data), status=3)

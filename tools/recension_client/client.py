@@ -248,7 +248,10 @@ class Client:
             request.page_token = page.next_page_token
 
     def entries(self, snapshot_id: bytes, *, after: Place = START) -> Iterator[Entry]:
-        """Yield entries without texts. A start in the middle still reads what comes before it."""
+        """Yield entries without texts.
+
+        The wire goes on by the server's page tokens alone, so what lies before ``after`` is read and dropped.
+        """
         request = snapshot_pb.ListEntriesRequest(snapshot=format_digest(snapshot_id), page_size=MAX_PAGE)
         while True:
             page = self._ask(self._snapshots().ListEntries, request)
@@ -262,7 +265,11 @@ class Client:
     def read(
         self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
     ) -> Iterator[Entry]:
-        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed."""
+        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed.
+
+        The wire goes on by the server's cursors alone, so what lies before ``after`` is read, texts included,
+        and dropped. To spread the work, or to repeat a part of it, take shards.
+        """
 
         def batches(cursor: str) -> Iterator[tuple[list[Entry], str]]:
             request = snapshot_pb.ReadSnapshotRequest(
@@ -276,7 +283,10 @@ class Client:
         return _after(self._resumed(batches), after)
 
     def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
-        """Yield what differs between two snapshots; a cut stream is resumed unnoticed."""
+        """Yield what differs between two snapshots; a cut stream is resumed unnoticed.
+
+        The wire goes on by the server's cursors alone, so what lies before ``start`` is read and dropped.
+        """
 
         def batches(cursor: str) -> Iterator[tuple[list[Change], str]]:
             request = snapshot_pb.DiffSnapshotsRequest(

@@ -173,6 +173,9 @@ def _snapshot_cells(manifest: Manifest) -> tuple[object, ...]:
 def ls(reader: Reader, options: Namespace) -> int:
     """List a snapshot's entries."""
     manifest = reader.snapshot(options.snapshot)
+    widths = (10, 40, 12, 0)
+    if not (options.json or options.tsv):
+        output.write_line(("page", "title", "revision", "digest"), widths)
     # Entries of the bulk stream without texts: one call for all, instead of one for each page of a list.
     entries = reader.read(options.snapshot, text=False)
     for entry in output.watched(entries, "entries", _count(manifest)):
@@ -183,7 +186,7 @@ def ls(reader: Reader, options: Namespace) -> int:
         if options.tsv:
             output.write_tsv(fields)
         else:
-            output.write_line(fields, (10, 40, 12, 0))
+            output.write_line(fields, widths)
     return OK
 
 
@@ -199,8 +202,13 @@ def cat(reader: Reader, options: Namespace) -> int:
 def diff(reader: Reader, options: Namespace) -> int:
     """Write what differs between two snapshots."""
     found = 0
-    # No total: how many pages differ is known only at the end, and a guessed remaining time misleads.
-    for change in output.watched(reader.diff(options.before, options.after), "changes", None):
+    sizes = [_count(reader.snapshot(id_)) for id_ in (options.before, options.after)]
+    # How many pages differ is known only at the end, unless one side is empty; a guess would mislead.
+    total = max(sizes) if 0 in sizes else None
+    widths = (12, 10, 24, 0)
+    if not (options.json or options.tsv):
+        output.write_line(("kind", "page", "revisions", "title"), widths)
+    for change in output.watched(reader.diff(options.before, options.after), "changes", total):
         found += 1
         if options.json:
             output.write_json(forms.change_row(change))
@@ -217,7 +225,7 @@ def diff(reader: Reader, options: Namespace) -> int:
             kind, page_id, title_a, title_b, rev_a, rev_b = fields
             title = title_a if title_a == title_b or not title_b else title_b if not title_a else ""
             title = title or f"{title_a} -> {title_b}"
-            output.write_line((kind, page_id, f"{rev_a or '-'} -> {rev_b or '-'}", title), (12, 10, 24, 0))
+            output.write_line((kind, page_id, f"{rev_a or '-'} -> {rev_b or '-'}", title), widths)
     if not found:
         output.note("no difference")
     return DIFFERENT if found and options.exit_code else OK

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 from recension.model.digest import parse_digest
-from recension.model.errors import RecensionError, UnreachableError
+from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension.model.event import MAX_ID
 from recension.model.instant import parse_instant
 from recension.model.manifest import OnHidden, Redirects
@@ -25,9 +27,17 @@ _NAMED_ERROR = 3
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
+_MAX_PORT = 65_535
+_MAX_AGE_SECONDS = 315_576_000_000
+"""The range of ``google.protobuf.Duration``: 10,000 years."""
+
 _EPILOG = """\
 times:
   2026-01-31 (its first instant, UTC) or 2026-01-31T12:00:00Z
+
+--tsv, where a command has it:
+  one line an item, tabs between its fields, no header; in a field a backslash is \\\\, a tab \\t,
+  a newline \\n, a return \\r, any other control or line-separating character \\u and 4 hex digits
 
 exit codes:
   0    done
@@ -41,28 +51,53 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in argv
+    _open_closed()
     try:
+        options = _parser().parse_args(_utf8(argv))
         with Client(options.server, timeout_seconds=options.timeout) as client:
             code: int = options.run(client, options)
         sys.stdout.flush()
     except RecensionError as error:
-        if isinstance(error, UnreachableError) and not error.hint:
-            error.hint = "check that the server runs; name another with --server or RECENSION_SERVER"
+        if isinstance(error, UnreachableError):
+            error.hint = (
+                "start it with: recension-server serve; name another with --server or RECENSION_SERVER"
+            )
         _flush()
-        output.complain(error, as_json=options.json)
+        output.complain(error, as_json=as_json)
         return _NAMED_ERROR
     except BrokenPipeError:
         _drop_stdout()
         return _PIPE_CLOSED
     except KeyboardInterrupt:
-        _flush()
+        _drop_stdout()  # a flush would wait for a reader that stopped reading, such as a pager
         return _INTERRUPTED
     except OSError as error:
         _drop_stdout()
         print(f"error: cannot write the output: {error.strerror or error}", file=sys.stderr)
         return _NAMED_ERROR
     return code
+
+
+def _open_closed() -> None:
+    """Give a command that was started without stdout or stderr one that leads nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
+            setattr(sys, name, nowhere)
+
+
+def _utf8(argv: Sequence[str]) -> Sequence[str]:
+    """Refuse what is no UTF-8: neither the wire nor the output could carry it."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(
+                f"not UTF-8: {argument!a}", hint="set the terminal and its locale to UTF-8"
+            ) from None
+    return argv
 
 
 def _flush() -> None:
@@ -98,6 +133,7 @@ def _common(*, top: bool) -> _Parser:
     group.add_argument(
         "--server",
         metavar="HOST:PORT",
+        type=_server,
         default=server if top else argparse.SUPPRESS,
         help=f"server to ask (default: RECENSION_SERVER, else {DEFAULT_SERVER})",
     )
@@ -155,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("projects", metavar="PROJECT", nargs="+", help="one or more projects")
     _as_of(one, required=True)
     one.add_argument(
-        "--namespace", metavar="N", type=int, nargs="+", action="extend", help="only these namespaces"
+        "--namespace", metavar="N", type=_namespace, nargs="+", action="extend", help="only these namespaces"
     )
     one.add_argument("--model", metavar="MODEL", nargs="+", action="extend", help="only these content models")
     one.add_argument(
@@ -175,22 +211,24 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--min-age",
         metavar="SECONDS",
-        type=_natural,
+        type=_age,
         default=0,
         help="take the newest revision that is at least this old",
     )
 
     one = command("snapshots", "list the snapshots in the order of their making")
-    one.add_argument("--tsv", action="store_true", help="id, T, K, projects, entries, bytes; no header")
+    one.add_argument("--tsv", action="store_true", help="id, T, K, projects, entries, bytes")
 
     one = command("ls", "list the entries of a snapshot in page order")
     _snapshot(one, "snapshot", "SNAPSHOT")
-    one.add_argument("--tsv", action="store_true", help="page id, title, revision, digest; no header")
+    one.add_argument("--tsv", action="store_true", help="page id, title, revision, digest of the main text")
 
     one = command("diff", "write what differs between two snapshots")
     _snapshot(one, "before", "A")
     _snapshot(one, "after", "B")
-    one.add_argument("--tsv", action="store_true", help="kind, page id, titles, revisions; no header")
+    one.add_argument(
+        "--tsv", action="store_true", help="kind, page id, title in A and B, revision in A and B"
+    )
     one.add_argument("--exit-code", action="store_true", help="leave with 1 when they differ")
 
     one = command("cat", "write the articles of a snapshot, one JSON object a line")
@@ -206,9 +244,9 @@ def _page(parser: argparse.ArgumentParser) -> None:
 
 def _as_of(parser: argparse.ArgumentParser, *, required: bool = False, at_help: str = "valid time") -> None:
     default = "" if required or "default" in at_help else " (default: now)"
-    parser.add_argument("--at", metavar="T", type=_instant, required=required, help=at_help + default)
+    parser.add_argument("--at", metavar="T", type=parse_instant, required=required, help=at_help + default)
     parser.add_argument(
-        "--known-at", metavar="K", type=_natural, default=0, help="position known at (default: the newest)"
+        "--known-at", metavar="K", type=_position, default=0, help="position known at (default: the newest)"
     )
 
 
@@ -217,31 +255,40 @@ def _snapshot(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
 
 
 def _page_name(text: str) -> int | str:
-    prefix, _, number = text.partition(":")
-    if prefix != "id" or not (number.isascii() and number.isdigit()):
+    if not re.fullmatch(r"id:[0-9]+", text):
         return text
-    if not 1 <= int(number) <= MAX_ID:
-        raise argparse.ArgumentTypeError(f"{number} is not a page id")
+    number = text.removeprefix("id:")
+    if len(number) > len(str(MAX_ID)) or not 1 <= int(number) <= MAX_ID:
+        raise InvalidArgumentError(f"{number} is not a page id", hint=f"page ids go from 1 to {MAX_ID}")
     return int(number)
 
 
-def _instant(text: str) -> int:
-    try:
-        return parse_instant(text)
-    except RecensionError as error:
-        raise argparse.ArgumentTypeError(f"{error.message}; {error.hint}") from None
-
-
 def _digest(text: str) -> bytes:
-    try:
-        return parse_digest(text, "snapshot")
-    except RecensionError as error:
-        raise argparse.ArgumentTypeError(f"{error.message}; {error.hint}") from None
+    return parse_digest(text, "snapshot")
 
 
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > MAX_ID:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+def _server(text: str) -> str:
+    match = re.fullmatch(r"[!-~]+:([0-9]{1,5})", text)
+    if match is None or not 1 <= int(match[1]) <= _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!a} is not HOST:PORT, as in {DEFAULT_SERVER}")
+    return text
+
+
+def _position(text: str) -> int:
+    return _number(text, 0, MAX_ID)
+
+
+def _namespace(text: str) -> int:
+    return _number(text, -(2**31), 2**31 - 1)
+
+
+def _age(text: str) -> int:
+    return _number(text, 0, _MAX_AGE_SECONDS)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,20}", text) or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
     return int(text)
 
 
@@ -256,10 +303,10 @@ def _seconds(text: str) -> float:
 
 
 def _shard(text: str) -> Shard:
-    index, _, count = text.partition("/")
-    if not all(part.isascii() and part.isdigit() for part in (index, count)) or int(index) >= int(count):
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or int(match[1]) >= int(match[2]):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I below N, as in 0/8")
-    return Shard(int(index), int(count))
+    return Shard(int(match[1]), int(match[2]))
 
 
 if __name__ == "__main__":

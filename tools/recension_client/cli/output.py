@@ -35,13 +35,34 @@ def write_text(content: bytes) -> None:
 
 
 def write_json(value: Mapping[str, object]) -> None:
-    """Write one line of JSON."""
-    write(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    """Write one line of JSON; what could end a line or steer a terminal is escaped, as JSON allows."""
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for char in "\x85\u2028\u2029":  # they may stand in JSON, but many a reader of lines ends one there
+        line = line.replace(char, f"\\u{ord(char):04x}")
+    if sys.stdout.isatty():
+        line = "".join(f"\\u{ord(char):04x}" if _steers(char) else char for char in line)
+    write(line.encode() + b"\n")
 
 
 def write_tsv(fields: Sequence[object]) -> None:
-    """Write one line of fields between tabs."""
-    write("\t".join(str(field) for field in fields).encode() + b"\n")
+    """Write one line of fields between tabs; nothing in a field is a tab or ends a line."""
+    line = "\t".join(_escaped(str(field)) for field in fields)
+    write((clean(line, keep="\t") if sys.stdout.isatty() else line).encode() + b"\n")
+
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def _escaped(field: str) -> str:
+    if field.isascii() and field.isprintable() and "\\" not in field:
+        return field
+    return "".join(
+        # Zl and Zp are the line and paragraph separators: many a reader of lines takes them for an end.
+        f"\\u{ord(char):04x}"
+        if char not in _ESCAPES and unicodedata.category(char) in {"Cc", "Zl", "Zp"}
+        else _ESCAPES.get(char, char)
+        for char in field
+    )
 
 
 def write_line(fields: Sequence[object], widths: Sequence[int]) -> None:
