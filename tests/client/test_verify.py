@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recension.model import manifest as model_manifest
 from recension.model import record as model_record
 from recension.model import seal as model_seal
 from recension.model import tree as model_tree
+from recension.model.errors import RecensionError
 from recension.model.event import MAX_ID, Presence
 from recension.model.instant import MAX_INSTANT, MIN_INSTANT
 from recension.model.manifest import AsOf, OnHidden, ProjectPart, Redirects, Selector, make_manifest
@@ -281,6 +283,11 @@ BAD_ENTRIES: dict[str, tuple[list[Entry], str]] = {
     "text of a hidden slot": (with_slot(presence=Presence.HIDDEN), "not present"),
     "unknown presence": (with_slot(presence=4), "unknown presence"),
     "short digest": (with_slot(digest=b"x"), "32 bytes"),
+    "absent slot": (with_slot(presence=Presence.ABSENT, size=0, digest=b"", text=None), "unknown presence"),
+    "long model": (with_slot(model="\u00fc" * 128), "255 bytes"),
+    "long role": (with_slot(role="r" * 256), "255 bytes"),
+    "no slots": ([replace(A, slots=[]), B, *REST], "at least one slot"),
+    "negative size": (with_slot(size=-1), "does not fit"),
     "role without a name": (with_slot(role=""), "not empty"),
     "same role twice": ([replace(A, slots=[*(A.slots or ()), *(A.slots or ())]), B, *REST], "unique"),
     "dropped page": ([A, *REST], "6 entries, the manifest says 7"),
@@ -395,7 +402,16 @@ BAD_MANIFESTS: dict[str, bytes] = {
     "unordered list": edited(lambda m: m["selector"].update(namespaces=[2, 1])),
     "repeated value": edited(lambda m: m["selector"].update(models=["b", "b"])),
     "mixed list": edited(lambda m: m["selector"].update(namespaces=[0, True])),
-    "large namespace": edited(lambda m: m["selector"].update(namespaces=[2**53])),
+    "large namespace": edited(lambda m: m["selector"].update(namespaces=[2**31])),
+    "low namespace": edited(lambda m: m["selector"].update(namespaces=[-(2**31) - 1])),
+    "long model": edited(lambda m: m["selector"].update(models=["m" * 256])),
+    "project without a name": edited(
+        lambda m: (m["selector"].update(projects=[""]), m["projects"][0].update(project=""))
+    ),
+    "long project": edited(
+        lambda m: (m["selector"].update(projects=["p" * 256]), m["projects"][0].update(project="p" * 256))
+    ),
+    "not a number": GOOD.replace(b'"count":7', b'"count":NaN'),
     "unknown selector key": edited(lambda m: m["selector"].update(more=1)),
     "age as a fraction": edited(lambda m: m["selector"].update(min_age_seconds=1.5)),
     "known_at as a number": edited(lambda m: m["as_of"].update(known_at=1)),
@@ -439,6 +455,11 @@ def with_item(item: bytes) -> bytes:
     return rebuilt(tail=b"\0" + (1).to_bytes(4, "big") + len(item).to_bytes(4, "big") + item)
 
 
+def skeleton(kind: int = 1, page: int = 1, rev: int = 1, parent: int = 1, time: int = 0) -> bytes:
+    head = bytes([kind, 0]) + b"".join(number.to_bytes(8, "big") for number in (page, rev, parent))
+    return with_item(head + time.to_bytes(8, "big", signed=True) + bytes(65))
+
+
 FIRST = rebuilt()
 AFTER = sha256(FIRST).digest()
 BAD_CHAINS: dict[str, list[bytes]] = {
@@ -464,6 +485,14 @@ BAD_CHAINS: dict[str, list[bytes]] = {
     "short skeleton": [with_item(b"\1" + bytes(97))],
     "skeleton with a tail": [with_item(b"\1" + bytes(99))],
     "unknown flag": [with_item(b"\1\x80" + bytes(97))],
+    "page 0": [skeleton(page=0)],
+    "page too large": [skeleton(page=2**63)],
+    "revision too large": [skeleton(rev=2**63)],
+    "parent too large": [skeleton(parent=2**63)],
+    "time of an event": [skeleton(time=MAX_INSTANT + 1)],
+    "log entry of a page": [skeleton(kind=6)],
+    "log entry of no action": [skeleton(kind=6, page=0, parent=0)],
+    "log entry of another action": [skeleton(kind=6, page=0, parent=6)],
     "model not UTF-8": [with_item(b"\1" + bytes(97) + b"\1\xff")],
 }
 
@@ -471,6 +500,51 @@ BAD_CHAINS: dict[str, list[bytes]] = {
 @pytest.mark.parametrize("name", BAD_CHAINS)
 def test_bad_chains_are_found(name: str) -> None:
     assert len(check_chain(BAD_CHAINS[name])) == 1
+
+
+def test_skeletons_at_their_bounds_are_accepted() -> None:
+    for record in (skeleton(), skeleton(kind=6, page=0, rev=0), skeleton(5, MAX_ID, MAX_ID, 0, MAX_INSTANT)):
+        assert check_chain([record]) == []
+
+
+def accepts(read: Callable[[bytes], object], raw: bytes) -> bool:
+    """Say whether ``raw`` is read; a refusal has a name in the model and is a ``ValueError`` here."""
+    try:
+        read(raw)
+    except (ValueError, RecensionError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "mine,theirs,raw",
+    [
+        (read_manifest, model_manifest.read_manifest, GOOD),
+        *(
+            (read_manifest, model_manifest.read_manifest, case["out"]["json"].encode())
+            for case in VECTORS["manifests"]
+        ),
+        *(
+            (read_commit, model_record.decode_commit, record)
+            for record in [*RECORDS, skeleton(kind=6, page=0)]
+        ),
+    ],
+)
+def test_the_model_and_the_verifier_accept_the_same_bytes(
+    mine: Callable[[bytes], object], theirs: Callable[[bytes], object], raw: bytes
+) -> None:
+    assert accepts(mine, raw)
+    for at in range(len(raw)):
+        for byte in {0, 1, raw[at] ^ 1, raw[at] ^ 0x80, 0xFF, ord("0"), ord("-"), ord('"')}:
+            changed = raw[:at] + bytes([byte]) + raw[at + 1 :]
+            assert accepts(mine, changed) is accepts(theirs, changed), changed
+        for changed in (raw[:at], raw[:at] + raw[at + 1 :], raw[:at] + b"0" + raw[at:]):
+            assert accepts(mine, changed) is accepts(theirs, changed), changed
+
+
+@pytest.mark.parametrize("raw", [*BAD_MANIFESTS.values()], ids=[*BAD_MANIFESTS])
+def test_the_model_refuses_the_same_manifests(raw: bytes) -> None:
+    assert not accepts(model_manifest.read_manifest, raw)
 
 
 def test_a_chain_cut_short_is_found_by_its_head() -> None:

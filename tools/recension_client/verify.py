@@ -67,6 +67,7 @@ def _pack(form: str, *values: object) -> bytes:
 
 
 def _sized(text: str) -> bytes:
+    _need(len(text.encode()) < 256, "a role, a model or a format is longer than 255 bytes")
     return _pack("H", len(text.encode())) + text.encode()
 
 
@@ -76,8 +77,9 @@ def _sized(text: str) -> bytes:
 def content_value(slots: Sequence[Slot]) -> bytes:
     """Return the canonical value of a content, its slots in any order."""
     roles = [slot.role for slot in slots]
+    _need(roles, "a content has at least one slot")
     _need(all(roles) and len(set(roles)) == len(roles), "slot roles are unique and not empty")
-    _need(all(slot.presence in range(4) for slot in slots), "a slot has an unknown presence")
+    _need(all(slot.presence in (1, 2, 3) for slot in slots), "a slot has an unknown presence")
     value = _pack("H", len(slots))
     for slot in sorted(slots, key=lambda slot: slot.role.encode()):
         value += _sized(slot.role) + _sized(slot.model) + _sized(slot.format) + _pack("B", slot.presence)
@@ -201,6 +203,10 @@ def _ascend(values: Any, kind: type) -> bool:
     return bool(typed) and all(a < b for a, b in pairwise(values))
 
 
+def _names(values: Any, least: int) -> bool:
+    return _ascend(values, str) and all(least <= len(name.encode()) < 256 for name in values)
+
+
 def _keys(value: Any, keys: str) -> bool:
     return type(value) is dict and sorted(value) == keys.split()
 
@@ -227,9 +233,9 @@ def read_manifest(manifest: bytes) -> dict[str, Any]:
     _need(type(selector) is dict and "projects" in selector, "the selector has no projects")
     for key, value in selector.items():
         good = {
-            "projects": _ascend(value, str),
-            "namespaces": _ascend(value, int) and -(2**53) < value[0] <= value[-1] < 2**53,
-            "models": _ascend(value, str),
+            "projects": _names(value, 1),
+            "namespaces": _ascend(value, int) and -(2**31) <= value[0] <= value[-1] < 2**31,
+            "models": _names(value, 0),
             "redirects": value in ("exclude", "only"),
             "min_age_seconds": _size(value) and value > 0,
             "on_hidden": value in ("fall_back", "keep"),
@@ -323,17 +329,25 @@ def read_commit(record: bytes) -> tuple[int, int, bytes, str, list[bytes]]:
 
     _need(take(20) == b"recension/commit/v1\0", "not a commit record")
     position, time, parent = struct.unpack(">Qq32s", take(48))
-    _need(_FIRST <= time <= _LAST, "the time is out of range")
+    _need(position and _FIRST <= time <= _LAST, "the position or the time is out of range")
     project = take(take(1)[0]).decode()
     items = [take(int.from_bytes(take(4), "big")) for _ in range(int.from_bytes(take(4), "big"))]
     _need(not rest, "bytes follow the last item")
     for item in items:
         _need(item and item[0] in (1, 2, 3, 4, 5, 6, 16, 17), "an item has an unknown kind")
         if item[0] < 16:
-            _need(len(item) > 98 and len(item) == 99 + item[98], "a skeleton has the wrong length")
-            _need(item[1] < 128, "a skeleton has an unknown flag")
-            item[99:].decode()
+            _check_skeleton(item)
     return position, time, parent, project, items
+
+
+def _check_skeleton(item: bytes) -> None:
+    _need(len(item) > 98 and len(item) == 99 + item[98], "a skeleton has the wrong length")
+    kind, flags, page, rev, parent, time = struct.unpack_from(">BBQQQq", item)
+    _need(flags < 128, "a skeleton has an unknown flag")
+    _need(max(page, rev, parent) <= MAX_ID and (page == 0) == (kind == 6), "an id is out of range")
+    _need(kind != 6 or parent in range(1, 6), "a log entry has an unknown action")
+    _need(_FIRST <= time <= _LAST, "an event's time is out of range")
+    item[99:].decode()
 
 
 def check_chain(records: Iterable[bytes], *, head: bytes | None = None) -> list[str]:
