@@ -158,6 +158,7 @@ LINES = {
     "line feed in a title": (edit(title="a\nb"), "INVALID_EVENT"),
     "NUL in a title": (edit(title="a\0b"), "INVALID_EVENT"),
     "half of a surrogate pair": (edit(title="a\ud800"), "LONE_SURROGATE"),
+    "half of a surrogate pair in a name": (event(**{"a\ud800": 1}), "UNKNOWN_FIELD"),
     "id 0": (event(pageId="0"), "INVALID_EVENT"),
     "id of 64 bits": (event(pageId=str(2**63)), "INVALID_FIELD"),
     "unknown page": (

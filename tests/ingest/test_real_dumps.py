@@ -25,7 +25,7 @@ REJECTED = {
     "refinery-content-export/mediawiki-dump-test.xml": {"MISSING_ID": 3},
     "gensim/testcorpus.xml.bz2": {"REVISION_CONFLICT": 8},
 }
-"""Two files were made by hand; one has revisions without an id, the other nine pages with one revision's id."""
+"""Two files were made by hand: revisions without an id, and nine pages with one id of a revision."""
 NAMES = [*FILES, *OTHERWISE, *(f"dbpedia-minidumps/{name}.xml.bz2" for name in SCRIPTS)]
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from recension.model.errors import SourceError, SourceLimitError
 from recension.sources.containers import Container, open_container
 from recension.sources.events_ndjson import read_events
-from recension.sources.frames import END, ERROR, PROGRESS, Batch, Frame, json_frame, printable_utf8
-from recension.sources.items import Item
+from recension.sources.frames import END, ERROR, PROGRESS, Batch, Frame, json_frame
+from recension.sources.items import Item, printable_utf8
 from recension.sources.mediawiki_log import read_log
 from recension.sources.mediawiki_xml import read_history
 

@@ -30,11 +30,10 @@ from recension.sources.frames import (
     FrameError,
     load_json,
     parse_header,
-    printable_utf8,
     unpack_batch,
     unpack_progress,
 )
-from recension.sources.items import Item, Progress
+from recension.sources.items import Item, Progress, printable_utf8
 
 Kind = Literal["events", "history", "log"]
 

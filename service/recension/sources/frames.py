@@ -51,11 +51,6 @@ KINDS = frozenset({BATCH, PROGRESS, ERROR, END})
 HEADER = struct.Struct("<cII")
 
 
-def printable_utf8(text: str) -> str:
-    """Spell out what UTF-8 cannot hold: bytes of a path that Python keeps as lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 class FrameError(ValueError):
     """A frame is not what ``pack`` makes."""
 

@@ -104,12 +104,17 @@ class ByteSource(Protocol):
         """Return at least one byte and at most ``size``, or nothing at the end."""
 
 
+def printable_utf8(text: str) -> str:
+    """Spell out what UTF-8 cannot hold: lone surrogates, of a path's bytes or of a bad record."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class BadRecordError(Exception):
     """A record is not usable. Parsers raise it inside; outside it is a ``Rejected``."""
 
     def __init__(self, reason: str, message: str) -> None:
         """``reason`` as in ``Rejected``."""
-        self.message = message[:_MAX_MESSAGE_CHARS]
+        self.message = printable_utf8(message[:_MAX_MESSAGE_CHARS])
         super().__init__(self.message)
         self.reason = reason
 

@@ -1,0 +1,82 @@
+"""Parse mutated files as the parsing child does, under its limits; each case has a time limit of its own.
+
+Run by ``test_fuzz``: ``fuzz_parsers SEED SECONDS ROUNDS SCRATCH KIND PATH [KIND PATH …]``. Ends with status 0
+unless something else than items or a named error came of a case; that is named on standard error then.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import random
+import resource
+import sys
+from pathlib import Path
+
+from recension.model.errors import SourceError
+from recension.sources.child import _PARSERS, batches, error_frame, limit_resources
+from recension.sources.containers import open_container
+from recension.sources.frames import BATCH, unpack_batch
+from tests.faults.durations import Duration
+from tests.faults.mutations import mutated
+
+CASE_SECONDS = 60
+_PEAK_KIB = 400 * 1024
+_CASE_BYTES = 1_000_000  # the child may not write larger files
+_PLAIN_BYTES = 256 * 1024
+
+
+def parse(kind: str, path: Path) -> int:
+    """Parse one file into frames and read those; returns the number of items."""
+    count = 0
+    try:
+        with open_container(path) as container:
+            for frame in batches(_PARSERS[kind](container, path, "p", {}), container):  # type: ignore[arg-type]
+                assert BATCH == frame.kind
+                _, items = unpack_batch(frame.meta, memoryview(b"".join(frame.body)), "p")
+                count += len(items)
+    except SourceError as error:
+        error_frame(error)
+        error.metadata["path"]
+    except MemoryError:
+        pass  # the child's main names it
+    return count
+
+
+def plain(path: Path) -> bytes:
+    """Return the beginning of what a file holds."""
+    data = b""
+    try:
+        with open_container(path) as container:
+            while len(data) < _PLAIN_BYTES and (more := container.read(_PLAIN_BYTES)):
+                data += more
+    except SourceError:
+        pass
+    return data[:_PLAIN_BYTES]
+
+
+def main() -> int:
+    seed, seconds, least, scratch, *inputs = sys.argv[1:]
+    kinds = inputs[::2]
+    originals = [(path.read_bytes(), plain(path)) for path in map(Path, inputs[1::2])]
+    path = Path(scratch)
+    limit_resources()
+    cases = items = 0
+    case = ""
+    try:
+        for case in Duration(seed, float(seconds)).rounds(int(least)):
+            moments = random.Random(case)
+            which = moments.randrange(len(kinds))
+            path.write_bytes(mutated(moments.choice(originals[which]), moments)[:_CASE_BYTES])
+            faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
+            items += parse(kinds[which], path)
+            cases += 1
+    except BaseException:
+        print(f"case {case}, kept in {path}", file=sys.stderr)
+        raise
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{cases} cases, {items} items, peak {peak} KiB")
+    return 0 if peak < _PEAK_KIB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
