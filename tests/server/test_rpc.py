@@ -111,7 +111,7 @@ def test_articles_and_revisions(world: World) -> None:
 
 def test_a_batch_loads_no_more_than_it_sends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts beyond the answer's room are marked and never loaded; a later small one still fits."""
-    real = world.archive.revisions
+    real: Any = world.archive.revisions
     loaded: list[int] = []
 
     def revisions(_: object, project: str, rev_ids: list[int], **options: Any) -> Any:

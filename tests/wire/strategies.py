@@ -153,7 +153,6 @@ selectors = st.builds(
     st.sampled_from(list(OnHidden)),
 )
 as_ofs = st.builds(AsOf, instants, positions)
-parts = st.builds(ProjectPart, names, positions, positions, digests)
 projects = st.builds(
     ProjectInfo,
     name=names,
@@ -169,6 +168,12 @@ projects = st.builds(
 )
 
 
+def parts_of(project: str) -> st.SearchStrategy[ProjectPart]:
+    return st.builds(ProjectPart, st.just(project), positions, positions, digests)
+
+
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    return make_manifest(draw(selectors), draw(as_ofs), tuple(draw(st.lists(parts, max_size=3))))
+    selector = draw(selectors)
+    held = tuple(draw(parts_of(project)) for project in selector.projects)
+    return make_manifest(selector, draw(as_ofs), held)

@@ -15,7 +15,7 @@ from recension.model.errors import (
     VerificationError,
 )
 from recension.model.event import HIDDEN_COMMENT, NO_COMMENT, Event, Presence
-from recension.model.manifest import AsOf, Manifest, Selector
+from recension.model.manifest import AsOf, Manifest, ProjectPart, Selector
 from recension.model.reading import Change, Entry, ProjectInfo, Revision, Shard, Slot, TimelineItem
 from recension.v1 import event_pb2 as event_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
@@ -235,4 +235,4 @@ def test_a_missing_namespace_is_derived() -> None:
 def _manifest() -> Manifest:
     from recension.model.manifest import make_manifest  # noqa: PLC0415
 
-    return make_manifest(Selector.of(["p"]), AsOf(0, 1), ())
+    return make_manifest(Selector.of(["p"]), AsOf(0, 1), (ProjectPart("p", 0, 0, bytes(32)),))

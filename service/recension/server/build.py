@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
 from recension.model.reading import Reader
+from recension.server import logs
 from recension.server.config import ServeConfig
-from recension.server.gate import Gate
+from recension.server.gate import Gate, Watchdog
 from recension.server.interceptors import Outermost
 from recension.server.rpc.catalog import CatalogRpc
 from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
@@ -52,18 +58,64 @@ class Service:
     health_server: grpc.Server
     health: health.HealthServicer
     gate: Gate
+    watchdog: Watchdog
+    chores: tuple[Chore, ...]
 
     def start(self) -> None:
         """Answer on every port that was added."""
+        for chore in self.chores:
+            chore.start()
         self.health_server.start()
         self.server.start()
 
     def drain(self, grace_seconds: float) -> None:
-        """Say that it is stopping, let streams end themselves, then stop. Returns when all is over."""
+        """Say that it is stopping, let streams end themselves, then stop. Returns when all is over.
+
+        Until the last stream has ended, connections are taken and new streams are told that it drains.
+        """
+        until = time.monotonic() + grace_seconds
         self.health.enter_graceful_shutdown()
         self.gate.drain()
-        self.server.stop(grace_seconds).wait()
+        self.gate.wait_empty(grace_seconds)
+        self.server.stop(max(until - time.monotonic(), min(grace_seconds, 1.0))).wait()
+        for chore in self.chores:
+            chore.stop()
         self.health_server.stop(None).wait()
+
+
+class Chore:
+    """Work that is done again and again beside the calls, in a thread of its own."""
+
+    def __init__(self, work: Callable[[], None], every_seconds: float) -> None:
+        """``work``: what to do; an error of it is logged, and it is tried again."""
+        self._work = work
+        self._every = every_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being done, and end."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every):
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001 - the next time may be better
+                structlog.get_logger().error(logs.CHORE_FAILED, exc_info=error)
+
+
+@runtime_checkable
+class _HasReaders(Protocol):
+    """A store whose readers are processes that may be killed."""
+
+    def free_dead_readers(self) -> int: ...
 
 
 def make_server(reader: Reader, ingestor: Ingestor, store: Store, config: ServeConfig) -> grpc.Server:
@@ -74,9 +126,14 @@ def make_server(reader: Reader, ingestor: Ingestor, store: Store, config: ServeC
 def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
     """Return a server with everything it serves, not started and without a port."""
     gate = Gate(config.stream_limit)
+    watchdog = Watchdog(config.stall_seconds)
+    chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
+    if isinstance(store, _HasReaders):
+        chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
+    outermost = Outermost(gate, watchdog, config.idle_seconds)
     server = grpc.server(
         ThreadPoolExecutor(config.threads, thread_name_prefix="rpc"),
-        interceptors=[Outermost()],
+        interceptors=[outermost],
         options=_limits(config),
         maximum_concurrent_rpcs=config.threads * _CALLS_FOR_EACH_THREAD,
     )
@@ -91,13 +148,21 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     health_pb2_grpc.add_HealthServicer_to_server(condition, server)
     # With threads of its own it answers while all others are busy.
     health_server = grpc.server(
-        ThreadPoolExecutor(_HEALTH_THREADS, thread_name_prefix="health"), options=_limits(config)
+        ThreadPoolExecutor(_HEALTH_THREADS, thread_name_prefix="health"),
+        interceptors=[outermost],
+        options=_limits(config),
     )
     health_pb2_grpc.add_HealthServicer_to_server(condition, health_server)
 
     if config.reflection:
         _add_reflection(server)
-    return Service(server, health_server, condition, gate)
+    return Service(server, health_server, condition, gate, watchdog, tuple(chores))
+
+
+def _free_readers(store: _HasReaders) -> None:
+    freed = store.free_dead_readers()
+    if freed:
+        structlog.get_logger().info(logs.READERS_FREED, count=freed)
 
 
 def _add_reflection(server: grpc.Server) -> None:

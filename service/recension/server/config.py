@@ -27,6 +27,12 @@ class ServeConfig:
     """Bulk streams that each process runs at once; 0 means half of ``threads``."""
     drain_seconds: float = 30.0
     """How long running calls may take to finish when the server stops."""
+    stall_seconds: float = 30.0
+    """How long a call waits for its client to take a message, or to send its request."""
+    idle_seconds: float = 60.0
+    """How long a stream waits for the next message that its client may send, such as a batch of events."""
+    reader_check_seconds: float = 30.0
+    """How often reader slots of processes that were killed are freed."""
     reflection: bool = True
     health_listen: str = ""
     """Where health is answered with threads of its own; empty means the port after ``listen``'s."""
@@ -42,6 +48,9 @@ class ServeConfig:
             )
         if self.drain_seconds < 0:
             raise InvalidArgumentError("drain_seconds: not negative", field="drain_seconds")
+        for field in ("stall_seconds", "idle_seconds", "reader_check_seconds"):
+            if getattr(self, field) <= 0:
+                raise InvalidArgumentError(f"{field}: more than 0", field=field)
         split_address(self.listen, "listen")
         split_address(self.health_address, "health_listen")
 

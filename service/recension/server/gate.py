@@ -1,10 +1,10 @@
-"""Who may stream, and until when: the stream budget and the drain flag of one process."""
+"""Who may stream, and until when: stream budget, drain flag and patience of one process."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from recension.model.errors import DrainingError, OverloadedError
@@ -20,8 +20,14 @@ class Gate:
     def __init__(self, streams: int) -> None:
         """``streams``: how many may run at once."""
         self._limit = streams
-        self._free = threading.BoundedSemaphore(streams)
+        self._running = 0
+        self._changed = threading.Condition()
         self._draining = threading.Event()
+
+    @property
+    def running(self) -> int:
+        """How many streams run."""
+        return self._running
 
     @property
     def draining(self) -> bool:
@@ -30,24 +36,34 @@ class Gate:
 
     def drain(self) -> None:
         """Admit no more streams and let the running ones end themselves."""
-        self._draining.set()
+        with self._changed:
+            self._draining.set()
+
+    def wait_empty(self, seconds: float) -> None:
+        """Return when no stream runs, or after ``seconds``."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, seconds)
 
     @contextmanager
     def admit(self) -> Iterator[Turn]:
         """Hold a place. Raises ``OverloadedError`` or ``DrainingError`` at once when there is none."""
-        if self.draining:
-            raise draining()
-        if not self._free.acquire(blocking=False):
-            raise OverloadedError(
-                f"all {self._limit} bulk streams of this server are in use",
-                hint="try again in a moment; one stream for each worker is enough",
-                limit=self._limit,
-                **{RETRY_DELAY: 1},
-            )
+        with self._changed:
+            if self.draining:
+                raise draining()
+            if self._running >= self._limit:
+                raise OverloadedError(
+                    f"all {self._limit} bulk streams of this server are in use",
+                    hint="try again in a moment; one stream for each worker is enough",
+                    limit=self._limit,
+                    **{RETRY_DELAY: 1},
+                )
+            self._running += 1
         try:
             yield Turn(self)
         finally:
-            self._free.release()
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
 
 class Turn:
@@ -69,3 +85,56 @@ def draining() -> DrainingError:
     return DrainingError(
         "the server is shutting down", hint="try again on a new connection", **{RETRY_DELAY: 1}
     )
+
+
+class Watchdog:
+    """Ends calls that wait too long for their client: one that does not read still answers pings.
+
+    Only the time that a call waits for its client counts, not the time that the server needs.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """``seconds``: how long a call may wait."""
+        self._seconds = seconds
+        self._calls: set[Patience] = set()
+        self._lock = threading.Lock()
+
+    def watch(self, end: Callable[[], None]) -> Patience:
+        """Begin to watch a call that ``end`` would end from another thread."""
+        patience = Patience(end)
+        with self._lock:
+            self._calls.add(patience)
+        return patience
+
+    def forget(self, patience: Patience) -> None:
+        """Stop watching a call that is over."""
+        with self._lock:
+            self._calls.discard(patience)
+
+    def look(self) -> None:
+        """End what has waited too long. Called by a thread of its own."""
+        with self._lock:
+            calls = list(self._calls)
+        latest = time.monotonic() - self._seconds
+        for call in calls:
+            if call.since is not None and call.since < latest:
+                self.forget(call)
+                call.end()
+
+
+class Patience:
+    """Since when one call has been waiting for its client."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        """``end``: how to end the call."""
+        self.end = end
+        self.since: float | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Mark the time in which it is the client's turn."""
+        self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.since = None

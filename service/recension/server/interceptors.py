@@ -9,24 +9,40 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import Any, NoReturn
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from recension.model.errors import RecensionError, StoreError
+from recension.model.errors import DeadlineError, InvalidArgumentError, RecensionError, StoreError
 from recension.server import logs
+from recension.server.gate import Gate, Watchdog, draining
 from recension.wire.status import call_status
 
-Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+Behaviour = Callable[..., Any]
+
+_NON_BLOCKING = "experimental_non_blocking"
+"""What grpc.health calls a stream handler that sends by a function and holds no thread."""
+_LOOK_SECONDS = 0.25
+"""How long it takes a silent stream to notice that the server drains."""
 
 
 class Outermost(grpc.ServerInterceptor):
-    """Wraps every handler of the server, health and reflection included."""
+    """Wraps every handler of the server, health and reflection included.
 
-    def __init__(self) -> None:
-        """Log to the process's log."""
+    Each handler is registered as one that takes a stream of bytes: gRPC waits for the request of any other in
+    a thread of the pool, for as long as a client likes, and answers a malformed one without a reason.
+    """
+
+    def __init__(self, gate: Gate, watchdog: Watchdog, idle_seconds: float) -> None:
+        """``idle_seconds``: how long a client that may send more may be silent."""
         self._log = structlog.get_logger()
+        self._gate = gate
+        self._watchdog = watchdog
+        self._idle_seconds = idle_seconds
 
     def intercept_service(
         self,
@@ -37,24 +53,19 @@ class Outermost(grpc.ServerInterceptor):
         handler: Any = continuation(handler_call_details)
         if handler is None:
             return None
-        method = handler_call_details.method
-        codec = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._single(method, handler.unary_unary), **codec)
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(self._single(method, handler.stream_unary), **codec)
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), **codec)
-        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), **codec)
+        method, serializer = handler_call_details.method, handler.response_serializer
+        if not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                self._single(method, handler), response_serializer=serializer
+            )
+        wrap = self._watch if hasattr(handler.unary_stream, _NON_BLOCKING) else self._stream
+        return grpc.stream_stream_rpc_method_handler(wrap(method, handler), response_serializer=serializer)
 
-    def _single(self, method: str, behaviour: Behaviour) -> Behaviour:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            entry = _Call(self._log, method, context)
+    def _single(self, method: str, handler: Any) -> Behaviour:
+        def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            entry = _Call(self._log, method, context, self._watchdog)
             try:
-                response = behaviour(request, context)
+                response = self._answer(entry, handler, raw, context)
             except Exception as error:  # noqa: BLE001 - this is the one place that sees them all
                 entry.refuse(error)
             entry.sent(response)
@@ -63,24 +74,119 @@ class Outermost(grpc.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, behaviour: Behaviour) -> Behaviour:
-        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            entry = _Call(self._log, method, context)
+    def _stream(self, method: str, handler: Any) -> Behaviour:
+        def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            entry = _Call(self._log, method, context, self._watchdog)
             try:
-                for response in behaviour(request, context):
+                for response in self._answer(entry, handler, raw, context):
+                    with entry.patience.waiting():
+                        yield response
                     entry.sent(response)
-                    yield response
             except Exception as error:  # noqa: BLE001 - see above
                 entry.refuse(error)
             entry.finish()
 
         return call
 
+    def _watch(self, method: str, handler: Any) -> Behaviour:
+        """Wrap a handler that holds no thread while its stream is open: it is given a function that sends."""
+
+        def call(raw: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
+            entry = _Call(self._log, method, context, self._watchdog)
+
+            def send_counted(response: Any) -> None:
+                send(response)
+                if response is not None:
+                    entry.sent(response)
+
+            try:
+                handler.unary_stream(_only(entry, raw, handler), context, send_counted)
+            except Exception as error:  # noqa: BLE001 - see above
+                entry.refuse(error)
+
+        setattr(call, _NON_BLOCKING, True)
+        return call
+
+    def _answer(self, entry: _Call, handler: Any, raw: Iterator[bytes], context: Any) -> Any:
+        if not handler.request_streaming:
+            behaviour = handler.unary_stream or handler.unary_unary
+            return behaviour(_only(entry, raw, handler), context)
+        behaviour = handler.stream_stream or handler.stream_unary
+        return behaviour(self._requests(raw, handler), context)
+
+    def _requests(self, raw: Iterator[bytes], handler: Any) -> Iterator[Any]:
+        """Yield what a client sends, as long as it is not silent for too long.
+
+        gRPC's iterator can't be woken, so another thread waits in it: until the call is over, at the latest.
+        """
+        with closing(_Puller(raw)) as puller:
+            while True:
+                since = time.monotonic()
+                while not puller.ready(_LOOK_SECONDS):
+                    if self._gate.draining:
+                        raise draining()
+                    if time.monotonic() - since > self._idle_seconds:
+                        raise DeadlineError(
+                            f"nothing was sent for {self._idle_seconds:g} s",
+                            hint="send on over a new stream; what was answered is done",
+                            idleSeconds=f"{self._idle_seconds:g}",
+                        )
+                message = puller.take()
+                if message is None:
+                    return
+                yield _parsed(message, handler)
+
+
+class _Puller:
+    """Waits for the next item of an iterator in a thread of its own."""
+
+    def __init__(self, items: Iterator[bytes]) -> None:
+        self._items = items
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="requests")
+        self._next: Future[bytes | None] | None = None
+
+    def ready(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the next item; say whether it is there."""
+        if self._next is None:
+            self._next = self._pool.submit(next, self._items, None)
+        return bool(wait([self._next], seconds).done)
+
+    def take(self) -> bytes | None:
+        """Return the item that is there; ``None`` at the end."""
+        assert self._next is not None  # noqa: S101 - asked after ``ready``
+        item, self._next = self._next.result(), None
+        return item
+
+    def close(self) -> None:
+        """Leave the thread to its end."""
+        self._pool.shutdown(wait=False)
+
+
+def _only(entry: _Call, raw: Iterator[bytes], handler: Any) -> Any:
+    """Return the one request of a call."""
+    with entry.patience.waiting():
+        message = next(raw, None)
+    if message is None:
+        raise InvalidArgumentError("the call has no request", hint="send exactly one message")
+    return _parsed(message, handler)
+
+
+def _parsed(message: bytes, handler: Any) -> Any:
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError:
+        raise InvalidArgumentError(
+            "the request is not a message of this method",
+            hint="make clients from this server's protos; reflection has them",
+        ) from None
+
 
 class _Call:
     """One call, as its line in the log will tell it."""
 
-    def __init__(self, log: Any, method: str, context: grpc.ServicerContext) -> None:
+    def __init__(self, log: Any, method: str, context: grpc.ServicerContext, watchdog: Watchdog) -> None:
+        self.patience = watchdog.watch(self._stall)
+        self._watchdog = watchdog
         self._log = log
         self._method = method
         self._context = context
@@ -131,7 +237,13 @@ class _Call:
             requestId=self._id,
         )
 
+    def _stall(self) -> None:
+        # A client that does not read is beyond a status: it finds CANCELLED behind what it has not read.
+        self._reason = logs.STALLED
+        self._context.cancel()
+
     def _write(self) -> None:
+        self._watchdog.forget(self.patience)
         self._log.info(
             logs.REQUEST,
             request_id=self._id,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TextIO
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 # Event names are constants, what varies is in the fields: a client can't forge a line.
 REQUEST = "request"
@@ -18,29 +19,51 @@ DRAINING = "draining"
 STOPPED = "stopped"
 WORKER_STARTED = "worker_started"
 WORKER_DIED = "worker_died"
+READERS_FREED = "readers_freed"
+"""Processes that read the store were killed, and their slots are free again."""
+CHORE_FAILED = "chore_failed"
+STALLED = "STALLED"
+"""Reason of a call that was ended because its client took no message, or sent no request, for too long."""
 
 _MAX_VALUE_CHARACTERS = 2_048
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of a line."""
 
 
 def configure(stream: TextIO | None = None) -> None:
     """Set up logging of this process; called once, before the first line."""
     target = stream or sys.stderr
-    person = target.isatty()
+    renderer: Processor = structlog.processors.JSONRenderer()
+    if target.isatty():
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if person else [structlog.processors.format_exc_info]),
-            _shorten,
-            structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer(),
+            structlog.processors.format_exc_info,
+            _tame,
+            renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(file=target),
         cache_logger_on_first_use=False,
     )
 
 
-def _shorten(logger: WrappedLogger, name: str, fields: EventDict) -> EventDict:  # noqa: ARG001
+def _tame(logger: WrappedLogger, name: str, fields: EventDict) -> EventDict:  # noqa: ARG001
+    """Shorten long values and let none steer a terminal or begin a line."""
     for key, value in fields.items():
-        if key != "exception" and isinstance(value, str) and len(value) > _MAX_VALUE_CHARACTERS:
-            fields[key] = value[:_MAX_VALUE_CHARACTERS] + "…"
+        if not isinstance(value, str):
+            continue
+        if key == "exception":
+            fields[key] = "\n  ".join(map(_escaped, value.split("\n")))
+        elif len(value) > _MAX_VALUE_CHARACTERS:
+            fields[key] = _escaped(value[:_MAX_VALUE_CHARACTERS]) + "…"
+        else:
+            fields[key] = _escaped(value)
     return fields
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

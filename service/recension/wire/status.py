@@ -18,6 +18,7 @@ from recension.model.errors import (
     BY_REASON,
     DeadlineError,
     Fault,
+    InvalidArgumentError,
     OverloadedError,
     RecensionError,
     UnreachableError,
@@ -35,6 +36,9 @@ _MAX_DETAILS_BYTES = 500
 _MAX_VALUE_BYTES = 300
 _MAX_HINT_BYTES = 600
 _MAX_VALUES = 8
+
+_TOO_LARGE = "message larger than max"
+"""What gRPC itself says of a message beyond the limit of the side that receives it."""
 
 _RETRIED = (Fault.BUSY, Fault.EXHAUSTED)
 _RESOURCE_TYPES = {
@@ -120,6 +124,16 @@ def _without_details(code: grpc.StatusCode, details: str) -> RecensionError:
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError("the call did not finish in time", hint="try again, or allow more time")
+        case grpc.StatusCode.CANCELLED:
+            return DeadlineError(
+                f"the call was ended before it was complete: {details}",
+                hint="a server ends a call whose client takes nothing for long; go on from the newest cursor",
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in details:
+            return InvalidArgumentError(
+                f"a message is too large: {details}",
+                hint="send less at once (a batch of events has at most 4 MiB), or ask for less",
+            )
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return OverloadedError(f"the server refused the call: {details}", hint="try again later")
         case grpc.StatusCode.UNIMPLEMENTED:
