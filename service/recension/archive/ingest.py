@@ -8,10 +8,9 @@ run can be sent again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from recension.archive import texts
 from recension.archive.claims import Verdict, check_claims, is_redirect
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
 from recension.archive.projects import (
@@ -36,6 +35,9 @@ from recension.archive.rows import (
     sealed_value,
     visibility_value,
 )
+from recension.archive.texts.reading import knows_text, next_text_id
+from recension.archive.texts.sealing import Sealer
+from recension.archive.texts.writing import NewText, TextWriter
 from recension.model.digest import digest_of
 from recension.model.errors import (
     InvalidEventError,
@@ -131,10 +133,10 @@ class _Draft:
     number: int
     position: int
     tally: Tally
-    text_id: int
     items: list[Item] = field(default_factory=list)
     index: dict[bytes, bytes] = field(default_factory=dict)
     blobs: list[Row] = field(default_factory=list)
+    texts: dict[bytes, NewText] = field(default_factory=dict)
     revisions: dict[int, _Seen] = field(default_factory=dict)
     pages: set[int] = field(default_factory=set)
     titles: set[bytes] = field(default_factory=set)
@@ -151,7 +153,8 @@ class Ingestor:
         self._store = store
         self._clock = clock
         self._salts = salts
-        self._texts = texts.TextWriter()
+        self._texts = TextWriter()
+        self._sealer = Sealer(store, self._texts)
 
     # --- projects -------------------------------------------------------------------------------
 
@@ -217,15 +220,17 @@ class Ingestor:
             with self._store.view() as view:
                 number = project_number(view, project)
                 _, tally = tally_of(view, number)
-                draft = _Draft(view, number, head.position + 1, tally, texts.next_text_id(view))
+                draft = _Draft(view, number, head.position + 1, tally)
                 rejected = []
                 for index, event in enumerate(events):
                     try:
                         self._take(draft, project, event)
                     except RecensionError as error:
                         rejected.append((index, error))
+                self._store_texts(draft)
             appended = self._finish(draft, head, project)
             if appended is not None:
+                self._sealer.turn()
                 return Appended(
                     appended.position,
                     appended.recorded_at,
@@ -234,8 +239,19 @@ class Ingestor:
                     tuple(rejected),
                     draft.claims,
                 )
-            self._texts.reset()
+            self._forget_texts()
         raise _lost_races()
+
+    def settle(self, sealed: Callable[[int], None] = lambda _: None) -> None:
+        """Seal the texts that appends have left as tails; calls ``sealed`` with the pages so far.
+
+        Changes no answer. Takes some 2 ms for each page that has new texts; safe to interrupt.
+        """
+        self._sealer.settle(sealed)
+
+    def _forget_texts(self) -> None:
+        self._sealer.forget()
+        self._texts.reset()
 
     def _finish(self, draft: _Draft, head: Head, project: str) -> Head | None:
         if not draft.items:
@@ -246,7 +262,7 @@ class Ingestor:
                 self._store, head, self._clock, project, draft.items, draft.index, draft.blobs
             )
         except RecensionError:
-            self._texts.reset()
+            self._forget_texts()
             raise
 
     def _take(self, draft: _Draft, project: str, event: Event) -> None:
@@ -306,7 +322,6 @@ class Ingestor:
         ]
         size = sum(slot.size_bytes for slot in slots)
         ordinal = len(draft.items)
-        previous = None if self._caches(draft, event.page_id) else _previous_digest(draft, event.page_id)
         salt, commitments, sealed = self._seal(event, f"rev:{edit.rev_id}", values)
         draft.items.append(
             Skeleton(
@@ -316,7 +331,8 @@ class Ingestor:
         )  # fmt: skip
         for slot in edit.slots:
             if slot.presence is Presence.PRESENT:
-                self._store_text(draft, event.page_id, slot.text, digests[slot.role], previous)
+                digest = digests[slot.role]
+                draft.texts[digest] = NewText((draft.number, event.page_id), event.time, slot.text, digest)
         if not _knows_page(draft, event.page_id):
             draft.tally.pages += 1
         draft.pages.add(event.page_id)
@@ -472,19 +488,11 @@ class Ingestor:
             draft.index[row] = b""
         draft.titles.add(row)
 
-    def _caches(self, draft: _Draft, page: int) -> bool:
-        return self._texts.caches((draft.number, page))
-
-    def _store_text(
-        self, draft: _Draft, page: int, text: bytes, digest: bytes, previous: bytes | None
-    ) -> None:
-        row = keys.text(digest)
-        if row in draft.index or draft.view.get(row) is not None:
-            return
-        blob, place = self._texts.add(draft.view, (draft.number, page), draft.text_id, text, digest, previous)
-        draft.text_id += 1
-        draft.blobs.append(blob)
-        draft.index[place[0]] = place[1]
+    def _store_texts(self, draft: _Draft) -> None:
+        new = [text for digest, text in draft.texts.items() if not knows_text(draft.view, digest)]
+        blobs, index = self._texts.store(draft.view, next_text_id(draft.view), new)
+        draft.blobs += blobs
+        draft.index.update(index)
 
 
 def append_commit(
@@ -551,18 +559,6 @@ def _knows_page(draft: _Draft, page: int) -> bool:
         return False
     draft.pages.add(page)
     return True
-
-
-def _previous_digest(draft: _Draft, page: int) -> bytes | None:
-    row = draft.view.last(keys.edits_from(draft.number, page), keys.edits_from(draft.number, page + 1))
-    if row is None:
-        return None
-    _, _, _, position, ordinal = keys.read_edit(row[0])
-    sealed = draft.view.blob(keys.sealed_blob(position, ordinal))
-    if sealed is None:
-        return None
-    slots = read_content(read_sealed(sealed).values[3])
-    return next((slot.digest for slot in slots if slot.presence is Presence.PRESENT), None)
 
 
 def _conflict(rev_id: int, what: str) -> RevisionConflictError:

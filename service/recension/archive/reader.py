@@ -22,7 +22,7 @@ from recension.archive.projects import (
     tally_of,
 )
 from recension.archive.rows import EditRow, MarkRow, Sealed, read_sealed, read_visibility
-from recension.archive.texts import read_text
+from recension.archive.texts.reading import read_text
 from recension.model.errors import (
     AsOfOutOfRangeError,
     DataLossError,

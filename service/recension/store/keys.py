@@ -17,6 +17,8 @@ _MARK = struct.Struct(">cIQQQI")
 _REVISION = struct.Struct(">cIQQI")
 _AT = struct.Struct(">cIQ")
 _ENTRY = struct.Struct(">cIQQI")
+_PAGE_BLOCK = struct.Struct(">cIQI")
+_TAIL = struct.Struct(">cIQQ")
 
 
 def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
@@ -153,6 +155,27 @@ def sealed_blob(position: int, ordinal: int) -> bytes:
     return struct.pack(">cQI", b"s", position, ordinal)
 
 
-def text_blob(text_id: int) -> bytes:
-    """Blob key of a text frame."""
-    return b"t" + text_id.to_bytes(8, "big")
+def block(number: int) -> bytes:
+    """Blob key of a text block."""
+    return b"t" + number.to_bytes(8, "big")
+
+
+def page_block(project: int, page: int, index: int) -> bytes:
+    """Key of a page's sealed block by its index."""
+    return _PAGE_BLOCK.pack(b"G", project, page, index)
+
+
+def tail(project: int, page: int, number: int = 0) -> bytes:
+    """Key of a page's text that is not sealed yet; without a number, the lower bound of them."""
+    return _TAIL.pack(b"H", project, page, number)
+
+
+def read_tail(key: bytes) -> tuple[int, int, int]:
+    """Return (project, page, block id) of a tail's key."""
+    _, project, page, number = _TAIL.unpack(key)
+    return project, page, number
+
+
+def block_user(block_: int, user: int = 0) -> bytes:
+    """Key that says a block of another page has its prefix in a block; user 0 says that there is one."""
+    return struct.pack(">cQQ", b"U", block_, user)

@@ -1,0 +1,268 @@
+"""Sealing: a page's tails, and its last block while that is small, become one.
+
+What to seal is read in the writer's thread, compressed beside it, and put in place by small rewrites, each
+of which is left out if the page changed meanwhile. Nothing here appends to the log: a store that is killed at
+any point has its texts either as tails or in a block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from recension.archive.texts.block import (
+    BLOCK_BYTES,
+    BLOCK_LEVEL,
+    BLOCK_TEXTS,
+    NO_PREFIX,
+    Prefix,
+    encode,
+    parent,
+    prefix_text,
+)
+from recension.archive.texts.reading import load, place_value, prefix_of, read_place, texts_of
+from recension.archive.texts.rows import (
+    GONE,
+    SHORT_DIGEST,
+    PageBlock,
+    Tail,
+    block_prefix,
+    last_block,
+    read_tail,
+    similar_prefix,
+    tails_of,
+    use_rows,
+)
+from recension.archive.texts.writing import Page, Pending, TextWriter, cut_blocks
+from recension.model.digest import digest_of
+from recension.store import keys
+from recension.store.interface import Rewrite, Store, View
+
+_QUEUE = 32
+"""Blocks being compressed; a writer that is further ahead waits for one of them."""
+_TOGETHER = 16
+"""Rewrites of one transaction."""
+_WORTHWHILE_BYTES = 2048
+"""A single smaller text stays a tail: a block of its own would save nothing."""
+_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    digest: bytes
+    number: int
+    """Id of the block that it comes from."""
+    first_time: int
+    last_time: int
+    """Bounds of its valid time; of its whole block when it comes from one."""
+    text: bytes
+
+
+@dataclass(slots=True)
+class _New:
+    """A block to be made."""
+
+    index: int
+    row: PageBlock
+    texts: list[bytes]
+    prefix: Prefix
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What sealing a page changes; the bytes of its new blocks come from ``compress``."""
+
+    page: Page
+    tails: int
+    """Tails that are used up."""
+    expected: dict[bytes, bytes | None] = field(default_factory=dict)
+    index: dict[bytes, bytes | None] = field(default_factory=dict)
+    blobs: dict[bytes, bytes | None] = field(default_factory=dict)
+    blocks: list[_New] = field(default_factory=list)
+
+    def compress(self) -> Rewrite:
+        """Return the finished rewrite. Takes milliseconds, most of them outside the interpreter."""
+        for new in self.blocks:
+            raw = encode(*self.page, new.index, new.texts, new.prefix, BLOCK_LEVEL)
+            self.blobs[keys.block(new.row.number)] = raw
+        return Rewrite(self.expected, self.index, self.blobs)
+
+
+class Sealer:
+    """Seals what a ``TextWriter`` leaves as tails. Belongs to the writer's thread."""
+
+    def __init__(self, store: Store, writer: TextWriter) -> None:
+        """Seal in ``store``, whose only writer of texts is ``writer``."""
+        self._store = store
+        self._writer = writer
+        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "seal")
+        self._jobs: deque[tuple[_Plan, Future[Rewrite]]] = deque()
+
+    def turn(self) -> None:
+        """After a commit: put finished blocks in place, and start on the pages that filled one."""
+        ripe = [key for key, page in self._writer.pages.items() if page.ripe]
+        if ripe:
+            with self._store.view() as view:
+                for key in ripe:
+                    self._start(view, key, self._writer.pages[key])
+        while len(self._jobs) > _QUEUE:
+            self._jobs[0][1].result()
+            self._put()
+        if len(self._jobs) >= _TOGETHER and self._jobs[_TOGETHER - 1][1].done():
+            self._put()
+
+    def settle(self, sealed: Callable[[int], None] = lambda _: None) -> int:
+        """Seal all that is worth it, idle pages too; return the number of pages. Safe to interrupt."""
+        self._drain()
+        pages = 0
+        for some in _with_tails(self._store):
+            for key, tails in some.items():
+                page = self._writer.pages.get(key) or Pending([(tail, None) for tail in tails], NO_PREFIX, 0)
+                with self._store.view() as view:
+                    pages += self._start(view, key, page)
+                if len(self._jobs) > _QUEUE:
+                    self._jobs[0][1].result()
+                    self._put()
+            self._drain()
+            sealed(pages)
+        return pages
+
+    def forget(self) -> None:
+        """Drop what is not in place yet; its texts stay tails."""
+        for _, job in self._jobs:
+            job.cancel()
+        self._jobs.clear()
+
+    def _drain(self) -> None:
+        while self._jobs:
+            self._jobs[min(len(self._jobs), _TOGETHER) - 1][1].result()
+            self._put()
+
+    def _start(self, view: View, key: Page, page: Pending) -> bool:
+        plan = plan_seal(view, self._writer, key, page)
+        if plan is not None:
+            page.sealing = True
+            self._jobs.append((plan, self._pool.submit(plan.compress)))
+        return plan is not None
+
+    def _put(self) -> None:
+        """Put the finished blocks at the head of the queue in place, in one transaction."""
+        done: list[tuple[_Plan, Rewrite]] = []
+        while self._jobs and len(done) < _TOGETHER and self._jobs[0][1].done():
+            plan, job = self._jobs.popleft()
+            done.append((plan, job.result()))
+        applied = self._store.rewrite([rewrite for _, rewrite in done])
+        for (plan, _), fits in zip(done, applied, strict=True):
+            page = self._writer.pages.get(plan.page)
+            if not fits or page is None:
+                self._writer.forget(plan.page)
+                continue
+            self._writer.sealed(plan.page, plan.tails, plan.blocks[-1].index + 1 if plan.blocks else 0)
+            first = plan.blocks[0] if plan.blocks else None
+            if first is not None and not first.index and not first.prefix.text:
+                self._writer.similar.add(first.row.number, prefix_text(first.texts))
+
+
+def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> _Plan | None:
+    """Return how to seal a page's tails; ``None`` when that is not worth it."""
+    newest = last_block(view, *key)
+    old = newest[1] if newest is not None and _mergeable(view, newest[1]) else None
+    if old is None and len(page.tails) == 1 and page.tails[0][0].size < _WORTHWHILE_BYTES:
+        return None
+    plan = _Plan(key, len(page.tails))
+    texts = _take_tails(view, key, page, plan)
+    at = newest[0] + 1 if newest else 0
+    if old is not None and texts:
+        at -= 1
+        # What came last stays last, and gives the block its id: the next tail names it as its prefix.
+        texts += _live_texts(view, old)
+        newest_id = max(text.number for text in texts)
+        texts.sort(key=lambda text: (text.number == newest_id, text.first_time))
+        plan.expected[keys.block_user(old.number)] = None
+        plan.blobs[keys.block(old.number)] = None
+    if texts:
+        plan.expected[keys.page_block(*key, at)] = old.encode() if old is not None else None
+    for run in cut_blocks(texts, [len(text.text) for text in texts]):
+        _add_block(view, writer, plan, at, run)
+        at += 1
+    return plan
+
+
+def _mergeable(view: View, block: PageBlock) -> bool:
+    small = block.raw_bytes < BLOCK_BYTES and block.texts < BLOCK_TEXTS
+    return small and view.get(keys.block_user(block.number)) is None
+
+
+def _live_texts(view: View, row: PageBlock) -> list[_Text]:
+    """Return the texts of a block that something still finds there."""
+    out = []
+    for ordinal, text in enumerate(texts_of(view, load(view, row.number))):
+        digest = digest_of(text)[:SHORT_DIGEST]
+        place = view.get(keys.text(digest))
+        if place is not None and read_place(place) == (row.number, ordinal):
+            out.append(_Text(digest, row.number, row.first_time, row.last_time, text))
+    return out
+
+
+def _take_tails(view: View, key: Page, page: Pending, plan: _Plan) -> list[_Text]:
+    """Return the texts of a page's tails by time, but the one that came last."""
+    out: list[_Text] = []
+    before: tuple[int, bytes] = (0, b"")
+    for tail, held in page.tails:
+        row = keys.tail(*key, tail.number)
+        plan.expected[row] = tail.encode()
+        plan.index[row] = None
+        plan.blobs[keys.block(tail.number)] = None
+        text = held
+        if text is None:
+            block = load(view, tail.number)
+            prefix = before[1] if block.prefix == before[0] else prefix_of(view, block).text
+            text = block.decode(prefix, sum(block.lengths))
+        before = tail.number, text
+        if tail.digest != GONE:
+            out.append(_Text(tail.digest, tail.number, tail.time, tail.time, text))
+    return sorted(out[:-1], key=lambda text: text.first_time) + out[-1:]
+
+
+def _add_block(view: View, writer: TextWriter, plan: _Plan, at: int, run: list[_Text]) -> None:
+    number = max(text.number for text in run)
+    texts = [text.text for text in run]
+    made = next((new for new in plan.blocks if new.index == parent(at)), None)
+    if made is not None:
+        depth = made.prefix.depth + 1 if made.prefix.text else 0
+        prefix = Prefix(made.row.number, depth, prefix_text(made.texts))
+    elif at:
+        prefix = block_prefix(view, plan.page, at)
+    else:
+        prefix, expected = similar_prefix(view, writer.similar.find(texts[0]), plan.page)
+        plan.expected.update(expected)
+        plan.index.update(use_rows(prefix, number))
+    first, last = min(text.first_time for text in run), max(text.last_time for text in run)
+    row = PageBlock(number, 0, len(run), sum(map(len, texts)), first, last)
+    plan.blocks.append(_New(at, row, texts, prefix))
+    plan.index[keys.page_block(*plan.page, at)] = row.encode()
+    for ordinal, text in enumerate(run):
+        plan.index[keys.text(text.digest)] = place_value(number, ordinal)
+
+
+def _with_tails(store: Store) -> Iterator[dict[Page, list[Tail]]]:
+    """Yield the pages that have tails, some at a time; each page with all of them."""
+    start, stop = keys.tail(0, 0), b"I"
+    last = (0, 0)
+    while True:
+        with store.view() as view:
+            rows = view.scan(start, stop, limit=_ROWS)
+            found: dict[Page, list[Tail]] = {}
+            for key, value in rows:
+                project, page, _ = keys.read_tail(key)
+                found.setdefault((project, page), []).append(read_tail(key, value))
+            if found:
+                last = list(found)[-1]
+                found[last] = tails_of(view, *last)
+        yield found
+        if len(rows) < _ROWS:
+            return
+        start = keys.tail(last[0], last[1] + 1)

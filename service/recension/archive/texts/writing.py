@@ -1,0 +1,237 @@
+"""New texts in a commit: many of one page at once become a block, the others tails."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+
+from recension.archive.texts.block import (
+    BLOCK_BYTES,
+    BLOCK_LEVEL,
+    BLOCK_TEXTS,
+    MIN_PREFIX_BYTES,
+    NO_PREFIX,
+    TAIL,
+    TAIL_LEVEL,
+    Prefix,
+    encode,
+    parent,
+    prefix_text,
+)
+from recension.archive.texts.reading import as_prefix, load, place_value
+from recension.archive.texts.rows import (
+    SHORT_DIGEST,
+    PageBlock,
+    Tail,
+    block_prefix,
+    last_block,
+    similar_prefix,
+    tails_of,
+    use_rows,
+)
+from recension.archive.texts.similar import Similar
+from recension.store import keys
+from recension.store.interface import Row, View
+
+SEAL_TEXTS = 32
+"""Tails are chained one to the next, so their number bounds a read as well."""
+CACHE_BYTES = 96 * 2**20
+
+Page = tuple[int, int]
+"""(project number, page id)."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class NewText:
+    """A text that is not stored yet."""
+
+    page: Page
+    time: int
+    text: bytes
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Pending:
+    """What the writer holds of a page: its tails, and the text that the next tail is compressed against."""
+
+    tails: list[tuple[Tail, bytes | None]]
+    """In the order of arrival; with the text while it is in memory."""
+    prefix: Prefix
+    blocks: int
+    """Sealed blocks so far."""
+    sealing: bool = False
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of its tails."""
+        return sum(tail.size for tail, _ in self.tails)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory."""
+        return len(self.prefix.text) + sum(len(text) for _, text in self.tails if text is not None) + 512
+
+    @property
+    def ripe(self) -> bool:
+        """Whether its tails fill a block."""
+        return not self.sealing and (len(self.tails) >= SEAL_TEXTS or self.raw_bytes >= BLOCK_BYTES)
+
+
+class TextWriter:
+    """Turns new texts into rows of a commit. One writer, one thread; ``reset`` after a lost race."""
+
+    def __init__(self) -> None:
+        """Start with nothing in memory."""
+        self.pages: OrderedDict[Page, Pending] = OrderedDict()
+        self.similar = Similar()
+        self._held = 0
+        self._offered: dict[int, Prefix] = {}
+        self._indexed: dict[tuple[int, int, int], Prefix] = {}
+
+    def reset(self) -> None:
+        """Forget what was not committed."""
+        self.pages.clear()
+        self._held = 0
+
+    def forget(self, key: Page) -> None:
+        """Read a page from the store again when it is needed."""
+        page = self.pages.pop(key, None)
+        self._held -= page.held_bytes if page else 0
+
+    def sealed(self, key: Page, tails: int, blocks: int) -> None:
+        """Take note that a page's oldest tails are in blocks now."""
+        page = self.pages[key]
+        held = page.held_bytes
+        del page.tails[:tails]
+        page.blocks = max(page.blocks, blocks)
+        page.sealing = False
+        self._held += page.held_bytes - held
+
+    def store(self, view: View, text_id: int, new: Sequence[NewText]) -> tuple[list[Row], list[Row]]:
+        """Return (blobs, index rows) of new texts, with ids from ``text_id`` on."""
+        blobs: list[Row] = []
+        index: list[Row] = []
+        self._offered.clear()
+        self._indexed.clear()
+        by_page = sorted(new, key=lambda text: text.page)  # stable: each page's texts stay in their order
+        for key, texts in groupby(by_page, key=lambda text: text.page):
+            page = self._page(view, key)
+            held = page.held_bytes
+            for run, whole in _runs(list(texts), sealing=page.sealing):
+                rows = (
+                    self._block(view, key, page, text_id, run)
+                    if whole
+                    else self._tails(key, page, text_id, run)
+                )
+                blobs += rows[0]
+                index += rows[1]
+                text_id += len(run)
+            self._held += page.held_bytes - held
+        self._trim()
+        return blobs, index
+
+    def _page(self, view: View, key: Page) -> Pending:
+        page = self.pages.get(key)
+        if page is None:
+            page = pending(view, key)
+            self.pages[key] = page
+            self._held += page.held_bytes
+        self.pages.move_to_end(key)
+        return page
+
+    def _trim(self) -> None:
+        for key in list(self.pages):
+            if self._held <= CACHE_BYTES:
+                return
+            if not self.pages[key].sealing:
+                self.forget(key)
+
+    def _tails(
+        self, key: Page, page: Pending, text_id: int, run: Sequence[NewText]
+    ) -> tuple[list[Row], list[Row]]:
+        blobs: list[Row] = []
+        index: list[Row] = []
+        for number, new in enumerate(run, text_id):
+            raw = encode(*key, TAIL, [new.text], page.prefix, TAIL_LEVEL)
+            tail = Tail(number, new.digest[:SHORT_DIGEST], new.time, len(new.text))
+            # The next tail names this block or none: no other is sure to be there once this one is sealed.
+            page.prefix = _offer(number, page.prefix, [new.text]) if _serves(new.text) else NO_PREFIX
+            page.tails.append((tail, new.text))
+            blobs.append((keys.block(number), raw))
+            index += [(keys.tail(*key, number), tail.encode()), _place(new, number, 0)]
+        return blobs, index
+
+    def _block(
+        self, view: View, key: Page, page: Pending, text_id: int, run: Sequence[NewText]
+    ) -> tuple[list[Row], list[Row]]:
+        at, number, texts = page.blocks, text_id + len(run) - 1, [new.text for new in run]
+        index: list[Row] = []
+        prefix = self._indexed.get((*key, parent(at))) or block_prefix(view, key, at)
+        if not at:
+            found = self.similar.find(texts[0])
+            prefix = self._offered.get(found) or similar_prefix(view, found, key)[0]
+            index += use_rows(prefix, number)
+        raw = encode(*key, at, texts, prefix, BLOCK_LEVEL)
+        times = [new.time for new in run]
+        row = PageBlock(number, 0, len(run), sum(map(len, texts)), min(times), max(times))
+        offered = self._indexed[(*key, at)] = _offer(number, prefix, texts)
+        if not at and not offered.depth:
+            self._offered[number] = offered
+            self.similar.add(number, offered.text)
+        page.blocks += 1
+        page.prefix = offered if _serves(texts[-1]) else NO_PREFIX
+        index.append((keys.page_block(*key, at), row.encode()))
+        index += [_place(new, number, ordinal) for ordinal, new in enumerate(run)]
+        return [(keys.block(number), raw)], index
+
+
+def pending(view: View, key: Page) -> Pending:
+    """Return what the store holds of a page."""
+    tails = tails_of(view, *key)
+    newest = last_block(view, *key)
+    number = tails[-1].number if tails else newest[1].number if newest else 0
+    prefix = NO_PREFIX
+    if number and load(view, number).lengths[-1] >= MIN_PREFIX_BYTES:
+        prefix = as_prefix(view, number)
+    return Pending([(tail, None) for tail in tails], prefix, newest[0] + 1 if newest else 0)
+
+
+def cut_blocks(items: Sequence[_T], sizes: Iterable[int]) -> Iterator[list[_T]]:
+    """Yield runs that fill a block each; the last may be smaller."""
+    run: list[_T] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        run.append(item)
+        total += size
+        if total >= BLOCK_BYTES or len(run) == BLOCK_TEXTS:
+            yield run
+            run, total = [], 0
+    if run:
+        yield run
+
+
+def _runs(texts: list[NewText], *, sealing: bool) -> Iterator[tuple[list[NewText], bool]]:
+    """Yield runs of one page's texts, and whether a run is worth a block of its own at once."""
+    if sealing:  # the index of the page's next block is taken
+        yield texts, False
+        return
+    sizes = [len(new.text) for new in texts]
+    for run in cut_blocks(texts, sizes):
+        yield run, len(run) >= SEAL_TEXTS or sum(len(new.text) for new in run) >= BLOCK_BYTES
+
+
+def _offer(number: int, prefix: Prefix, texts: Sequence[bytes]) -> Prefix:
+    return Prefix(number, prefix.depth + 1 if prefix.text else 0, prefix_text(texts))
+
+
+def _serves(text: bytes) -> bool:
+    return len(text) >= MIN_PREFIX_BYTES
+
+
+def _place(new: NewText, number: int, ordinal: int) -> Row:
+    return keys.text(new.digest), place_value(number, ordinal)
