@@ -2,7 +2,7 @@
 
 In a ``console`` block a line that starts with ``$`` is a command, which goes on after a backslash at the
 end of a line; what follows is its output. There ``...`` stands for what differs from one store or run to the
-next: inside a line for a part of it, alone on a line for any number of lines.
+next: inside a line for a part of it, alone on a line for one or more lines.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ def steps(block: str) -> list[tuple[str, str]]:
 
 def fits(shown: str, actual: str) -> bool:
     """Say whether an output is the one shown."""
-    pattern = re.sub(r"^\\\.\\\.\\\.$", r"(?:.*\\n)*?.*", re.escape(shown), flags=re.MULTILINE)
-    return re.fullmatch(pattern.replace(r"\.\.\.", ".*"), actual) is not None
+    lines = (
+        r"(?:.*\n)*?.*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*")
+        for line in shown.split("\n")
+    )
+    return re.fullmatch("\n".join(lines), actual) is not None
 
 
 @pytest.mark.timeout(300)
