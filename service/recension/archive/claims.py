@@ -6,7 +6,7 @@ import re
 from enum import IntEnum
 from hashlib import sha1
 
-from recension.archive.rows import Note
+from recension.archive.sealed import Note
 from recension.model.event import Presence, SlotText
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -30,11 +30,10 @@ from recension.archive.rows import (
     page_value,
     read_edit_value,
     read_page_value,
-    read_sealed,
     read_visibility,
-    sealed_value,
     visibility_value,
 )
+from recension.archive.sealed import CONTENT_FIELD, Sealed, find_sealed, sealed_blobs
 from recension.archive.texts.reading import knows_text, next_text_id
 from recension.archive.texts.sealing import Sealer
 from recension.archive.texts.writing import NewText, TextWriter
@@ -136,6 +135,7 @@ class _Draft:
     items: list[Item] = field(default_factory=list)
     index: dict[bytes, bytes] = field(default_factory=dict)
     blobs: list[Row] = field(default_factory=list)
+    sealed: list[Sealed] = field(default_factory=list)
     texts: dict[bytes, NewText] = field(default_factory=dict)
     revisions: dict[int, _Seen] = field(default_factory=dict)
     pages: set[int] = field(default_factory=set)
@@ -344,7 +344,7 @@ class Ingestor:
         draft.index[keys.revision(draft.number, edit.rev_id, draft.position, ordinal)] = page_value(
             event.page_id, event.time
         )
-        self._close(draft, event, ordinal, source, sealed_value(salt, values, notes))
+        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), tuple(notes)))
         self._name(draft, event.page_id, edit.title)
         if seen is None:
             draft.tally.revisions += 1
@@ -410,7 +410,7 @@ class Ingestor:
         draft.index[keys.page_visibility(draft.number, event.page_id, draft.position, ordinal)] = value
         if change.rev_id in draft.revisions:
             draft.revisions[change.rev_id].flags = flags
-        self._close(draft, event, ordinal, source, sealed_value(salt, values, []))
+        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), ()))
 
     def _take_mark(self, draft: _Draft, event: Event, source: bytes) -> None:
         what = event.what
@@ -438,7 +438,7 @@ class Ingestor:
         )
         for _, title in titles:
             self._name(draft, event.page_id, title)
-        self._close(draft, event, ordinal, source, sealed_value(salt, values, []))
+        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), ()))
 
     def _take_log_entry(self, draft: _Draft, event: Event, entry: LogEntry, source: bytes) -> None:
         values = [
@@ -464,7 +464,7 @@ class Ingestor:
         draft.index[row] = log_value(entry.action, entry.log_id, flags)
         draft.tally.log_entries += 1
         # A log entry says nothing of the corpus yet; it widens no span of valid time.
-        self._close(draft, event, ordinal, source, sealed_value(salt, values, []), spans=False)
+        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), ()), spans=False)
 
     def _seal(self, event: Event, key: str, values: list[bytes]) -> tuple[bytes, list[bytes], bytes]:
         salt = self._salts(event.project, key)
@@ -473,9 +473,10 @@ class Ingestor:
         return salt, commitments, seal(commitments)
 
     def _close(
-        self, draft: _Draft, event: Event, ordinal: int, source: bytes, sealed: bytes, *, spans: bool = True
+        self, draft: _Draft, event: Event, ordinal: int, source: bytes, sealed: Sealed, *, spans: bool = True
     ) -> None:
-        draft.blobs.append((keys.sealed_blob(draft.position, ordinal), sealed))
+        assert ordinal == len(draft.sealed)  # noqa: S101 - they are found by it
+        draft.sealed.append(sealed)
         if event.source_id:
             draft.index[keys.source(draft.number, source)] = draft.position.to_bytes(8, "big")
         if spans:
@@ -491,7 +492,7 @@ class Ingestor:
     def _store_texts(self, draft: _Draft) -> None:
         new = [text for digest, text in draft.texts.items() if not knows_text(draft.view, digest)]
         blobs, index = self._texts.store(draft.view, next_text_id(draft.view), new)
-        draft.blobs += blobs
+        draft.blobs += blobs + sealed_blobs(draft.position, draft.sealed)
         draft.index.update(index)
 
 
@@ -539,8 +540,8 @@ def _find_revision(draft: _Draft, rev_id: int) -> _Seen | None:
         return None
     page, time = read_page_value(row[1])
     _, position, ordinal = keys.read_revision(row[0])
-    sealed = draft.view.blob(keys.sealed_blob(position, ordinal))
-    slots = read_content(read_sealed(sealed).values[3]) if sealed is not None else []
+    content = find_sealed(draft.view, position, ordinal).values[CONTENT_FIELD]
+    slots = read_content(content) if content is not None else []
     edit = draft.view.get(keys.edit(draft.number, page, time, rev_id, position, ordinal))
     flags = read_edit_value(edit)[0] if edit is not None else 0
     change = draft.view.last(keys.visibility(draft.number, rev_id), keys.visibility(draft.number, rev_id + 1))

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from recension.archive.history import Choice, find_revision, last_edit, page_at
 from recension.archive.ingest import Ingestor
 from recension.archive.projects import project_number
-from recension.archive.rows import Sealed, read_log_value, read_sealed
-from recension.model.errors import DataLossError
+from recension.archive.rows import read_log_value
+from recension.archive.sealed import find_sealed
 from recension.model.event import Delete, Event, LogAction, Move, Restore, Visibility
 from recension.model.record import Flag
 from recension.model.seal import read_comment, read_contributor, read_log_entry, read_title
@@ -104,8 +104,8 @@ class _Titles:
             if state is not None
             else (edit.position, edit.ordinal, 0)
         )
-        raw = self.view.blob(keys.sealed_blob(at, ordinal))
-        return None if raw is None else read_title(read_sealed(raw).values[index])[1]
+        title = find_sealed(self.view, at, ordinal).values[index]
+        return None if title is None else read_title(title)[1]
 
     def undo_move(self, page: int, before: str, after: str) -> None:
         """Step back over a move: the page is called ``before`` now."""
@@ -180,10 +180,10 @@ def _kept(row: Row) -> _Kept:
 
 
 def _events(titles: _Titles, project: str, entry: _Kept, restored: set[int]) -> Iterator[Event]:
-    sealed = _sealed(titles.view, entry)
-    namespace, title = read_title(sealed.values[0])
-    to_namespace, to_title, rev_ids = read_log_entry(sealed.values[1])
-    contributor, comment = read_contributor(sealed.values[2]), read_comment(sealed.values[3])
+    sealed = find_sealed(titles.view, entry.position, entry.ordinal)
+    namespace, title = read_title(sealed.value(0))
+    to_namespace, to_title, rev_ids = read_log_entry(sealed.value(1))
+    contributor, comment = read_contributor(sealed.value(2)), read_comment(sealed.value(3))
     source = f"logbook:{entry.log_id}"
     if entry.action is LogAction.VISIBILITY:
         for rev_id in rev_ids:
@@ -225,10 +225,3 @@ def _ended(titles: _Titles, page: int, time: int) -> bool:
     """
     newest = last_edit(titles.view, titles.number, page, _END_OF_TIME, titles.known_at)
     return newest is not None and newest.time <= time
-
-
-def _sealed(view: View, entry: _Kept) -> Sealed:
-    raw = view.blob(keys.sealed_blob(entry.position, entry.ordinal))
-    if raw is None:
-        raise DataLossError(f"the values of log entry {entry.log_id} are missing", logId=entry.log_id)
-    return read_sealed(raw)

@@ -21,11 +21,11 @@ from recension.archive.projects import (
     project_number,
     tally_of,
 )
-from recension.archive.rows import EditRow, MarkRow, Sealed, read_sealed, read_visibility
+from recension.archive.rows import EditRow, MarkRow, read_visibility
+from recension.archive.sealed import CONTENT_FIELD, Sealed, find_sealed
 from recension.archive.texts.reading import read_text
 from recension.model.errors import (
     AsOfOutOfRangeError,
-    DataLossError,
     InvalidArgumentError,
     PageNotFoundError,
     RecensionError,
@@ -64,7 +64,6 @@ from recension.model.reading import (
 from recension.model.record import Flag, Head, Item, Kind, Statement
 from recension.model.seal import (
     CONTENT,
-    field_salt,
     read_comment,
     read_content,
     read_contributor,
@@ -408,13 +407,6 @@ def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> 
     return edit
 
 
-def _sealed(view: View, position: int, ordinal: int) -> Sealed:
-    raw = view.blob(keys.sealed_blob(position, ordinal))
-    if raw is None:
-        raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
-    return read_sealed(raw)
-
-
 def _recorded_at(view: View, position: int) -> int:
     raw = view.get(keys.recorded(position))
     return 0 if raw is None else int.from_bytes(raw, "big", signed=True)
@@ -424,9 +416,9 @@ def _title(view: View, state: State, sealed: Sealed) -> tuple[int, str, bytes]:
     """Return (namespace, title, the title's salt); ``sealed`` are the values of the state's own edit."""
     edit, source = state
     if (source.position, source.ordinal) != (edit.position, edit.ordinal):
-        sealed = _sealed(view, source.position, source.ordinal)
-    namespace, title = read_title(sealed.values[source.field])
-    return namespace, title, field_salt(sealed.salt, source.label)
+        sealed = find_sealed(view, source.position, source.ordinal)
+    namespace, title = read_title(sealed.value(source.field))
+    return namespace, title, sealed.field_salt(source.field, source.label)
 
 
 def _by_title(view: View, number: int, title: str, choice: Choice) -> State | None:
@@ -435,7 +427,7 @@ def _by_title(view: View, number: int, title: str, choice: Choice) -> State | No
         for key, _ in view.scan(start, start[:-8] + b"\xff" * 8):
             state = history.page_at(view, number, int.from_bytes(key[-8:], "big"), choice)
             if state is not None:
-                sealed = _sealed(view, state.edit.position, state.edit.ordinal)
+                sealed = find_sealed(view, state.edit.position, state.edit.ordinal)
                 if _title(view, state, sealed)[1] == form:
                     return state
     return None
@@ -468,11 +460,14 @@ def _before_first(name: str, position: int, first: int, as_of: AsOf) -> AsOfOutO
     )
 
 
-def _slots(view: View, sealed: Sealed, flags: int, *, text: bool) -> tuple[Slot, ...]:
-    """Slots of an edit; ``flags`` say what is hidden of it now."""
+def _slots(view: View, sealed: Sealed, edit: EditRow, flags: int, *, text: bool) -> tuple[Slot, ...]:
+    """Slots of an edit; ``flags`` say what is hidden of it now. One that was purged is hidden for ever."""
     out = []
     notes = iter(sealed.notes)
-    for slot in read_content(sealed.values[3]):
+    content = sealed.values[CONTENT_FIELD]
+    if content is None:
+        return (Slot("main", edit.model, "", Presence.HIDDEN),)
+    for slot in read_content(content):
         note = next(notes, None)
         if slot.presence is not Presence.PRESENT or flags & Flag.TEXT_HIDDEN:
             presence = Presence.HIDDEN if flags & Flag.TEXT_HIDDEN else slot.presence
@@ -503,11 +498,11 @@ def _revision(view: View, project: str, number: int, edit: EditRow, known_at: in
 
 def _revision_in(view: View, project: str, number: int, state: State, *, text: bool) -> Revision:
     edit = state.edit
-    sealed = _sealed(view, edit.position, edit.ordinal)
+    sealed = find_sealed(view, edit.position, edit.ordinal)
     # What is hidden binds every later answer about any T, so the newest position decides.
     flags = history.hidden_flags(view, number, edit, _NEWEST)
     namespace, title, _ = _title(view, state, sealed)
-    _, record_contributor, record_comment, _ = sealed.values
+    contributor, comment = sealed.values[1:3]
     hide_contributor = flags & Flag.CONTRIBUTOR_HIDDEN
     return Revision(
         project,
@@ -518,11 +513,11 @@ def _revision_in(view: View, project: str, number: int, state: State, *, text: b
         title,
         namespace,
         state.title.inferred,
-        HIDDEN_CONTRIBUTOR if hide_contributor else read_contributor(record_contributor),
-        HIDDEN_COMMENT if flags & Flag.COMMENT_HIDDEN else read_comment(record_comment),
+        HIDDEN_CONTRIBUTOR if hide_contributor or contributor is None else read_contributor(contributor),
+        HIDDEN_COMMENT if flags & Flag.COMMENT_HIDDEN or comment is None else read_comment(comment),
         bool(edit.flags & Flag.MINOR),
         bool(edit.flags & Flag.REDIRECT),
-        _slots(view, sealed, flags, text=text),
+        _slots(view, sealed, edit, flags, text=text),
         edit.position,
         _recorded_at(view, edit.position),
     )
@@ -530,13 +525,13 @@ def _revision_in(view: View, project: str, number: int, state: State, *, text: b
 
 def _other(view: View, item: _Happening) -> TimelineItem:
     time, rev, position, ordinal, what = item
-    sealed = _sealed(view, position, ordinal)
-    contributor, comment = read_contributor(sealed.values[-2]), read_comment(sealed.values[-1])
+    sealed = find_sealed(view, position, ordinal)
+    contributor, comment = read_contributor(sealed.value(-2)), read_comment(sealed.value(-1))
     happening: Move | Delete | Restore | Visibility
     if isinstance(what, MarkRow):
-        namespace, title = read_title(sealed.values[0])
+        namespace, title = read_title(sealed.value(0))
         if what.kind is Kind.MOVE:
-            from_namespace, from_title = read_title(sealed.values[1])
+            from_namespace, from_title = read_title(sealed.value(1))
             happening = Move(from_title, from_namespace, title, namespace, contributor, comment)
         else:
             shape = Delete if what.kind is Kind.DELETE else Restore
@@ -574,9 +569,9 @@ def _choice(manifest: Manifest) -> Choice:
 
 def _entry(view: View, project: str, number: int, state: State, *, text: bool) -> Entry:
     edit = state.edit
-    sealed = _sealed(view, edit.position, edit.ordinal)
+    sealed = find_sealed(view, edit.position, edit.ordinal)
     flags = history.hidden_flags(view, number, edit, _NEWEST)
-    hidden = bool(flags & Flag.TEXT_HIDDEN)
+    hidden = bool(flags & Flag.TEXT_HIDDEN) or sealed.values[CONTENT_FIELD] is None
     namespace, title, title_salt = _title(view, state, sealed)
     return Entry(
         project,
@@ -586,9 +581,9 @@ def _entry(view: View, project: str, number: int, state: State, *, text: bool) -
         title,
         namespace,
         state.title.inferred,
-        _slots(view, sealed, flags, text=text),
+        _slots(view, sealed, edit, flags, text=text),
         title_salt,
-        b"" if hidden else field_salt(sealed.salt, CONTENT),
+        b"" if hidden else sealed.field_salt(CONTENT_FIELD, CONTENT),
         edit.content if hidden else b"",
         hidden,
     )

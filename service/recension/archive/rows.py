@@ -1,4 +1,4 @@
-"""The values of index rows and of sealed blobs: fixed structs, so a row costs a microsecond to read."""
+"""The values of index rows: fixed structs, so a row costs a microsecond to read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ _PAGE = struct.Struct(">Qq")
 _VISIBILITY = struct.Struct(">BQQq")
 _TALLY = struct.Struct(">QQqqQ")
 _LOG = struct.Struct(">BQB")
-_NOTE = struct.Struct(">BqB")
-_LENGTH = struct.Struct(">I")
 _KINDS = {int(kind): kind for kind in Kind}
 """Looking a member up costs a tenth of calling the class."""
 HIDDEN = Flag.TEXT_HIDDEN | Flag.COMMENT_HIDDEN | Flag.CONTRIBUTOR_HIDDEN
@@ -136,54 +134,6 @@ def read_log_value(value: bytes) -> tuple[int, int, int]:
     """Return (action, log id, flags)."""
     action, log_id, flags = _LOG.unpack(value)
     return action, log_id, flags
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What became of upstream's claims about one slot; kept with the sealed values, never hashed."""
-
-    verdict: int
-    claimed_bytes: int
-    """-1 without a claim."""
-    claimed_sha1: str
-    """Only of a mismatch; hidden slots keep none, since it would confirm a guess of their text."""
-
-
-def sealed_value(salt: bytes, values: list[bytes], notes: list[Note]) -> bytes:
-    """Return a sealed blob: version, salt, length-prefixed canonical values, then the notes."""
-    out = [b"\x01", salt, bytes([len(values)])]
-    for value in values:
-        out += [_LENGTH.pack(len(value)), value]
-    for note in notes:
-        sha1 = note.claimed_sha1.encode()[:255]
-        out += [_NOTE.pack(note.verdict, note.claimed_bytes, len(sha1)), sha1]
-    return b"".join(out)
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The purgeable part of an event."""
-
-    salt: bytes
-    values: tuple[bytes, ...]
-    notes: tuple[Note, ...]
-
-
-def read_sealed(raw: bytes) -> Sealed:
-    """Return the parts of a sealed blob."""
-    at = 18
-    values = []
-    for _ in range(raw[17]):
-        (size,) = _LENGTH.unpack_from(raw, at)
-        values.append(raw[at + 4 : at + 4 + size])
-        at += 4 + size
-    notes = []
-    while at < len(raw):
-        verdict, claimed_bytes, size = _NOTE.unpack_from(raw, at)
-        at += _NOTE.size
-        notes.append(Note(verdict, claimed_bytes, raw[at : at + size].decode()))
-        at += size
-    return Sealed(raw[1:17], tuple(values), tuple(notes))
 
 
 def hidden_presence(flags: int, flag: Flag, presence: Presence) -> Presence:

@@ -39,6 +39,7 @@ from recension.model.errors import (
 )
 from recension.model.record import EMPTY_LOG, MAGIC, Head
 from recension.store.interface import Outcome, Rewrite, Row
+from recension.store.packed import pack, unpack
 from recension.store.pieces import MAX_PIECES, cut
 
 SCHEMA_VERSION = 2
@@ -226,7 +227,7 @@ class LmdbStore:
         index_rows = _prepared(_INDEX, index)
         blob_rows, piece_rows = _cut_all(_prepared(_BLOBS, blobs))
         log_key = _NUMBER.pack(head.position)
-        log_row = _seal(_LOG, log_key, record)
+        log_row = _seal(_LOG, log_key, pack(record))
         head_row = _seal(_META, _HEAD_KEY, _HEAD.pack(head.position, head.recorded_at, head.hash))
 
         def write(txn: lmdb.Transaction) -> Outcome:
@@ -464,7 +465,7 @@ class _LmdbLog:
                 raw = _get(txn, table, key)
                 if raw is None:
                     raise _damaged(_LOG, key)
-                out.append(_unseal(_LOG, key, raw))
+                out.append(unpack(_unseal(_LOG, key, raw)))
         return out
 
 
