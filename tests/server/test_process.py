@@ -1,20 +1,30 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import grpc
+import lmdb
 import pytest
 
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
-from recension.model.errors import InvalidArgumentError
+from recension.model.errors import DrainingError, InvalidArgumentError
 from recension.server.build import SERVICES, make_service
 from recension.server.config import ServeConfig
 from recension.server.serve import decode_config, encode_config
+from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from recension.wire.status import error_of
+from tests.client.processes import free_port
+from tests.server.helpers import PAGES, fill, until
 
 _BUF = str(Path(sys.executable).with_name("buf"))
 
@@ -72,3 +82,115 @@ def test_a_worker_gets_the_whole_configuration() -> None:
     config = ServeConfig(data=Path("d"), listen="[::1]:5000", workers=3, streams=4, reflection=False)
     assert config == decode_config(encode_config(config))
     assert "[::1]:5001" == config.health_address
+
+
+@contextmanager
+def _worker(config: ServeConfig) -> Iterator[subprocess.Popen[bytes]]:
+    """A serving process, once it is ready. It has to end by itself, and well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recension.server.main", "worker", encode_config(config)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert 0 == process.returncode
+    assert b"Traceback" not in errors
+
+
+def _config(data: Path, **options: float) -> ServeConfig:
+    listen, health = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    return ServeConfig(data=data, listen=listen, health_listen=health, **options)  # type: ignore[arg-type]
+
+
+def test_a_drain_loses_nothing(tmp_path: Path) -> None:
+    """SIGTERM: a running stream ends with a cursor, a new one is refused by name, exit 0; then it goes on."""
+    with closing(LmdbStore.open(tmp_path / "data", create=True)) as store:
+        snapshot = fill(store)
+    config = _config(tmp_path / "data", drain_seconds=60)
+    request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshot)
+    refusals: list[Exception] = []
+    with _worker(config) as process, grpc.insecure_channel(config.listen) as channel:
+        stub = SnapshotServiceStub(channel)
+        stream = stub.ReadSnapshot(request)
+        assert next(stream).HasField("batch")
+        process.send_signal(signal.SIGTERM)
+
+        def try_another() -> None:
+            another = stub.ReadSnapshot(request)
+            try:
+                next(another)
+            except grpc.RpcError as error:
+                refusals.append(error_of(error))
+            another.cancel()
+
+        until(lambda: refusals, try_another)
+        # As long as a stream runs, those who connect only now are told too.
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(config.listen, options=alone) as late:
+            stub = SnapshotServiceStub(late)
+            try_another()
+        assert [DrainingError] * 2 == [type(error) for error in refusals]
+        *_, last = stream
+        assert not last.end.complete
+        assert 0 == process.wait(60)
+    with _worker(config), grpc.insecure_channel(config.listen) as channel:
+        request.cursor = last.end.cursor
+        rest = list(SnapshotServiceStub(channel).ReadSnapshot(request))
+        assert rest[-1].end.complete
+        assert PAGES == last.end.entries + rest[-1].end.entries
+
+
+_READER = """
+import sys
+from pathlib import Path
+from recension.store.lmdb import LmdbStore
+transaction = LmdbStore.open(Path(sys.argv[1])).begin()
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+def _killed_reader(data: Path) -> str:
+    """Kill a process that reads the store; its pid, as LMDB lists it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _READER, data], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"reading\n"
+        process.kill()
+    return f"{process.pid} "
+
+
+def test_a_serving_process_frees_the_slots_of_killed_readers(tmp_path: Path) -> None:
+    """Nobody else does, and old pages would never be used again."""
+    LmdbStore.open(tmp_path / "data", create=True).close()
+    with closing(lmdb.open(str(tmp_path / "data" / "lmdb"), readonly=True)) as env:
+        assert _killed_reader(tmp_path / "data") in env.readers()
+        with _worker(_config(tmp_path / "data", reader_check_seconds=0.1)):
+            pid = _killed_reader(tmp_path / "data")
+            until(lambda: pid not in env.readers())
+
+
+def test_chores_end_with_the_drain(tmp_path: Path) -> None:
+    """Nothing touches the store once the service has stopped."""
+    with closing(LmdbStore.open(tmp_path / "data", create=True)) as store:
+        service = make_service(Archive(store), Ingestor(store), store, ServeConfig(data=tmp_path))
+        service.start()
+        assert 2 == len(service.chores)
+        assert all(chore._thread.is_alive() for chore in service.chores)
+        service.drain(1)
+        assert not any(chore._thread.is_alive() for chore in service.chores)
+
+
+@pytest.mark.parametrize("field", ["stall_seconds", "idle_seconds", "reader_check_seconds"])
+def test_patience_is_not_nothing(field: str) -> None:
+    """A limit of 0 would end every call."""
+    with pytest.raises(InvalidArgumentError, match=field):
+        ServeConfig(**{"data": Path("d"), field: 0})  # type: ignore[arg-type]

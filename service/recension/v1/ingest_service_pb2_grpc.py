@@ -52,7 +52,8 @@ class IngestServiceServicer(object):
         again. One stream at a time ingests into a server.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND); INVALID_ARGUMENT (batch too large); UNAVAILABLE (WRITER_BUSY:
-        another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL).
+        another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL); DEADLINE_EXCEEDED (DEADLINE: no
+        batch came for a minute, and others may want to write; send on over a new stream).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,7 +30,8 @@ class IngestServiceStub:
     again. One stream at a time ingests into a server.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND); INVALID_ARGUMENT (batch too large); UNAVAILABLE (WRITER_BUSY:
-    another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL).
+    another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL); DEADLINE_EXCEEDED (DEADLINE: no
+    batch came for a minute, and others may want to write; send on over a new stream).
     """
 
 class IngestServiceAsyncStub:
@@ -45,7 +46,8 @@ class IngestServiceAsyncStub:
     again. One stream at a time ingests into a server.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND); INVALID_ARGUMENT (batch too large); UNAVAILABLE (WRITER_BUSY:
-    another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL).
+    another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL); DEADLINE_EXCEEDED (DEADLINE: no
+    batch came for a minute, and others may want to write; send on over a new stream).
     """
 
 class IngestServiceServicer(metaclass=abc.ABCMeta):
@@ -62,7 +64,8 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
         again. One stream at a time ingests into a server.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND); INVALID_ARGUMENT (batch too large); UNAVAILABLE (WRITER_BUSY:
-        another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL).
+        another ingest is running; DRAINING); RESOURCE_EXHAUSTED (STORE_FULL); DEADLINE_EXCEEDED (DEADLINE: no
+        batch came for a minute, and others may want to write; send on over a new stream).
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class SnapshotServiceStub(object):
     """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
+
+    A stream whose client takes no message for half a minute is cut with CANCELLED, and is resumed as any other.
     """
 
     def __init__(self, channel):
@@ -69,6 +71,8 @@ class SnapshotServiceStub(object):
 
 class SnapshotServiceServicer(object):
     """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
+
+    A stream whose client takes no message for half a minute is cut with CANCELLED, and is resumed as any other.
     """
 
     def CreateSnapshot(self, request, context):
@@ -113,7 +117,7 @@ class SnapshotServiceServicer(object):
         A stream without its end record was cut: resume with the newest cursor.
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-        (OVERLOADED); DATA_LOSS (DATA_LOSS).
+        (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +128,7 @@ class SnapshotServiceServicer(object):
         then an end record. Work is proportional to what differs.
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-        RESOURCE_EXHAUSTED (OVERLOADED).
+        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +177,8 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SnapshotService(object):
     """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
+
+    A stream whose client takes no message for half a minute is cut with CANCELLED, and is resumed as any other.
     """
 
     @staticmethod

@@ -18,7 +18,10 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class SnapshotServiceStub:
-    """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest."""
+    """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
+
+    A stream whose client takes no message for half a minute is cut with CANCELLED, and is resumed as any other.
+    """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     CreateSnapshot: grpc.UnaryUnaryMultiCallable[
@@ -66,7 +69,7 @@ class SnapshotServiceStub:
     A stream without its end record was cut: resume with the newest cursor.
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-    (OVERLOADED); DATA_LOSS (DATA_LOSS).
+    (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     DiffSnapshots: grpc.UnaryStreamMultiCallable[
@@ -77,11 +80,14 @@ class SnapshotServiceStub:
     then an end record. Work is proportional to what differs.
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-    RESOURCE_EXHAUSTED (OVERLOADED).
+    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
     """
 
 class SnapshotServiceAsyncStub:
-    """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest."""
+    """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
+
+    A stream whose client takes no message for half a minute is cut with CANCELLED, and is resumed as any other.
+    """
 
     CreateSnapshot: grpc.aio.UnaryUnaryMultiCallable[
         recension.v1.snapshot_service_pb2.CreateSnapshotRequest,
@@ -128,7 +134,7 @@ class SnapshotServiceAsyncStub:
     A stream without its end record was cut: resume with the newest cursor.
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-    (OVERLOADED); DATA_LOSS (DATA_LOSS).
+    (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     DiffSnapshots: grpc.aio.UnaryStreamMultiCallable[
@@ -139,11 +145,14 @@ class SnapshotServiceAsyncStub:
     then an end record. Work is proportional to what differs.
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-    RESOURCE_EXHAUSTED (OVERLOADED).
+    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
     """
 
 class SnapshotServiceServicer(metaclass=abc.ABCMeta):
-    """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest."""
+    """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
+
+    A stream whose client takes no message for half a minute is cut with CANCELLED, and is resumed as any other.
+    """
 
     @abc.abstractmethod
     def CreateSnapshot(
@@ -200,7 +209,7 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         A stream without its end record was cut: resume with the newest cursor.
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-        (OVERLOADED); DATA_LOSS (DATA_LOSS).
+        (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
     @abc.abstractmethod
@@ -213,7 +222,7 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         then an end record. Work is proportional to what differs.
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-        RESOURCE_EXHAUSTED (OVERLOADED).
+        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
         """
 
 def add_SnapshotServiceServicer_to_server(servicer: SnapshotServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
