@@ -64,6 +64,16 @@ def snapshot(world: dict[str, str], project: str, time: str) -> str:
     return ask(world, "snapshot", project, "--at", time).strip()
 
 
+def watched(world: dict[str, str], *arguments: str, stream: str = "stdout") -> str:
+    """Run ``recension`` with one stream on a terminal of 80 columns and return what that shows."""
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen, open(theirs, "wb", buffering=0) as terminal:  # noqa: PTH123 - descriptors
+        streams = {"stdout": subprocess.DEVNULL, stream: terminal}
+        env = world | {"TERM": "xterm", "COLUMNS": "80"}
+        subprocess.run([BIN / "recension", *arguments], check=True, env=env, **streams)  # type: ignore[call-overload]
+        return screen.read(65_536).decode()
+
+
 @pytest.mark.parametrize("command,names", COMMANDS.items())
 def test_help_of_everything(command: str, names: list[str]) -> None:
     """Every command explains itself and leaves well; the client's list what each exit code means."""
@@ -213,14 +223,16 @@ def test_json_is_lines_of_objects(
 def test_a_title_does_not_steer_a_terminal(odd: dict[str, str], form: tuple[str, ...]) -> None:
     """On a terminal no title moves the cursor or turns the direction of a line."""
     of = snapshot(odd, "odd", "2021-01-01")
-    ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as screen, open(theirs, "wb", buffering=0) as terminal:  # noqa: PTH123 - descriptors
-        subprocess.run([BIN / "recension", "ls", of, *form], stdout=terminal, check=True, env=odd)
-        shown = screen.read(65_536).decode()
+    shown = watched(odd, "ls", of, *form)
     assert "right to left" in shown
     assert not re.search("[\x1b\x85\u202e]", shown)
     if form == ("--json",):
         assert TITLES == [json.loads(line)["title"] for line in shown.splitlines()]
+
+
+def test_a_narrow_terminal_shows_ids_whole(sample: dict[str, str]) -> None:
+    """What a person copies off the screen is what was meant, however narrow it is."""
+    assert snapshot(sample, "aawiki", "2010-01-01") in watched(sample, "snapshots")
 
 
 def test_diff_says_by_its_status_what_it_found(sample: dict[str, str]) -> None:
@@ -246,14 +258,5 @@ def test_progress_shows_how_many_where_that_is_known(sample: dict[str, str]) -> 
         (("diff", full, empty), "279/279"),
         (("diff", full, snapshot(sample, "aawiki", "2006-01-01")), None),
     ):
-        ours, theirs = pty.openpty()
-        with open(ours, "rb", buffering=0) as screen, open(theirs, "wb", buffering=0) as terminal:  # noqa: PTH123 - descriptors
-            subprocess.run(
-                [BIN / "recension", *arguments],
-                stdout=subprocess.DEVNULL,
-                stderr=terminal,
-                check=True,
-                env=sample | {"TERM": "xterm", "COLUMNS": "120"},
-            )
-            drawn = screen.read(65_536).decode()
+        drawn = watched(sample, *arguments, stream="stderr")
         assert shown in drawn if shown else not re.search(r"\d/\d", drawn)

@@ -73,17 +73,16 @@ def write_line(fields: Sequence[object], widths: Sequence[int]) -> None:
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table for a reader's eyes; wide cells fold on a terminal and stay whole in a pipe."""
+    """Write a table for a reader's eyes; no cell is folded, so that an id can be copied off any terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+        table.add_column(column, justify="right" if column in _NUMBERS else "left")
     widths = [len(column) for column in columns]
     for row in rows:
         cells = [clean(str(cell)) for cell in row]
         widths = [max(width, len(cell)) for width, cell in zip(widths, cells, strict=True)]
         table.add_row(*map(Text, cells))  # Text: a title may look like markup
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False) if terminal else Console(width=2 * sum(widths) + 2 * len(widths))
+    console = Console(highlight=False, width=2 * sum(widths) + 2 * len(widths))
     with console.capture() as shown:
         console.print(table)
     write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()).encode())
