@@ -27,7 +27,7 @@ from recension.model.reading import Change, ChangeKind, Entry, ProjectInfo, Revi
 instants = st.integers(MIN_INSTANT, MAX_INSTANT)
 ids = st.integers(1, 2**63 - 1)
 numbers = st.integers(-(2**31), 2**31 - 1)
-positions = st.integers(0, 2**53)
+positions = st.integers(0, 2**53 - 1)
 words = st.text(max_size=20)
 names = st.text(min_size=1, max_size=20)
 titles = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
