@@ -21,7 +21,7 @@ from recension.archive.projects import (
     project_number,
     tally_of,
 )
-from recension.archive.rows import EditRow, MarkRow, read_visibility
+from recension.archive.rows import EditRow, MarkRow, Tally, read_visibility
 from recension.archive.sealed import CONTENT_FIELD, Sealed, find_sealed
 from recension.archive.texts.reading import read_text
 from recension.model.errors import (
@@ -239,8 +239,8 @@ class Archive:
             known = max(position for position, _ in tallies.values())
         as_of = self._as_of(head, valid_at, known)
         for name, (position, tally) in tallies.items():
-            if not position or tally.first_event_at > as_of.valid_at:
-                raise _before_first(name, position, tally.first_event_at, as_of)
+            if tally.first_event_at > as_of.valid_at:
+                raise _before_first(name, tally, as_of)
         choice = Choice(as_of.valid_at, known, selector.min_age_seconds, selector.on_hidden)
         parts = tuple(
             snapshots.build_part(self._store, name, numbers[name], selector, choice)
@@ -445,8 +445,9 @@ def _no_page(view: View, project: str, number: int, page: int | str, as_of: AsOf
     return PageNotFoundError(f"no {name} in {project!r}{when}", hint=hint, project=project, page=page)
 
 
-def _before_first(name: str, position: int, first: int, as_of: AsOf) -> AsOfOutOfRangeError:
-    if not position:
+def _before_first(name: str, tally: Tally, as_of: AsOf) -> AsOfOutOfRangeError:
+    first = tally.first_event_at
+    if first > tally.last_event_at:  # nothing yet, or log entries alone
         return AsOfOutOfRangeError(
             f"project {name!r} has no events yet at position {as_of.known_at}",
             hint="ingest something first, or ask for a later known-at",
@@ -557,7 +558,10 @@ def _manifest(view: View, snapshot_id: bytes) -> Manifest:
             hint="list the snapshots with: recension snapshots",
             snapshot=f"sha256:{snapshot_id.hex()}",
         )
-    return read_manifest(encoded)
+    try:
+        return read_manifest(encoded)
+    except InvalidArgumentError as error:
+        raise DataLossError(f"the manifest of a snapshot is damaged: {error}") from None
 
 
 def _choice(manifest: Manifest) -> Choice:

@@ -129,10 +129,12 @@ def sealed_blobs(position: int, sealed: Sequence[Sealed]) -> list[Row]:
 def find_sealed(view: View, position: int, ordinal: int) -> Sealed:
     """Return the sealed values of an event. Raises ``DataLossError`` when they are missing."""
     raw = view.blob(keys.sealed_blob(position, ordinal // TOGETHER))
-    parts = _split(raw) if raw is not None else []
-    if ordinal % TOGETHER >= len(parts):
+    body, lengths = _open(raw) if raw is not None else (b"", ())
+    at = ordinal % TOGETHER
+    if at >= len(lengths):
         raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
-    return read_sealed(parts[ordinal % TOGETHER])
+    start = 1 + 4 * len(lengths) + sum(lengths[:at])
+    return read_sealed(body[start : start + lengths[at]])
 
 
 def replaced_blob(view: View, position: int, ordinal: int, sealed: Sealed) -> Row:
@@ -151,9 +153,14 @@ def _join(parts: list[bytes]) -> bytes:
     return pack(bytes([len(parts)]) + lengths + b"".join(parts))
 
 
-def _split(raw: bytes) -> list[bytes]:
+def _open(raw: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """Return the unpacked blob and the length of each part."""
     body = unpack(raw)
-    lengths = struct.unpack_from(f">{body[0]}I", body, 1)
+    return body, struct.unpack_from(f">{body[0]}I", body, 1)
+
+
+def _split(raw: bytes) -> list[bytes]:
+    body, lengths = _open(raw)
     at = 1 + 4 * len(lengths)
     parts = []
     for length in lengths:

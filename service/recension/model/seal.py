@@ -55,6 +55,9 @@ _SEALED = b"recension/sealed/v1\0"
 _CONTENT_SLOT = struct.Struct(">Q32s")
 _DIGEST_BYTES = 32
 _PRESENT = bytes([Presence.PRESENT])
+_NAMESPACE_BYTES = 4
+_WITH_ID_BYTES = 10
+_PRESENCES = {presence.value: presence for presence in Presence}
 _VALUE_LABEL = {FROM_TITLE: TITLE}
 
 
@@ -101,10 +104,11 @@ def title_value(namespace: int, title: str) -> bytes:
 
 def read_title(value: bytes) -> tuple[int, str]:
     """Return (namespace, title) of a canonical title. Raises ``DataLossError``, as all that read do."""
-    return _strictly(_read_title, lambda found: title_value(*found), value)
+    return _strictly(_read_title, value)
 
 
 def _read_title(value: bytes) -> tuple[int, str]:
+    _require(len(value) >= _NAMESPACE_BYTES)
     return int.from_bytes(value[:4], "big", signed=True), value[4:].decode()
 
 
@@ -124,15 +128,17 @@ def contributor_value(contributor: Contributor) -> bytes:
 
 def read_contributor(value: bytes) -> Contributor:
     """Return the contributor of a canonical value."""
-    return _strictly(_read_contributor, contributor_value, value)
+    return _strictly(_read_contributor, value)
 
 
 def _read_contributor(value: bytes) -> Contributor:
-    presence = Presence(value[0])
+    presence = _PRESENCES[value[0]]
     if presence is not Presence.PRESENT:
+        _require(len(value) == 1)
         return Contributor(presence)
     if value[1:2] == _NO_ID:
         return Contributor(presence, value[2:].decode())
+    _require(value[1:2] == _WITH_ID and len(value) >= _WITH_ID_BYTES)
     return Contributor(presence, value[10:].decode(), int.from_bytes(value[2:10], "big", signed=True))
 
 
@@ -144,7 +150,13 @@ def comment_value(comment: Comment) -> bytes:
 
 def read_comment(value: bytes) -> Comment:
     """Return the comment of a canonical value."""
-    return _strictly(lambda raw: Comment(Presence(raw[0]), raw[1:].decode()), comment_value, value)
+    return _strictly(_read_comment, value)
+
+
+def _read_comment(value: bytes) -> Comment:
+    presence = _PRESENCES[value[0]]
+    _require(presence is Presence.PRESENT or len(value) == 1)
+    return Comment(presence, value[1:].decode())
 
 
 def content_value(slots: list[SlotState]) -> bytes:
@@ -184,27 +196,36 @@ def _slot_tail(slot: SlotState) -> bytes:
 
 def read_content(value: bytes) -> list[SlotState]:
     """Return the slots of a canonical content value."""
-    return _strictly(_read_content, content_value, value)
+    return _strictly(_read_content, value)
 
 
 def _read_content(value: bytes) -> list[SlotState]:
     slots = []
     at = 2
-    for _ in range(int.from_bytes(value[:2], "big")):
-        texts: list[str] = []
-        for _ in range(3):
-            size = int.from_bytes(value[at : at + 2], "big")
-            texts.append(value[at + 2 : at + 2 + size].decode())
-            at += 2 + size
-        presence = Presence(value[at])
+    last = ""
+    count = int.from_bytes(value[:2], "big")
+    _require(0 < count <= MAX_SLOTS)
+    for _ in range(count):
+        role, at = _read_name(value, at)
+        model, at = _read_name(value, at)
+        form, at = _read_name(value, at)
+        presence = _PRESENCES[value[at]]
+        _require(role > last and presence is not Presence.ABSENT)  # code points sort as their UTF-8 does
+        last = role
         at += 1
         size_bytes, digest = 0, b""
         if presence is Presence.PRESENT:
             size_bytes, digest = _CONTENT_SLOT.unpack_from(value, at)
             at += _CONTENT_SLOT.size
-        role, model, form = texts
         slots.append(SlotState(role, model, form, presence, size_bytes, digest))
+    _require(at == len(value))
     return slots
+
+
+def _read_name(value: bytes, at: int) -> tuple[str, int]:
+    end = at + 2 + int.from_bytes(value[at : at + 2], "big")
+    _require(end - at - 2 <= MAX_NAME_BYTES and end <= len(value))
+    return value[at + 2 : end].decode(), end
 
 
 def log_entry_value(entry: LogEntry) -> bytes:
@@ -226,28 +247,31 @@ def _targets_value(to_namespace: int, to_title: str, rev_ids: tuple[int, ...]) -
 
 def read_log_entry(value: bytes) -> tuple[int, str, tuple[int, ...]]:
     """Return (target namespace, target title, revision ids) of a canonical log entry."""
-    return _strictly(_read_log_entry, lambda found: _targets_value(*found), value)
+    return _strictly(_read_log_entry, value)
 
 
 def _read_log_entry(value: bytes) -> tuple[int, str, tuple[int, ...]]:
     end = 2 + int.from_bytes(value[:2], "big")
     namespace, title = _read_title(value[2:end])
     ids = tuple(int.from_bytes(value[at : at + 8], "big") for at in range(end, len(value), 8))
+    _require(_targets_value(namespace, title, ids) == value)
     return namespace, title, ids
 
 
 _T = TypeVar("_T")
 
 
-def _strictly(read: Callable[[bytes], _T], write: Callable[[_T], bytes], value: bytes) -> _T:
-    """Return what ``value`` says, if writing it again gives the same bytes: each meaning has one form."""
+def _strictly(read: Callable[[bytes], _T], value: bytes) -> _T:
+    """Return what ``value`` says; each meaning has one form, and ``read`` requires it."""
     try:
-        found = read(value)
-        if write(found) == value:
-            return found
-    except (ValueError, LookupError, OverflowError, struct.error, InvalidEventError) as error:
+        return read(value)
+    except (ValueError, LookupError, struct.error, InvalidEventError) as error:
         raise DataLossError(f"not a canonical value: {error}") from None
-    raise DataLossError("not a canonical value: it would be written in another way")
+
+
+def _require(canonical: bool) -> None:  # noqa: FBT001 - an assertion that stays
+    if not canonical:
+        raise ValueError("it would be written in another way")
 
 
 FIELDS: dict[type[Happening], tuple[bytes, ...]] = {

@@ -13,12 +13,17 @@ Measured on 17,009 revisions, 334 MB: 0.71 of the size of ``git gc --aggressive`
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from recension.model.errors import DataLossError
-from recension.store.packed import zstd
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 TAIL_LEVEL = 3
 BLOCK_LEVEL = 9
