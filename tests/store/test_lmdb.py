@@ -198,29 +198,33 @@ def test_unknown_mounts() -> None:
     check_mount(Path("/x"), "", force=True)
 
 
+def raw_value(file: Path, table: bytes, key: bytes) -> bytes:
+    """Return a value as LMDB serves it, digest and all."""
+    with lmdb.open(str(file.parent), max_dbs=5) as env:
+        handle = env.open_db(table, create=False)
+        with env.begin() as txn:
+            return bytes(txn.get(key, db=handle) or b"")
+
+
 @pytest.mark.parametrize("place", ["record", "index", "blob"])
 def test_flipped_bit_is_not_served(store: LmdbStore, tmp_path: Path, place: str) -> None:
     """A bit flipped in a stored value is an error on read, though LMDB itself would serve it."""
-    marks = {name: f"{name}: a value to be found".encode() for name in ("record", "index", "blob")}
-    record, head = following(note=marks["record"])
-    store.commit(record, head, [(b"i", marks["index"])], [(b"b", marks["blob"])])
+    value = bytes(range(64))
+    record, head = following(note=value)
+    store.commit(record, head, [(b"i", value)], [(b"b", value)])
     store.close()
-    file = tmp_path / "data" / "lmdb" / "data.mdb"
-    mark, flipped = marks[place], bytes([marks[place][0] ^ 1]) + marks[place][1:]
-    content = file.read_bytes()
-    assert 1 == content.count(mark)
-    file.write_bytes(content.replace(mark, flipped))
-
-    env = lmdb.open(str(tmp_path / "data" / "lmdb"), max_dbs=5)
     table, key = {
         "record": (b"log", struct.pack(">Q", 1)),
         "index": (b"index", b"i"),
         "blob": (b"blobs", b"b"),
     }[place]
-    handle = env.open_db(table, create=False)
-    with env.begin() as txn:
-        assert flipped in (txn.get(key, db=handle) or b"")
-    env.close()
+    file = tmp_path / "data" / "lmdb" / "data.mdb"
+    stored = raw_value(file, table, key)
+    flipped = stored[:-1] + bytes([stored[-1] ^ 1])
+    content = file.read_bytes()
+    assert 1 == content.count(stored)
+    file.write_bytes(content.replace(stored, flipped))
+    assert flipped == raw_value(file, table, key)
 
     damaged = opened(tmp_path / "data")
     with damaged.view() as view:

@@ -26,6 +26,7 @@ from recension.archive.sealed import CONTENT_FIELD, Sealed, find_sealed
 from recension.archive.texts.reading import read_text
 from recension.model.errors import (
     AsOfOutOfRangeError,
+    DataLossError,
     InvalidArgumentError,
     PageNotFoundError,
     RecensionError,
@@ -238,7 +239,7 @@ class Archive:
         if not known_at:
             known = max(position for position, _ in tallies.values())
         as_of = self._as_of(head, valid_at, known)
-        for name, (position, tally) in tallies.items():
+        for name, (_, tally) in tallies.items():
             if tally.first_event_at > as_of.valid_at:
                 raise _before_first(name, tally, as_of)
         choice = Choice(as_of.valid_at, known, selector.min_age_seconds, selector.on_hidden)

@@ -59,6 +59,7 @@ class Service:
     health: health.HealthServicer
     gate: Gate
     watchdog: Watchdog
+    outermost: Outermost
     chores: tuple[Chore, ...]
 
     def start(self) -> None:
@@ -77,6 +78,7 @@ class Service:
         self.health.enter_graceful_shutdown()
         self.gate.drain()
         self.gate.wait_empty(grace_seconds)
+        self.outermost.end_watches()
         self.server.stop(max(until - time.monotonic(), min(grace_seconds, 1.0))).wait()
         for chore in self.chores:
             chore.stop()
@@ -156,7 +158,7 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
 
     if config.reflection:
         _add_reflection(server)
-    return Service(server, health_server, condition, gate, watchdog, tuple(chores))
+    return Service(server, health_server, condition, gate, watchdog, outermost, tuple(chores))
 
 
 def _free_readers(store: _HasReaders) -> None:

@@ -43,6 +43,12 @@ class Outermost(grpc.ServerInterceptor):
         self._gate = gate
         self._watchdog = watchdog
         self._idle_seconds = idle_seconds
+        self._watches: set[grpc.ServicerContext] = set()
+
+    def end_watches(self) -> None:
+        """End the streams that would go on for ever, so that a server can stop."""
+        for context in list(self._watches):
+            context.cancel()
 
     def intercept_service(
         self,
@@ -99,6 +105,8 @@ class Outermost(grpc.ServerInterceptor):
                 if response is not None:
                     entry.sent(response)
 
+            self._watches.add(context)
+            context.add_callback(lambda: self._watches.discard(context))
             try:
                 handler.unary_stream(_only(entry, raw, handler), context, send_counted)
             except Exception as error:  # noqa: BLE001 - see above
