@@ -20,6 +20,9 @@ from recension.server import gate, interceptors
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import ingest_service_pb2 as ingest_pb
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from tests.server.helpers import PAGES, Clock, Served, Watched, fill, refused, serving, until
 
 _INFO = "/recension.v1.CatalogService/GetServerInfo"
@@ -57,10 +60,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     return watched
 
 
-def _raw(served: Served, method: str, messages: Iterator[bytes]) -> Any:
+def _raw(served: Served, method: str, messages: Iterator[bytes], **options: Any) -> Any:
     """Call a method with bytes, whatever they are."""
     call: Any = served.channel.stream_stream(method)
-    return call(messages)
+    return call(messages, **options)
 
 
 def _reasons(lines: list[Any]) -> list[str]:
@@ -80,7 +83,7 @@ def test_a_client_that_stops_reading_loses_its_place(
         stream = served.read(snapshot)
         assert next(stream).HasField("batch")
         until(served.idle, step)
-        assert watched.closed.wait(1)
+        assert watched.closed.wait(60)
         until(lambda: _reasons(lines) == ["STALLED"])
     assert watched.taken < PAGES
     error = refused(lambda: list(stream))
@@ -153,13 +156,16 @@ def test_a_client_that_never_sends_its_request_loses_its_thread(
 
 
 def test_watching_health_takes_no_thread(served: Served) -> None:
-    """Each connection may watch, whatever the number of threads."""
+    """Each connection may watch, whatever the number of threads; a drain tells them and waits for none."""
     stub = health_pb2_grpc.HealthStub(served.channel)
     watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(8)]
     assert {health_pb2.HealthCheckResponse.SERVING} == {next(watch).status for watch in watches}
     assert served.catalog.GetServerInfo(catalog_pb.GetServerInfoRequest(), timeout=60).version
-    for watch in watches:
-        watch.cancel()
+    drain = threading.Thread(target=served.service.drain, args=(600,), daemon=True)
+    drain.start()
+    assert {health_pb2.HealthCheckResponse.NOT_SERVING} == {next(watch).status for watch in watches}
+    drain.join(60)
+    assert not drain.is_alive()
 
 
 class _Pusher:
@@ -222,6 +228,30 @@ def test_a_draining_server_wakes_silent_streams(served: Served) -> None:
     assert errors.DrainingError is type(refused(lambda: next(reflection)))
     silent.end()
     never.put(None)
+
+
+def test_a_draining_server_says_so_as_long_as_a_stream_runs(
+    served: Served, snapshot: str, watched: Watched
+) -> None:
+    """The stream ends with its cursor; who comes meanwhile, on a new connection too, is told by name."""
+    watched.go.clear()
+    stream = served.read(snapshot)
+    until(lambda: watched.taken)
+    drain = threading.Thread(target=served.service.drain, args=(600,), daemon=True)
+    drain.start()
+    until(lambda: served.service.gate.draining)
+    with grpc.insecure_channel(served.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshot)
+        for stub in (served.snapshot, SnapshotServiceStub(channel)):
+            answers = stub.ReadSnapshot(request)
+            assert errors.DrainingError is type(refused(partial(list, answers)))
+        assert CatalogServiceStub(channel).GetServerInfo(catalog_pb.GetServerInfoRequest()).version
+    watched.go.set()
+    *_, last = stream
+    assert not last.end.complete
+    assert last.end.cursor
+    drain.join(60)
+    assert not drain.is_alive()
 
 
 @pytest.mark.parametrize("leaves", ["deadline", "cancel"])
@@ -305,6 +335,22 @@ def test_too_large_a_message_is_refused_by_name(served: Served) -> None:
     error = refused(lambda: list(call))
     assert errors.InvalidArgumentError is type(error)
     until(lambda: not served.service.watchdog._calls)
+
+
+def test_a_bomb_is_not_unpacked(served: Served) -> None:
+    """Compressed, it is small; it is refused by its size."""
+    bomb = iter([bytes(64 * 1024 * 1024)])
+    call = _raw(served, "/recension.v1.IngestService/Append", bomb, compression=grpc.Compression.Gzip)
+    assert errors.InvalidArgumentError is type(refused(lambda: list(call)))
+
+
+def test_metadata_is_refused_by_size_alone(served: Served) -> None:
+    """Between a soft and a hard limit gRPC would decide by chance."""
+    request = catalog_pb.GetServerInfoRequest()
+    for _ in range(20):
+        served.catalog.GetServerInfo(request, metadata=(("x-key", "x" * 7_000),))
+        with pytest.raises(grpc.RpcError):
+            served.catalog.GetServerInfo(request, metadata=(("x-key", "x" * 9_000),))
 
 
 @pytest.mark.parametrize(
