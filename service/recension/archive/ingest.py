@@ -331,8 +331,10 @@ class Ingestor:
         )  # fmt: skip
         for slot in edit.slots:
             if slot.presence is Presence.PRESENT:
-                digest = digests[slot.role]
-                draft.texts[digest] = NewText((draft.number, event.page_id), event.time, slot.text, digest)
+                digest, page = digests[slot.role], (draft.number, event.page_id)
+                first = draft.texts.setdefault(digest, NewText(page, event.time, slot.text, digest))
+                if first.page != page:
+                    draft.index[keys.text_holder(digest, *page)] = b""
         if not _knows_page(draft, event.page_id):
             draft.tally.pages += 1
         draft.pages.add(event.page_id)
@@ -490,7 +492,12 @@ class Ingestor:
         draft.titles.add(row)
 
     def _store_texts(self, draft: _Draft) -> None:
-        new = [text for digest, text in draft.texts.items() if not knows_text(draft.view, digest)]
+        new = []
+        for digest, text in draft.texts.items():
+            if not knows_text(draft.view, digest):
+                new.append(text)
+            else:
+                draft.index[keys.text_holder(digest, *text.page)] = b""
         blobs, index = self._texts.store(draft.view, next_text_id(draft.view), new)
         draft.blobs += blobs + sealed_blobs(draft.position, draft.sealed)
         draft.index.update(index)

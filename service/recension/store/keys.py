@@ -155,6 +155,16 @@ def sealed_blob(position: int, ordinal: int) -> bytes:
     return struct.pack(">cQI", b"s", position, ordinal)
 
 
+def text_holder(digest: bytes, project: int, page: int) -> bytes:
+    """Key that says another page than the first, or another revision, has a text."""
+    return b"K" + digest[:16] + struct.pack(">IQ", project, page)
+
+
+def text_holders(digest: bytes) -> tuple[bytes, bytes]:
+    """Bounds of the pages that have a text beside the one whose block it lies in."""
+    return b"K" + digest[:16], b"K" + digest[:16] + b"\xff" * 13
+
+
 def block(number: int) -> bytes:
     """Blob key of a text block."""
     return b"t" + number.to_bytes(8, "big")
