@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from recension.archive.reader import Archive
 from recension.model import errors
+from recension.model.digest import parse_digest
 from recension.server import gate, interceptors
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
@@ -23,6 +24,7 @@ from recension.v1 import ingest_service_pb2 as ingest_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from recension_client.client import Client
 from tests.server.helpers import PAGES, Clock, Served, Watched, fill, refused, serving, until
 
 _INFO = "/recension.v1.CatalogService/GetServerInfo"
@@ -90,6 +92,23 @@ def test_a_client_that_stops_reading_loses_its_place(
     assert errors.DeadlineError is type(error)
     assert "cursor" in error.hint
     assert served.read(snapshot).__next__().HasField("batch")
+
+
+def test_our_client_goes_on_after_a_pause(
+    served: Served, snapshot: str, clock: Clock, watched: Watched
+) -> None:
+    """Who works for long between two pages does not notice that the stream was cut."""
+
+    def step() -> None:
+        clock.pass_by(31)
+        served.service.watchdog.look()
+
+    with capture_logs() as lines, Client(served.target) as client:
+        pages = client.read(parse_digest(snapshot, "snapshot"))
+        first = next(pages)
+        until(served.idle, step)
+        until(lambda: _reasons(lines) == ["STALLED"])
+        assert list(range(1, PAGES + 1)) == [entry.page_id for entry in (first, *pages)]
 
 
 def test_a_client_that_reads_slowly_keeps_its_place(
