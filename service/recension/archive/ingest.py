@@ -21,17 +21,23 @@ from recension.archive.projects import (
     project_number,
     tally_of,
 )
+from recension.archive.replay import (
+    KINDS,
+    Facts,
+    Holding,
+    count,
+    definition_rows,
+    event_rows,
+    holder_keys,
+    recorded_row,
+    title_keys,
+)
 from recension.archive.rows import (
     HIDDEN,
     Tally,
-    edit_value,
-    log_value,
-    mark_value,
-    page_value,
     read_edit_value,
     read_page_value,
     read_visibility,
-    visibility_value,
 )
 from recension.archive.sealed import CONTENT_FIELD, Sealed, find_sealed, sealed_blobs
 from recension.archive.texts.reading import knows_text, next_text_id
@@ -86,15 +92,6 @@ from recension.model.seal import (
 from recension.store import keys
 from recension.store.interface import Outcome, Row, Store, View
 
-_KINDS: dict[type, Kind] = {
-    Edit: Kind.EDIT,
-    Move: Kind.MOVE,
-    Delete: Kind.DELETE,
-    Restore: Kind.RESTORE,
-    Visibility: Kind.VISIBILITY,
-    LogEntry: Kind.LOG_ENTRY,
-}
-_NO_COMMITMENT = bytes(32)
 _RACES = 100
 """A batch that loses this many races in a row is given up; each race lost is another writer's commit."""
 
@@ -137,6 +134,7 @@ class _Draft:
     blobs: list[Row] = field(default_factory=list)
     sealed: list[Sealed] = field(default_factory=list)
     texts: dict[bytes, NewText] = field(default_factory=dict)
+    held: list[Holding] = field(default_factory=list)
     revisions: dict[int, _Seen] = field(default_factory=dict)
     pages: set[int] = field(default_factory=set)
     titles: set[bytes] = field(default_factory=set)
@@ -175,9 +173,7 @@ class Ingestor:
                         )
                     return False
                 last = view.scan(b"P", b"Q")
-            number = len(last) + 1
-            rows = {keys.project_number(wanted.name): number.to_bytes(4, "big")}
-            if self._state(head, wanted, number, rows):
+            if self._state(head, wanted, len(last) + 1, new=True):
                 return True
         raise _lost_races()
 
@@ -191,7 +187,7 @@ class Ingestor:
             wanted = replace(
                 current, case=case or current.case, namespaces={**current.namespaces, **namespaces}
             )
-            if wanted == current or self._state(head, wanted, number, {}):
+            if wanted == current or self._state(head, wanted, number, new=False):
                 return
         raise _lost_races()
 
@@ -201,11 +197,11 @@ class Ingestor:
             known = definition_of(view, project_number(view, project)).namespaces
         return {name: number for number, name in known.items() if name}
 
-    def _state(self, head: Head, definition: Definition, number: int, rows: dict[bytes, bytes]) -> bool:
-        payload = definition.encode()
-        rows[keys.definition(number, head.position + 1)] = payload
+    def _state(self, head: Head, definition: Definition, number: int, *, new: bool) -> bool:
+        name, payload = definition.name, definition.encode()
+        rows = dict(definition_rows(number, head.position + 1, name, payload, new=new))
         items: list[Item] = [Statement(Kind.PROJECT, payload)]
-        return append_commit(self._store, head, self._clock, definition.name, items, rows, []) is not None
+        return append_commit(self._store, head, self._clock, name, items, rows, []) is not None
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -321,35 +317,25 @@ class Ingestor:
             content_value(slots),
         ]
         size = sum(slot.size_bytes for slot in slots)
-        ordinal = len(draft.items)
         salt, commitments, sealed = self._seal(event, f"rev:{edit.rev_id}", values)
-        draft.items.append(
-            Skeleton(
-                Kind.EDIT, flags, event.page_id, edit.rev_id, edit.parent_rev_id, event.time,
-                edit.namespace, 0, size, main.model, source, sealed,
-            )
+        skeleton = Skeleton(
+            Kind.EDIT, flags, event.page_id, edit.rev_id, edit.parent_rev_id, event.time,
+            edit.namespace, 0, size, main.model, source, sealed,
         )  # fmt: skip
+        page = draft.number, event.page_id
         for slot in edit.slots:
             if slot.presence is Presence.PRESENT:
-                digest, page = digests[slot.role], (draft.number, event.page_id)
-                first = draft.texts.setdefault(digest, NewText(page, event.time, slot.text, digest))
-                if first.page != page:
-                    draft.index[keys.text_holder(digest, *page)] = b""
-        if not _knows_page(draft, event.page_id):
-            draft.tally.pages += 1
+                digest = digests[slot.role]
+                draft.texts.setdefault(digest, NewText(page, event.time, slot.text, digest))
+                draft.held.append((digest, page))
+        new_page = not _knows_page(draft, event.page_id)
         draft.pages.add(event.page_id)
         draft.revisions[edit.rev_id] = _Seen(event.page_id, event.time, slots, flags)
-        place = (event.time, edit.rev_id, draft.position, ordinal)
-        draft.index[keys.edit(draft.number, event.page_id, *place)] = edit_value(
-            flags, edit.namespace, size, edit.parent_rev_id, commitments[0], commitments[3], main.model
-        )
-        draft.index[keys.revision(draft.number, edit.rev_id, draft.position, ordinal)] = page_value(
-            event.page_id, event.time
-        )
-        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), tuple(notes)))
-        self._name(draft, event.page_id, edit.title)
-        if seen is None:
-            draft.tally.revisions += 1
+        facts = Facts(commitments, (edit.title,))
+        self._close(
+            draft, skeleton, facts, Sealed(salt, tuple(values), tuple(notes)),
+            new_revision=seen is None, new_page=new_page,
+        )  # fmt: skip
         for slot, note in zip(sorted(edit.slots, key=lambda slot: slot.role.encode()), notes, strict=True):
             if slot.presence is Presence.PRESENT:
                 draft.claims[Verdict(note.verdict).name.lower()] += 1
@@ -399,24 +385,19 @@ class Ingestor:
             | Flag.CONTRIBUTOR_HIDDEN * change.contributor_hidden
         )
         values = [contributor_value(change.contributor), comment_value(change.comment)]
-        ordinal = len(draft.items)
-        salt, _, sealed = self._seal(event, event.source_id or f"hide:{change.rev_id}:{flags}", values)
-        draft.items.append(
-            Skeleton(
-                Kind.VISIBILITY, flags, event.page_id, change.rev_id, 0, event.time, 0, 0, 0, "",
-                source, sealed,
-            )
+        salt, commitments, sealed = self._seal(
+            event, event.source_id or f"hide:{change.rev_id}:{flags}", values
+        )
+        skeleton = Skeleton(
+            Kind.VISIBILITY, flags, event.page_id, change.rev_id, 0, event.time, 0, 0, 0, "",
+            source, sealed,
         )  # fmt: skip
-        value = visibility_value(flags, event.page_id, change.rev_id, event.time)
-        draft.index[keys.visibility(draft.number, change.rev_id, draft.position, ordinal)] = value
-        draft.index[keys.page_visibility(draft.number, event.page_id, draft.position, ordinal)] = value
         if change.rev_id in draft.revisions:
             draft.revisions[change.rev_id].flags = flags
-        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), ()))
+        self._close(draft, skeleton, Facts(commitments), Sealed(salt, tuple(values), ()))
 
     def _take_mark(self, draft: _Draft, event: Event, source: bytes) -> None:
         what = event.what
-        ordinal = len(draft.items)
         if isinstance(what, Move):
             titles = [(what.to_namespace, what.to_title), (what.from_namespace, what.from_title)]
         elif isinstance(what, Delete | Restore):
@@ -426,21 +407,12 @@ class Ingestor:
         values = [title_value(*title) for title in titles]
         values += [contributor_value(what.contributor), comment_value(what.comment)]
         salt, commitments, sealed = self._seal(event, event.source_id, values)
-        kind = _KINDS[type(what)]
-        from_namespace = titles[1][0] if len(titles) > 1 else 0
-        from_title = commitments[1] if len(titles) > 1 else _NO_COMMITMENT
-        draft.items.append(
-            Skeleton(
-                kind, 0, event.page_id, 0, 0, event.time, titles[0][0], from_namespace, 0, "",
-                source, sealed,
-            )
+        skeleton = Skeleton(
+            KINDS[type(what)], 0, event.page_id, 0, 0, event.time, titles[0][0],
+            titles[1][0] if len(titles) > 1 else 0, 0, "", source, sealed,
         )  # fmt: skip
-        draft.index[keys.mark(draft.number, event.page_id, event.time, draft.position, ordinal)] = mark_value(
-            kind, titles[0][0], from_namespace, commitments[0], from_title
-        )
-        for _, title in titles:
-            self._name(draft, event.page_id, title)
-        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), ()))
+        facts = Facts(commitments, [title for _, title in titles])
+        self._close(draft, skeleton, facts, Sealed(salt, tuple(values), ()))
 
     def _take_log_entry(self, draft: _Draft, event: Event, entry: LogEntry, source: bytes) -> None:
         values = [
@@ -454,19 +426,12 @@ class Ingestor:
             | Flag.COMMENT_HIDDEN * entry.comment_hidden
             | Flag.CONTRIBUTOR_HIDDEN * entry.contributor_hidden
         )
-        ordinal = len(draft.items)
-        salt, _, sealed = self._seal(event, event.source_id, values)
-        draft.items.append(
-            Skeleton(
-                Kind.LOG_ENTRY, flags, 0, entry.log_id, entry.action, event.time, entry.namespace,
-                0, 0, "", source, sealed,
-            )
+        salt, commitments, sealed = self._seal(event, event.source_id, values)
+        skeleton = Skeleton(
+            Kind.LOG_ENTRY, flags, 0, entry.log_id, entry.action, event.time, entry.namespace,
+            0, 0, "", source, sealed,
         )  # fmt: skip
-        row = keys.log_entry(draft.number, event.time, draft.position, ordinal)
-        draft.index[row] = log_value(entry.action, entry.log_id, flags)
-        draft.tally.log_entries += 1
-        # A log entry says nothing of the corpus yet; it widens no span of valid time.
-        self._close(draft, event, ordinal, source, Sealed(salt, tuple(values), ()), spans=False)
+        self._close(draft, skeleton, Facts(commitments), Sealed(salt, tuple(values), ()))
 
     def _seal(self, event: Event, key: str, values: list[bytes]) -> tuple[bytes, list[bytes], bytes]:
         salt = self._salts(event.project, key)
@@ -475,29 +440,30 @@ class Ingestor:
         return salt, commitments, seal(commitments)
 
     def _close(
-        self, draft: _Draft, event: Event, ordinal: int, source: bytes, sealed: Sealed, *, spans: bool = True
+        self,
+        draft: _Draft,
+        event: Skeleton,
+        facts: Facts,
+        sealed: Sealed,
+        *,
+        new_revision: bool = False,
+        new_page: bool = False,
     ) -> None:
-        assert ordinal == len(draft.sealed)  # noqa: S101 - they are found by it
+        ordinal = len(draft.items)  # the same among the sealed values, which are found by it
+        draft.items.append(event)
         draft.sealed.append(sealed)
-        if event.source_id:
-            draft.index[keys.source(draft.number, source)] = draft.position.to_bytes(8, "big")
-        if spans:
-            draft.tally.see(event.time)
+        draft.index.update(event_rows(draft.number, draft.position, ordinal, event, facts))
+        for row in title_keys(draft.number, event.page_id, facts):
+            if row not in draft.titles and draft.view.get(row) is None:
+                draft.index[row] = b""
+            draft.titles.add(row)
+        count(draft.tally, event, new_revision=new_revision, new_page=new_page)
         draft.accepted += 1
 
-    def _name(self, draft: _Draft, page: int, title: str) -> None:
-        row = keys.title(draft.number, title, page)
-        if row not in draft.titles and draft.view.get(row) is None:
-            draft.index[row] = b""
-        draft.titles.add(row)
-
     def _store_texts(self, draft: _Draft) -> None:
-        new = []
-        for digest, text in draft.texts.items():
-            if not knows_text(draft.view, digest):
-                new.append(text)
-            else:
-                draft.index[keys.text_holder(digest, *text.page)] = b""
+        known = {digest for digest in draft.texts if knows_text(draft.view, digest)}
+        new = [text for digest, text in draft.texts.items() if digest not in known]
+        draft.index.update((key, b"") for key in holder_keys(draft.held, known.__contains__))
         blobs, index = self._texts.store(draft.view, next_text_id(draft.view), new)
         draft.blobs += blobs + sealed_blobs(draft.position, draft.sealed)
         draft.index.update(index)
@@ -520,7 +486,7 @@ def append_commit(
     recorded_at = max(clock(), head.recorded_at + 1)
     record = encode_commit(Commit(position, recorded_at, head.hash, project, tuple(items)))
     new = Head(position, recorded_at, commit_hash(record))
-    rows = [*index.items(), (keys.recorded(position), recorded_at.to_bytes(8, "big", signed=True))]
+    rows = [*index.items(), recorded_row(position, recorded_at)]
     return new if store.commit(record, new, rows, blobs) is Outcome.OK else None
 
 

@@ -1,0 +1,255 @@
+"""Which index rows an appended commit makes: a function of its log items and of the values sealed for them.
+
+Ingest makes the rows of what it appends here, a rebuild those of the whole log, and a check compares them
+with what is stored. Rows that say how texts lie come from the blocks themselves (``archive.texts``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+from recension.archive.projects import find_project, read_definition, tally_of
+from recension.archive.rows import (
+    Tally,
+    edit_value,
+    log_value,
+    mark_value,
+    page_value,
+    visibility_value,
+)
+from recension.archive.sealed import CONTENT_FIELD, Sealed
+from recension.model.errors import DataLossError
+from recension.model.event import Delete, Edit, Happening, LogEntry, Move, Presence, Restore, Visibility
+from recension.model.record import NO_SOURCE, Commit, Kind, Skeleton, Statement
+from recension.model.seal import (
+    FIELDS,
+    FROM_TITLE,
+    TITLE,
+    commitment,
+    read_content,
+    read_title,
+)
+from recension.store import keys
+from recension.store.interface import Row, View
+
+KINDS: dict[type[Happening], Kind] = {
+    Edit: Kind.EDIT,
+    Move: Kind.MOVE,
+    Delete: Kind.DELETE,
+    Restore: Kind.RESTORE,
+    Visibility: Kind.VISIBILITY,
+    LogEntry: Kind.LOG_ENTRY,
+}
+LABELS = {kind: FIELDS[what] for what, kind in KINDS.items()}
+"""The sealed fields of each kind of event, in the order in which their commitments are sealed."""
+_NO_COMMITMENT = bytes(32)
+_PAGE_KINDS = frozenset({Kind.EDIT, Kind.MOVE, Kind.DELETE, Kind.RESTORE})
+_SLICE = 4096
+
+
+class Facts(NamedTuple):
+    """What index rows take of an event's sealed values."""
+
+    commitments: Sequence[bytes]
+    titles: Sequence[str] = ()
+    """Titles that the event says its page has or had; without what was purged."""
+
+
+def facts_of(kind: Kind, sealed: Sealed) -> Facts:
+    """Return the facts of a stored event. Raises ``DataLossError`` for values that are none of its kind."""
+    labels = LABELS[kind]
+    if len(sealed.values) != len(labels):
+        raise DataLossError(f"{len(sealed.values)} sealed values, not {len(labels)}")
+    commitments = [
+        sealed.salts[at] if value is None else commitment(sealed.field_salt(at, label), label, value)
+        for at, (label, value) in enumerate(zip(labels, sealed.values, strict=True))
+    ]
+    titles = [
+        read_title(value)[1]
+        for label, value in zip(labels, sealed.values, strict=True)
+        if label in (TITLE, FROM_TITLE) and value is not None
+    ]
+    return Facts(commitments, titles if kind in _PAGE_KINDS else ())
+
+
+def event_rows(number: int, position: int, ordinal: int, event: Skeleton, facts: Facts) -> list[Row]:
+    """Return the rows that an event of project ``number`` makes by itself, but those of its titles."""
+    page, time, commitments = event.page_id, event.time, facts.commitments
+    rows: list[Row]
+    match event.kind:
+        case Kind.EDIT:
+            value = edit_value(
+                event.flags,
+                event.namespace,
+                event.text_bytes,
+                event.parent_rev_id,
+                commitments[0],
+                commitments[CONTENT_FIELD],
+                event.model,
+            )
+            rows = [
+                (keys.edit(number, page, time, event.rev_id, position, ordinal), value),
+                (keys.revision(number, event.rev_id, position, ordinal), page_value(page, time)),
+            ]
+        case Kind.VISIBILITY:
+            value = visibility_value(event.flags, page, event.rev_id, time)
+            rows = [
+                (keys.visibility(number, event.rev_id, position, ordinal), value),
+                (keys.page_visibility(number, page, position, ordinal), value),
+            ]
+        case Kind.LOG_ENTRY:
+            value = log_value(event.parent_rev_id, event.rev_id, event.flags)
+            rows = [(keys.log_entry(number, time, position, ordinal), value)]
+        case _:
+            from_title = commitments[1] if event.kind is Kind.MOVE else _NO_COMMITMENT
+            value = mark_value(event.kind, event.namespace, event.from_namespace, commitments[0], from_title)
+            rows = [(keys.mark(number, page, time, position, ordinal), value)]
+    if event.source != NO_SOURCE:
+        rows.append((keys.source(number, event.source), position.to_bytes(8, "big")))
+    return rows
+
+
+def title_keys(number: int, page: int, facts: Facts) -> list[bytes]:
+    """Return the keys that say which titles an event's page has had; their rows are empty."""
+    return [keys.title(number, title, page) for title in facts.titles]
+
+
+def count(tally: Tally, event: Skeleton, *, new_revision: bool, new_page: bool) -> None:
+    """Count an event in its project's tally."""
+    if event.kind is Kind.LOG_ENTRY:
+        tally.log_entries += 1  # it says nothing of the corpus yet, and widens no span of valid time
+        return
+    tally.see(event.time)
+    if event.kind is Kind.EDIT:
+        tally.revisions += new_revision
+        tally.pages += new_page
+
+
+def snapshot_rows(position: int, manifest: bytes) -> list[Row]:
+    """Return the rows of a kept snapshot."""
+    return [
+        (keys.snapshot(sha256(manifest).digest()), position.to_bytes(8, "big")),
+        (keys.snapshot_at(position), manifest),
+    ]
+
+
+def definition_rows(number: int, position: int, name: str, payload: bytes, *, new: bool) -> list[Row]:
+    """Return the rows of a project's definition; ``new`` for its first."""
+    rows = [(keys.definition(number, position), payload)]
+    return [*rows, (keys.project_number(name), number.to_bytes(4, "big"))] if new else rows
+
+
+def recorded_row(position: int, recorded_at: int) -> Row:
+    """Return the row of a commit's time."""
+    return keys.recorded(position), recorded_at.to_bytes(8, "big", signed=True)
+
+
+def commit_rows(view: View, commit: Commit, facts: Sequence[Facts]) -> dict[bytes, bytes]:
+    """Return all rows of a commit, by the rows that ``view`` has of the commits before it.
+
+    ``facts`` are those of its events in their order. Rows of this commit and of later ones may be there or
+    not. Raises ``DataLossError`` when the project of its events is not known.
+    """
+    position = commit.position
+    rows = dict([recorded_row(position, commit.recorded_at)])
+    events: list[tuple[int, Skeleton]] = []
+    for ordinal, item in enumerate(commit.items):
+        if isinstance(item, Skeleton):
+            events.append((ordinal, item))
+        else:
+            rows.update(_statement_rows(view, position, item))
+    if not events:
+        return rows
+    number = find_project(view, commit.project)
+    if number is None:
+        raise DataLossError(f"project {commit.project!r} of commit {position} has no number")
+    _, tally = tally_of(view, number, position - 1)
+    pages: set[int] = set()
+    revisions: set[int] = set()
+    for (ordinal, event), fact in zip(events, facts, strict=True):
+        rows.update(event_rows(number, position, ordinal, event, fact))
+        rows.update((key, b"") for key in title_keys(number, event.page_id, fact))
+        new_revision = new_page = False
+        if event.kind is Kind.EDIT:
+            rev, page = event.rev_id, event.page_id
+            new_revision = rev not in revisions and not _revision_before(view, number, rev, position)
+            new_page = page not in pages and not _page_before(view, number, page, position)
+            revisions.add(rev)
+            pages.add(page)
+        count(tally, event, new_revision=new_revision, new_page=new_page)
+    rows[keys.tally(number, position)] = tally.encode()
+    return rows
+
+
+def _statement_rows(view: View, position: int, statement: Statement) -> list[Row]:
+    if statement.kind is Kind.SNAPSHOT:
+        return snapshot_rows(position, statement.payload)
+    try:
+        name = read_definition(statement.payload).name
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise DataLossError(f"the definition in commit {position} cannot be read") from None
+    number = find_project(view, name)
+    if number is not None and _defined_before(view, number, position):
+        return definition_rows(number, position, name, statement.payload, new=False)
+    number = 1
+    while _defined_before(view, number, position):
+        number += 1
+    return definition_rows(number, position, name, statement.payload, new=True)
+
+
+def _defined_before(view: View, number: int, position: int) -> bool:
+    return bool(view.scan(keys.definition(number, 0), keys.definition(number, position), limit=1))
+
+
+def _revision_before(view: View, number: int, rev: int, position: int) -> bool:
+    return bool(view.scan(keys.revision(number, rev), keys.revision(number, rev, position), limit=1))
+
+
+def _page_before(view: View, number: int, page: int, position: int) -> bool:
+    """Say whether a page has an edit of an earlier commit: mostly its first or its last in time is one."""
+    start, stop = keys.edits_from(number, page), keys.edits_from(number, page + 1)
+    last = view.last(start, stop)
+    if last is not None and keys.read_edit(last[0])[3] < position:
+        return True
+    limit = 1
+    while rows := view.scan(start, stop, limit=limit):
+        if any(keys.read_edit(key)[3] < position for key, _ in rows):
+            return True
+        if len(rows) < limit:
+            return False
+        start, limit = rows[-1][0] + b"\0", _SLICE
+    return False
+
+
+# --- texts that more than one page holds ----------------------------------------------------------
+
+Holding = tuple[bytes, tuple[int, int]]
+"""(digest, (project number, page))."""
+
+
+def held_texts(number: int, page: int, content: bytes | None) -> list[Holding]:
+    """Return which texts an edit's content names, in the order of their roles; none if it was purged."""
+    if content is None:
+        return []
+    return [
+        (slot.digest, (number, page)) for slot in read_content(content) if slot.presence is Presence.PRESENT
+    ]
+
+
+def holder_keys(held: Iterable[Holding], knows: Callable[[bytes], bool]) -> list[bytes]:
+    """Return the keys that say which pages have a text beside the page that it lies with.
+
+    ``held`` are the texts of a commit's edits in their order; ``knows`` says what was stored before it.
+    """
+    first: dict[bytes, tuple[int, int]] = {}
+    out = []
+    for digest, page in held:
+        if digest not in first:
+            first[digest] = page
+            if knows(digest):
+                out.append(keys.text_holder(digest, *page))
+        elif first[digest] != page:
+            out.append(keys.text_holder(digest, *page))
+    return out
