@@ -6,6 +6,7 @@ with what is stored. Rows that say how texts lie come from the blocks themselves
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
@@ -19,7 +20,13 @@ from recension.archive.rows import (
     page_value,
     visibility_value,
 )
-from recension.archive.sealed import CONTENT_FIELD, Sealed
+from recension.archive.sealed import (
+    CONTENT_FIELD,
+    TOGETHER,
+    Sealed,
+    _split,
+    read_sealed,
+)
 from recension.model.errors import DataLossError
 from recension.model.event import Delete, Edit, Happening, LogEntry, Move, Presence, Restore, Visibility
 from recension.model.record import NO_SOURCE, Commit, Kind, Skeleton, Statement
@@ -55,6 +62,19 @@ class Facts(NamedTuple):
     commitments: Sequence[bytes]
     titles: Sequence[str] = ()
     """Titles that the event says its page has or had; without what was purged."""
+
+
+def sealed_keys(position: int, events: int) -> list[bytes]:
+    """Return the blob keys of a commit's sealed values."""
+    return [keys.sealed_blob(position, part) for part in range(-(-events // TOGETHER))]
+
+
+def open_sealed(raw: bytes) -> list[Sealed]:
+    """Return the sealed values of one blob. Raises ``DataLossError`` for bytes that hold none."""
+    try:
+        return [read_sealed(part) for part in _split(raw)]
+    except (struct.error, ValueError, IndexError) as error:
+        raise DataLossError(f"sealed values cannot be read: {error}") from None
 
 
 def facts_of(kind: Kind, sealed: Sealed) -> Facts:
