@@ -21,7 +21,8 @@ from recension.model.errors import (
 from recension.model.record import EMPTY_LOG
 from recension.store import lmdb as module
 from recension.store.interface import Outcome
-from recension.store.lmdb import SCHEMA_VERSION, LmdbStore, check_mount
+from recension.store.environment import check_mount
+from recension.store.lmdb import SCHEMA_VERSION, LmdbStore
 from tests.store.commits import following
 
 MOUNTS = """\
@@ -59,7 +60,7 @@ def test_reopen(store: LmdbStore, tmp_path: Path) -> None:
         assert head == again.log.head()
         assert [record] == again.log.read(1, 1)
         again.close()
-    assert {"lmdb", "writer.lock"} == {entry.name for entry in (tmp_path / "data").iterdir()}
+    assert {"lmdb", "swap.lock", "writer.lock"} == {entry.name for entry in (tmp_path / "data").iterdir()}
 
 
 def test_other_process_sees_commits(store: LmdbStore, tmp_path: Path) -> None:

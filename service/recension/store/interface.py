@@ -7,7 +7,7 @@ written or raises ``DataLossError``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -32,12 +32,61 @@ class Outcome(Enum):
 class Rewrite:
     """A change of how things lie, never of what was said: the log and its head stay as they are."""
 
-    expected: Mapping[bytes, bytes | None]
+    expected: dict[bytes, bytes | None]
     """Index rows as they were read; ``None`` for a row that was not there."""
-    index: Mapping[bytes, bytes | None]
+    index: dict[bytes, bytes | None]
     """Index rows to put over what is there; ``None`` deletes."""
-    blobs: Mapping[bytes, bytes | None]
+    blobs: dict[bytes, bytes | None]
     """The same of blobs."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Told of work that takes long: what is being done, and how many bytes of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What was copied, and read back."""
+
+    head: Head
+    rows: int
+    size_bytes: int
+    """Of the copy's file."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a compaction did."""
+
+    before_bytes: int
+    """Of the file."""
+    copied: Copied
+
+
+@dataclass(frozen=True, slots=True)
+class TableUsage:
+    """What a table takes."""
+
+    rows: int
+    page_bytes: int
+    """Of its pages, with the room that is left in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a store takes, and who reads it."""
+
+    tables: Mapping[str, TableUsage]
+    file_bytes: int
+    free_bytes: int
+    """In the file, for rows to come."""
+    disk_free_bytes: int
+    readers: int
+    """Reader slots in use, of all processes."""
+    max_readers: int
+    oldest_reader_commits: int
+    """Transactions since the state of the oldest open view; what was freed since is not used again."""
 
 
 class Log(Protocol):
@@ -124,6 +173,14 @@ class Store(Protocol):
 
     def exclusive_writer(self) -> AbstractContextManager[None]:
         """Hold the right to ingest in bulk; ``WriterBusyError`` within a second if another process has it."""
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the store takes, and who reads it, without reading rows."""
+        ...
+
+    def blob_sizes(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, int]]:
+        """Return (key, stored bytes) of up to ``limit`` blobs with ``start <= key < stop``, ascending."""
         ...
 
     def close(self) -> None:

@@ -6,11 +6,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import islice
 from threading import Lock
 
 from recension.model.errors import WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.interface import Outcome, Rewrite, Row
+from recension.store.interface import Outcome, Rewrite, Row, TableUsage, Usage
 
 _MAX_KEY_BYTES = 64
 _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
@@ -24,6 +25,9 @@ class _Table:
         self._rows: dict[bytes, list[tuple[int, bytes | None]]] = {}
         self._keys: list[bytes] = []
         self._sorted = True
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def add(self, key: bytes, value: bytes, state: int) -> None:
         """Insert a row; an existing key is left alone."""
@@ -139,6 +143,20 @@ class MemoryStore:
                         for key, value in rows.items():
                             table.put(key, value, self._state)
         return applied
+
+    def usage(self) -> Usage:
+        """Return the number of rows of each table; bytes are those of the machine's memory, and not known."""
+        with self.view() as view:
+            index = len(view.scan(b"", b"\xff" * _MAX_KEY_BYTES))
+        blobs = len(self.blob_sizes(b"", b"\xff" * _MAX_KEY_BYTES, len(self._blobs)))
+        rows = {"log": len(self._records), "index": index, "blobs": blobs}
+        return Usage({name: TableUsage(count, 0) for name, count in rows.items()}, 0, 0, 0, 0, 0, 0)
+
+    def blob_sizes(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, int]]:
+        """Return (key, bytes) of up to ``limit`` blobs with ``start <= key < stop``, ascending."""
+        with self._lock:
+            rows = self._blobs.ascending(start, stop, self._state)
+            return [(key, len(value)) for key, value in islice(rows, limit)]
 
     @contextmanager
     def exclusive_writer(self) -> Iterator[None]:
