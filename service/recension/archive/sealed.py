@@ -137,15 +137,17 @@ def find_sealed(view: View, position: int, ordinal: int) -> Sealed:
     return read_sealed(body[start : start + lengths[at]])
 
 
-def replaced_blob(view: View, position: int, ordinal: int, sealed: Sealed) -> Row:
-    """Return the blob of an event with other values in its place."""
+def with_sealed(
+    view: View, blobs: dict[bytes, bytes | None], position: int, ordinal: int, sealed: Sealed
+) -> None:
+    """Put other values of an event into ``blobs``, which holds the blobs that change already."""
     key = keys.sealed_blob(position, ordinal // TOGETHER)
-    raw = view.blob(key)
+    raw = blobs.get(key) or view.blob(key)
     if raw is None:
         raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
     parts = _split(raw)
     parts[ordinal % TOGETHER] = sealed.encode()
-    return key, _join(parts)
+    blobs[key] = _join(parts)
 
 
 def _join(parts: list[bytes]) -> bytes:

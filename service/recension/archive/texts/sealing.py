@@ -175,19 +175,22 @@ def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> _Plan
     plan = _Plan(key, len(page.tails))
     texts = _take_tails(view, key, page, plan)
     at = newest[0] + 1 if newest else 0
-    if old is not None and texts:
+    if not texts:
+        return plan
+    if old is not None:
         at -= 1
-        # What came last stays last, and gives the block its id: the next tail names it as its prefix.
         texts += _live_texts(view, old)
-        newest_id = max(text.number for text in texts)
-        texts.sort(key=lambda text: (text.number == newest_id, text.first_time))
         plan.expected[keys.block_user(old.number)] = None
         plan.blobs[keys.block(old.number)] = None
-    if texts:
-        plan.expected[keys.page_block(*key, at)] = old.encode() if old is not None else None
-    for run in cut_blocks(texts, [len(text.text) for text in texts]):
-        _add_block(view, writer, plan, at, run)
+    plan.expected[keys.page_block(*key, at)] = old.encode() if old is not None else None
+    # What came last stays last, and gives its block the id: the next tail names that as its prefix.
+    newest_id = max(text.number for text in texts)
+    texts.sort(key=lambda text: (text.number == newest_id, text.first_time))
+    runs = list(cut_blocks(texts, [len(text.text) for text in texts]))
+    for run in runs[:-1]:
+        _add_block(view, writer, plan, at, max(text.number for text in run if text.number != newest_id), run)
         at += 1
+    _add_block(view, writer, plan, at, newest_id, runs[-1])
     return plan
 
 
@@ -208,7 +211,7 @@ def _live_texts(view: View, row: PageBlock) -> list[_Text]:
 
 
 def _take_tails(view: View, key: Page, page: Pending, plan: _Plan) -> list[_Text]:
-    """Return the texts of a page's tails by time, but the one that came last."""
+    """Return the texts of a page's tails."""
     out: list[_Text] = []
     before: tuple[int, bytes] = (0, b"")
     for tail, held in page.tails:
@@ -224,11 +227,10 @@ def _take_tails(view: View, key: Page, page: Pending, plan: _Plan) -> list[_Text
         before = tail.number, text
         if tail.digest != GONE:
             out.append(_Text(tail.digest, tail.number, tail.time, tail.time, text))
-    return sorted(out[:-1], key=lambda text: text.first_time) + out[-1:]
+    return out
 
 
-def _add_block(view: View, writer: TextWriter, plan: _Plan, at: int, run: list[_Text]) -> None:
-    number = max(text.number for text in run)
+def _add_block(view: View, writer: TextWriter, plan: _Plan, at: int, number: int, run: list[_Text]) -> None:
     texts = [text.text for text in run]
     made = next((new for new in plan.blocks if new.index == parent(at)), None)
     if made is not None:
