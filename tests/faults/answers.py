@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 
 from recension.archive.reader import Archive
@@ -69,8 +68,7 @@ def _ask(store: Store, kind: str, about: int | bytes) -> object:
         "snapshot": lambda: (archive.snapshot(bytes(about)), list(archive.read(bytes(about)))),
         "article": lambda: archive.article(PROJECT, int(about)),
         "timeline": lambda: list(archive.timeline(PROJECT, int(about))),
-        # When it was recorded is a row of its own, and of one that is gone the reader says 0.
-        "revision": lambda: replace(archive.revision(PROJECT, int(about)).revision, recorded_at=0),
+        "revision": lambda: archive.revision(PROJECT, int(about)).revision,
     }
     return by_kind[kind]()
 

@@ -235,17 +235,19 @@ class Ingestor:
                     tuple(rejected),
                     draft.claims,
                 )
-            self._forget_texts()
+            self.forget_texts()
         raise _lost_races()
 
-    def settle(self, sealed: Callable[[int], None] = lambda _: None) -> None:
-        """Seal the texts that appends have left as tails; calls ``sealed`` with the pages so far.
+    def settle(self, sealed: Callable[[int], None] = lambda _: None, *, everything: bool = True) -> int:
+        """Seal the texts that appends have left as tails; return of how many pages, and tell as it goes.
 
-        Changes no answer. Takes some 2 ms for each page that has new texts; safe to interrupt.
+        Changes no answer. Unless ``everything``, only of pages that were touched lately. Takes some 2 ms for
+        each page that has new texts; safe to interrupt.
         """
-        self._sealer.settle(sealed)
+        return self._sealer.settle(sealed, everything=everything)
 
-    def _forget_texts(self) -> None:
+    def forget_texts(self) -> None:
+        """Forget what is held in memory of the texts: another process may have written since."""
         self._sealer.forget()
         self._texts.reset()
 
@@ -258,7 +260,7 @@ class Ingestor:
                 self._store, head, self._clock, project, draft.items, draft.index, draft.blobs
             )
         except RecensionError:
-            self._forget_texts()
+            self.forget_texts()
             raise
 
     def _take(self, draft: _Draft, project: str, event: Event) -> None:

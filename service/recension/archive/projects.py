@@ -76,7 +76,9 @@ def project_number(view: View, name: str) -> int:
     number = find_project(view, name)
     if number is None:
         raise ProjectNotFoundError(
-            f"no project {name[:80]!r}", hint="list the projects with: recension projects", project=name[:80]
+            f"no project {name[:80]!r}",
+            hint="see `recension projects`, or `recension-server project list`",
+            project=name[:80],
         )
     return number
 

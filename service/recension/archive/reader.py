@@ -410,7 +410,9 @@ def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> 
 
 def _recorded_at(view: View, position: int) -> int:
     raw = view.get(keys.recorded(position))
-    return 0 if raw is None else int.from_bytes(raw, "big", signed=True)
+    if raw is None:
+        raise DataLossError(f"the time of commit {position} is missing", position=position)
+    return int.from_bytes(raw, "big", signed=True)
 
 
 def _title(view: View, state: State, sealed: Sealed) -> tuple[int, str, bytes]:

@@ -20,7 +20,7 @@ def format_digest(raw: bytes) -> str:
     return f"sha256:{raw.hex()}"
 
 
-def parse_digest(text: str, field: str) -> bytes:
+def parse_digest(text: str, field: str = "digest") -> bytes:
     """Read ``sha256:<64 hex>``. Raises ``InvalidArgumentError`` naming ``field``."""
     match = _FORM.fullmatch(text)
     if match is None:

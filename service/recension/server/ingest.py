@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import as_file, files
@@ -69,6 +69,8 @@ class Summary:
     claims: Counter[str] = field(default_factory=Counter)
     log_entries_resolved: int = 0
     log_entries_unresolved: int = 0
+    pages_sealed: int = 0
+    """Whose new texts were compressed into blocks at the end."""
     faults: list[RecensionError] = field(default_factory=list)
     seconds: float = 0.0
     position: int = 0
@@ -89,6 +91,7 @@ class Summary:
                 "resolved": self.log_entries_resolved,
                 "unresolved": self.log_entries_unresolved,
             },
+            "pages_sealed": self.pages_sealed,
             "faults": [_fault_document(fault) for fault in self.faults],
             "seconds": round(self.seconds, 3),
             "revisions_per_second": round(self.revisions / self.seconds) if self.seconds else 0,
@@ -148,6 +151,8 @@ def ingest_files(
             for path in paths:
                 _ingest_file(ingestor, quarantine, kind, project, path, summary, quiet=quiet)
             resolved = logbook.resolve(store, ingestor, project)
+            with _sealing(quiet=quiet) as tell:
+                summary.pages_sealed = ingestor.settle(tell)
         except (StoreError, DataLossError) as error:
             summary.faults.append(error)
         else:
@@ -321,6 +326,16 @@ def _progress(kind: Form, path: Path, feed: Feed, summary: Summary, *, quiet: bo
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield _Tick(kind, path, feed, summary, bar)
+
+
+@contextmanager
+def _sealing(*, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show how far the sealing of texts is; without a terminal nothing, it takes a fraction of the ingest."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Console(stderr=True).status("sealing texts") as status:
+        yield lambda pages: status.update(f"sealing texts: {pages:,} pages")
 
 
 def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:

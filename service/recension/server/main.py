@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
@@ -29,6 +30,14 @@ from recension.store.lmdb import LmdbStore
 from recension.wire.status import error_of
 
 _INTERRUPTED = 130
+_EPILOG = """\
+exit codes:
+  0    done
+  1    records were rejected
+  2    wrong usage
+  3    an error with a name: see "error:" and "hint:" on stderr
+  130  interrupted
+"""
 _HEALTH_SECONDS = 3.0
 
 
@@ -45,10 +54,15 @@ def main(argv: list[str] | None = None) -> int:
         return _INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says the exit statuses at the end of each help."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="recension-server", description="Hold article revisions and serve them."
-    )
+    parser = _Parser(prog="recension-server", description="Hold article revisions and serve them.")
     parser.add_argument("--version", action="version", version=f"recension {version('recension')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -98,6 +112,20 @@ def _parser() -> argparse.ArgumentParser:
         help="for calls to finish at the end (%(default)s)",
     )
     served.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="that a stream waits for its client to take a message (%(default)s)",
+    )
+    served.add_argument(
+        "--idle-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="that an append stream waits for the next batch (%(default)s)",
+    )
+    served.add_argument(
         "--no-reflection", action="store_true", help="do not describe the services to clients"
     )
     served.add_argument(
@@ -105,9 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _data(served, _serve)
 
-    worker = commands.add_parser(
-        "worker"
-    )  # started by ``serve --workers``; not for people, hence without help
+    # Started by ``serve --workers``; not for people, hence without help.
+    worker = commands.add_parser("worker", add_help=False)
     worker.add_argument("config")
     worker.set_defaults(run=_worker)
 
@@ -166,6 +193,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         streams=arguments.streams,
         drain_seconds=arguments.drain_seconds,
+        stall_seconds=arguments.stall_seconds,
+        idle_seconds=arguments.idle_seconds,
         reflection=not arguments.no_reflection,
         health_listen=arguments.health_listen,
     )

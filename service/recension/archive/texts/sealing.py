@@ -114,11 +114,14 @@ class Sealer:
         if len(self._jobs) >= _TOGETHER and self._jobs[_TOGETHER - 1][1].done():
             self._put()
 
-    def settle(self, sealed: Callable[[int], None] = lambda _: None) -> int:
-        """Seal all that is worth it, idle pages too; return the number of pages. Safe to interrupt."""
+    def settle(self, sealed: Callable[[int], None], *, everything: bool) -> int:
+        """Seal all that is worth it, idle pages too; return the number of pages. Safe to interrupt.
+
+        Unless ``everything``, only pages that the writer holds in memory: those it touched lately.
+        """
         self._drain()
         pages = 0
-        for some in _with_tails(self._store):
+        for some in _with_tails(self._store) if everything else [_held(self._writer)]:
             for key, tails in some.items():
                 page = self._writer.pages.get(key) or Pending([(tail, None) for tail in tails], NO_PREFIX, 0)
                 with self._store.view() as view:
@@ -248,6 +251,10 @@ def _add_block(view: View, writer: TextWriter, plan: _Plan, at: int, number: int
     plan.index[keys.page_block(*plan.page, at)] = row.encode()
     for ordinal, text in enumerate(run):
         plan.index[keys.text(text.digest)] = place_value(number, ordinal)
+
+
+def _held(writer: TextWriter) -> dict[Page, list[Tail]]:
+    return {key: [tail for tail, _ in page.tails] for key, page in writer.pages.items() if page.tails}
 
 
 def _with_tails(store: Store) -> Iterator[dict[Page, list[Tail]]]:

@@ -33,11 +33,13 @@ class IngestRpc(IngestServiceServicer):
         self, request_iterator: Iterator[pb.AppendRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.AppendResponse]:
         with self._gate.admit() as turn, self._store.exclusive_writer():
+            self._ingestor.forget_texts()
             for request in request_iterator:
                 # Not yet stored, so the client can send the batch again elsewhere.
                 if turn.over:
                     raise draining()
                 yield self._append(request)
+            self._ingestor.settle(everything=False)
 
     def _append(self, request: pb.AppendRequest) -> pb.AppendResponse:
         _check_size(request)
