@@ -20,8 +20,8 @@ from recension.model.errors import (
 )
 from recension.model.record import EMPTY_LOG
 from recension.store import lmdb as module
-from recension.store.interface import Outcome
 from recension.store.environment import check_mount
+from recension.store.interface import Outcome
 from recension.store.lmdb import SCHEMA_VERSION, LmdbStore
 from tests.store.commits import following
 

@@ -26,6 +26,7 @@ from recension.model.errors import (
     StoreFailedError,
     StoreForkedError,
     StoreFullError,
+    WriterBusyError,
 )
 from recension.model.record import EMPTY_LOG, MAGIC, Head
 from recension.store.copying import arriving, backup_at, copy, copy_checked, used_bytes
@@ -284,19 +285,33 @@ class LmdbStore:
                     raise _failed("an earlier write failed")
             opened = self._opened
             before = (directory.lmdb / "data.mdb").stat().st_size
-            # LMDB itself keeps writers out as well, should someone remove the lock file of ours.
-            txn = opened.env.begin(write=True)
             try:
-                copied = copy(opened, txn, directory.new, self._map_bytes, SCHEMA_VERSION, progress)
-                directory.swap()
+                with opened.env.begin() as txn:
+                    seen = txn.id()
+                    copied = copy(opened, txn, directory.new, self._map_bytes, SCHEMA_VERSION, progress)
+                self._swap(opened, seen)
             finally:
-                txn.abort()
-                del txn, opened
+                del opened
                 with suppress(StoreError, OSError):
                     remove(directory.new)
             self.follow()
             directory.clear()
         return Compacted(before, copied)
+
+    def _swap(self, opened: Opened, seen: int) -> None:
+        """Swap, unless something was written after the state ``seen``: someone has removed the lock file."""
+        txn = opened.env.begin(write=True)  # while it lasts, nothing is
+        try:
+            if txn.id() != seen + 1:
+                raise WriterBusyError(
+                    f"{self._directory.path} was written to while it was compacted; it stays as it was",
+                    hint="leave the lock files alone, then retry",
+                    path=self._directory.path,
+                )
+            self._directory.swap()
+        finally:
+            txn.abort()
+            del txn
 
     def backup(
         self, path: Path, progress: Progress = silent, check: Callable[[Store], None] = accept
