@@ -248,3 +248,30 @@ def test_one_bulk_writer(any_store: Store) -> None:
         pass
     with any_store.exclusive_writer():
         pass
+
+
+def test_sizes_of_blobs(any_store: Store) -> None:
+    """Blobs are listed by key with at least their own bytes, at most so many at once, and none of others."""
+    record, head = following()
+    sizes = {b"a": 0, b"b": 10, b"bb": 2500, b"c": 70_000}
+    any_store.commit(record, head, [(b"b", b"1")], [(key, bytes(size)) for key, size in sizes.items()])
+    listed = any_store.blob_sizes(b"", b"\xff", 10)
+    assert list(sizes) == [key for key, _ in listed]
+    assert all(sizes[key] <= size <= sizes[key] + 16 for key, size in listed)
+    assert listed[1:3] == any_store.blob_sizes(b"b", b"c", 10) == any_store.blob_sizes(b"b", b"d", 2)
+    assert [] == any_store.blob_sizes(b"d", b"e", 1)
+
+
+def test_usage(any_store: Store) -> None:
+    """Rows are counted by table, and a reader that lags is seen."""
+    record, head = following()
+    any_store.commit(record, head, [(b"i", b"1"), (b"j", b"2")], [(b"b", b"1")])
+    usage = any_store.usage()
+    assert (1, 2, 1) == tuple(usage.tables[name].rows for name in ("log", "index", "blobs"))
+    assert 0 == usage.oldest_reader_commits
+    with any_store.view():
+        any_store.commit(*following(head), [], [])
+        lagging = any_store.usage()
+    assert lagging.oldest_reader_commits == (0 if isinstance(any_store, MemoryStore) else 1)
+    assert lagging.file_bytes >= lagging.free_bytes
+    assert 0 == any_store.usage().oldest_reader_commits

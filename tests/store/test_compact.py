@@ -392,8 +392,10 @@ def kill_self() -> NoReturn:
     raise AssertionError
 
 
-def compact_until(data: Path, step: int) -> Callable[[], None]:
-    """Return a compaction that is killed at a step: a call of the system, or a word of how far it is."""
+def compact_until(
+    data: Path, step: int, what: Callable[[LmdbStore, Callable[..., None]], object] = LmdbStore.compact
+) -> Callable[[], None]:
+    """Return a compaction, or other work, that is killed at a step: a system call or a word of progress."""
     left = step
 
     def pass_by(*_: object) -> None:
@@ -417,7 +419,7 @@ def compact_until(data: Path, step: int) -> Callable[[], None]:
 
             os.fsync = fsync  # type: ignore[assignment]
             sys.addaudithook(audit)
-            store.compact(pass_by)
+            what(store, pass_by)
 
     return work
 
