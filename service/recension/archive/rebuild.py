@@ -273,7 +273,7 @@ def _lay_block(
         digests.append(digest[:SHORT_DIGEST])
         index[row] = place_value(*place)
         times += time
-    index.update(_block_rows(number, block, digests[0], times))
+    index.update(_block_rows(number, block, digests[0], times or _any_time(new, block)))
     if block.prefix and not block.index:
         index.update({keys.block_user(block.prefix): b"", keys.block_user(block.prefix, number): b""})
     return Rewrite({}, index, {key: raw})
@@ -290,6 +290,13 @@ def _await(value: bytes | None, block: Block, text: bytes, place: tuple[int, int
     if value is not None:
         return [] if value == place_value(*place) else None
     return [] if text else None
+
+
+def _any_time(view: View, block: Block) -> list[int]:
+    """Return the valid time of a page's last edit, for a block whose texts were all erased."""
+    start = keys.edits_from(block.project, block.page)
+    last = view.last(start, keys.edits_from(block.project, block.page + 1))
+    return [keys.read_edit(last[0])[1]] if last is not None else []
 
 
 def _block_rows(number: int, block: Block, digest: bytes, times: list[int]) -> dict[bytes, bytes]:

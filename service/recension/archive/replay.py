@@ -166,11 +166,12 @@ def recorded_row(position: int, recorded_at: int) -> Row:
     return keys.recorded(position), recorded_at.to_bytes(8, "big", signed=True)
 
 
-def commit_rows(view: View, commit: Commit, facts: Sequence[Facts]) -> dict[bytes, bytes]:
+def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> dict[bytes, bytes]:
     """Return all rows of a commit, by the rows that ``view`` has of the commits before it.
 
-    ``facts`` are those of its events in their order. Rows of this commit and of later ones may be there or
-    not. Raises ``DataLossError`` when the project of its events is not known.
+    ``facts`` are those of its events in their order; an event without them is counted and makes no row. Rows
+    of this commit and of later ones may be there or not. Raises ``DataLossError`` when the project of its
+    events is not known.
     """
     position = commit.position
     rows = dict([recorded_row(position, commit.recorded_at)])
@@ -189,8 +190,9 @@ def commit_rows(view: View, commit: Commit, facts: Sequence[Facts]) -> dict[byte
     pages: set[int] = set()
     revisions: set[int] = set()
     for (ordinal, event), fact in zip(events, facts, strict=True):
-        rows.update(event_rows(number, position, ordinal, event, fact))
-        rows.update((key, b"") for key in title_keys(number, event.page_id, fact))
+        if fact is not None:
+            rows.update(event_rows(number, position, ordinal, event, fact))
+            rows.update((key, b"") for key in title_keys(number, event.page_id, fact))
         new_revision = new_page = False
         if event.kind is Kind.EDIT:
             rev, page = event.rev_id, event.page_id
