@@ -18,13 +18,15 @@ from recension.archive.rows import (
     read_page_value,
     read_visibility,
 )
+from recension.archive.sealed import CONTENT_FIELD, find_sealed
 from recension.model.manifest import OnHidden, Redirects, Selector
 from recension.model.record import Flag, Kind
-from recension.model.seal import FROM_TITLE, TITLE
+from recension.model.seal import FROM_TITLE, TITLE, read_content
 from recension.store import keys
 from recension.store.interface import Row, View
 
 _MICROSECONDS = 1_000_000
+_SLICE = 4096
 
 
 class TitleSource(NamedTuple):
@@ -205,3 +207,17 @@ def find_revision(view: View, number: int, rev: int, known_at: int) -> EditRow |
     key = keys.edit(number, page, time, rev, position, ordinal)
     value = view.get(key)
     return None if value is None else edit_row((key, value))
+
+
+def text_times(view: View, number: int, page: int) -> dict[bytes, int]:
+    """Return, by the first 16 bytes of its digest, when each text of a page was first there."""
+    out: dict[bytes, int] = {}
+    start, stop = keys.edits_from(number, page), keys.edits_from(number, page + 1)
+    while rows := view.scan(start, stop, limit=_SLICE):
+        for row in rows:
+            edit = edit_row(row)
+            content = find_sealed(view, edit.position, edit.ordinal).values[CONTENT_FIELD]
+            for slot in read_content(content) if content is not None else ():
+                out.setdefault(slot.digest[:16], edit.time)
+        start = rows[-1][0] + b"\0"
+    return out

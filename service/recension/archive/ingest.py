@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from recension.archive.claims import Verdict, check_claims, is_redirect
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
+from recension.archive.history import text_times
 from recension.archive.projects import (
     Definition,
     check_definition,
@@ -42,6 +43,7 @@ from recension.archive.rows import (
 from recension.archive.sealed import CONTENT_FIELD, Sealed, find_sealed, sealed_blobs
 from recension.archive.texts.reading import knows_text, next_text_id
 from recension.archive.texts.sealing import Sealer
+from recension.archive.texts.sorting import sort_pages
 from recension.archive.texts.writing import NewText, TextWriter
 from recension.model.digest import digest_of
 from recension.model.errors import (
@@ -241,10 +243,16 @@ class Ingestor:
     def settle(self, sealed: Callable[[int], None] = lambda _: None, *, everything: bool = True) -> int:
         """Seal the texts that appends have left as tails; return of how many pages, and tell as it goes.
 
-        Changes no answer. Unless ``everything``, only of pages that were touched lately. Takes some 2 ms for
-        each page that has new texts; safe to interrupt.
+        Changes no answer. Unless ``everything``, only of pages that were touched lately; else pages whose
+        texts came in no order of time are sorted as well. Takes some 2 ms for each page that has new texts;
+        safe to interrupt.
         """
-        return self._sealer.settle(sealed, everything=everything)
+        pages = self._sealer.settle(sealed, everything=everything)
+        if everything:
+            late = self._sealer.disordered
+            sort_pages(self._store, self._texts, late, lambda view, page: text_times(view, *page))
+            late.clear()
+        return pages
 
     def forget_texts(self) -> None:
         """Forget what is held in memory of the texts: another process may have written since."""

@@ -38,6 +38,7 @@ from recension.archive.texts.rows import (
 )
 from recension.archive.texts.writing import Page, Pending, TextWriter, cut_blocks
 from recension.model.digest import digest_of
+from recension.model.errors import StoreFullError
 from recension.store import keys
 from recension.store.interface import Rewrite, Store, View
 
@@ -48,11 +49,16 @@ _TOGETHER = 16
 _WORTHWHILE_BYTES = 2048
 """A single smaller text stays a tail: a block of its own would save nothing."""
 _ROWS = 4096
+_DISORDERED = 2**20
+"""Pages remembered for sorting; those beyond are found again when they grow."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class Text:
+    """A text on its way into a block."""
+
     digest: bytes
+    """``SHORT_DIGEST`` bytes."""
     number: int
     """Id of the block that it comes from."""
     first_time: int
@@ -62,7 +68,7 @@ class _Text:
 
 
 @dataclass(slots=True)
-class _New:
+class NewBlock:
     """A block to be made."""
 
     index: int
@@ -72,7 +78,7 @@ class _New:
 
 
 @dataclass(slots=True)
-class _Plan:
+class Plan:
     """What sealing a page changes; the bytes of its new blocks come from ``compress``."""
 
     page: Page
@@ -81,7 +87,9 @@ class _Plan:
     expected: dict[bytes, bytes | None] = field(default_factory=dict)
     index: dict[bytes, bytes | None] = field(default_factory=dict)
     blobs: dict[bytes, bytes | None] = field(default_factory=dict)
-    blocks: list[_New] = field(default_factory=list)
+    blocks: list[NewBlock] = field(default_factory=list)
+    late: bool = False
+    """Whether texts here are older than some in a block before them."""
 
     def compress(self) -> Rewrite:
         """Return the finished rewrite. Takes milliseconds, most of them outside the interpreter."""
@@ -99,20 +107,27 @@ class Sealer:
         self._store = store
         self._writer = writer
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "seal")
-        self._jobs: deque[tuple[_Plan, Future[Rewrite]]] = deque()
+        self._jobs: deque[tuple[Plan, Future[Rewrite]]] = deque()
+        self.disordered: set[Page] = set()
+        """Pages whose newest block holds older texts than a block before it."""
 
     def turn(self) -> None:
         """After a commit: put finished blocks in place, and start on the pages that filled one."""
-        ripe = [key for key, page in self._writer.pages.items() if page.ripe]
+        pages = self._writer.pages
+        ripe = [key for key in self._writer.touched if key in pages and pages[key].ripe]
         if ripe:
             with self._store.view() as view:
                 for key in ripe:
-                    self._start(view, key, self._writer.pages[key])
-        while len(self._jobs) > _QUEUE:
-            self._jobs[0][1].result()
-            self._put()
-        if len(self._jobs) >= _TOGETHER and self._jobs[_TOGETHER - 1][1].done():
-            self._put()
+                    self._start(view, key, pages[key])
+        try:
+            while len(self._jobs) > _QUEUE:
+                self._jobs[0][1].result()
+                self._put()
+            if len(self._jobs) >= _TOGETHER and self._jobs[_TOGETHER - 1][1].done():
+                self._put()
+        except StoreFullError:  # the commit before is durable, and tails are as good as blocks
+            self.forget()
+            self._writer.reset()
 
     def settle(self, sealed: Callable[[int], None], *, everything: bool) -> int:
         """Seal all that is worth it, idle pages too; return the number of pages. Safe to interrupt.
@@ -153,7 +168,7 @@ class Sealer:
 
     def _put(self) -> None:
         """Put the finished blocks at the head of the queue in place, in one transaction."""
-        done: list[tuple[_Plan, Rewrite]] = []
+        done: list[tuple[Plan, Rewrite]] = []
         while self._jobs and len(done) < _TOGETHER and self._jobs[0][1].done():
             plan, job = self._jobs.popleft()
             done.append((plan, job.result()))
@@ -164,36 +179,40 @@ class Sealer:
                 self._writer.forget(plan.page)
                 continue
             self._writer.sealed(plan.page, plan.tails, plan.blocks[-1].index + 1 if plan.blocks else 0)
+            if plan.late and len(self.disordered) < _DISORDERED:
+                self.disordered.add(plan.page)
             first = plan.blocks[0] if plan.blocks else None
             if first is not None and not first.index and not first.prefix.text:
                 self._writer.similar.add(first.row.number, prefix_text(first.texts))
 
 
-def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> _Plan | None:
+def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> Plan | None:
     """Return how to seal a page's tails; ``None`` when that is not worth it."""
     newest = last_block(view, *key)
     old = newest[1] if newest is not None and _mergeable(view, newest[1]) else None
     if old is None and len(page.tails) == 1 and page.tails[0][0].size < _WORTHWHILE_BYTES:
         return None
-    plan = _Plan(key, len(page.tails))
+    plan = Plan(key, len(page.tails))
     texts = _take_tails(view, key, page, plan)
     at = newest[0] + 1 if newest else 0
     if not texts:
         return plan
     if old is not None:
         at -= 1
-        texts += _live_texts(view, old)
+        texts += live_texts(view, old)
         plan.expected[keys.block_user(old.number)] = None
         plan.blobs[keys.block(old.number)] = None
     plan.expected[keys.page_block(*key, at)] = old.encode() if old is not None else None
     # What came last stays last, and gives its block the id: the next tail names that as its prefix.
     newest_id = max(text.number for text in texts)
+    before = newest[1].last_time if newest else texts[0].first_time
+    plan.late = min(text.first_time for text in texts if old is None or text.number != old.number) < before
     texts.sort(key=lambda text: (text.number == newest_id, text.first_time))
     runs = list(cut_blocks(texts, [len(text.text) for text in texts]))
     for run in runs[:-1]:
-        _add_block(view, writer, plan, at, max(text.number for text in run if text.number != newest_id), run)
+        add_block(view, writer, plan, at, max(text.number for text in run if text.number != newest_id), run)
         at += 1
-    _add_block(view, writer, plan, at, newest_id, runs[-1])
+    add_block(view, writer, plan, at, newest_id, runs[-1])
     return plan
 
 
@@ -202,20 +221,20 @@ def _mergeable(view: View, block: PageBlock) -> bool:
     return small and view.get(keys.block_user(block.number)) is None
 
 
-def _live_texts(view: View, row: PageBlock) -> list[_Text]:
+def live_texts(view: View, row: PageBlock) -> list[Text]:
     """Return the texts of a block that something still finds there."""
     out = []
     for ordinal, text in enumerate(texts_of(view, load(view, row.number))):
         digest = digest_of(text)[:SHORT_DIGEST]
         place = view.get(keys.text(digest))
         if place is not None and read_place(place) == (row.number, ordinal):
-            out.append(_Text(digest, row.number, row.first_time, row.last_time, text))
+            out.append(Text(digest, row.number, row.first_time, row.last_time, text))
     return out
 
 
-def _take_tails(view: View, key: Page, page: Pending, plan: _Plan) -> list[_Text]:
+def _take_tails(view: View, key: Page, page: Pending, plan: Plan) -> list[Text]:
     """Return the texts of a page's tails."""
-    out: list[_Text] = []
+    out: list[Text] = []
     before: tuple[int, bytes] = (0, b"")
     for tail, held in page.tails:
         row = keys.tail(*key, tail.number)
@@ -229,11 +248,12 @@ def _take_tails(view: View, key: Page, page: Pending, plan: _Plan) -> list[_Text
             text = block.decode(prefix, sum(block.lengths))
         before = tail.number, text
         if tail.digest != GONE:
-            out.append(_Text(tail.digest, tail.number, tail.time, tail.time, text))
+            out.append(Text(tail.digest, tail.number, tail.time, tail.time, text))
     return out
 
 
-def _add_block(view: View, writer: TextWriter, plan: _Plan, at: int, number: int, run: list[_Text]) -> None:
+def add_block(view: View, writer: TextWriter, plan: Plan, at: int, number: int, run: list[Text]) -> None:
+    """Add a block of ``run`` to the plan: index ``at`` of its page, id ``number``."""
     texts = [text.text for text in run]
     made = next((new for new in plan.blocks if new.index == parent(at)), None)
     if made is not None:
@@ -247,7 +267,7 @@ def _add_block(view: View, writer: TextWriter, plan: _Plan, at: int, number: int
         plan.index.update(use_rows(prefix, number))
     first, last = min(text.first_time for text in run), max(text.last_time for text in run)
     row = PageBlock(number, 0, len(run), sum(map(len, texts)), first, last)
-    plan.blocks.append(_New(at, row, texts, prefix))
+    plan.blocks.append(NewBlock(at, row, texts, prefix))
     plan.index[keys.page_block(*plan.page, at)] = row.encode()
     for ordinal, text in enumerate(run):
         plan.index[keys.text(text.digest)] = place_value(number, ordinal)

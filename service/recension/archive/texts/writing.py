@@ -88,6 +88,8 @@ class TextWriter:
     def __init__(self) -> None:
         """Start with nothing in memory."""
         self.pages: OrderedDict[Page, Pending] = OrderedDict()
+        self.touched: list[Page] = []
+        """Pages of the last ``store``."""
         self.similar = Similar()
         self._held = 0
         self._offered: dict[int, Prefix] = {}
@@ -96,6 +98,7 @@ class TextWriter:
     def reset(self) -> None:
         """Forget what was not committed."""
         self.pages.clear()
+        self.touched.clear()
         self._held = 0
 
     def forget(self, key: Page) -> None:
@@ -118,9 +121,11 @@ class TextWriter:
         index: list[Row] = []
         self._offered.clear()
         self._indexed.clear()
+        self.touched.clear()
         by_page = sorted(new, key=lambda text: text.page)  # stable: each page's texts stay in their order
         for key, texts in groupby(by_page, key=lambda text: text.page):
             page = self._page(view, key)
+            self.touched.append(key)
             held = page.held_bytes
             for run, whole in _runs(list(texts), sealing=page.sealing):
                 rows = (
@@ -145,10 +150,13 @@ class TextWriter:
         return page
 
     def _trim(self) -> None:
-        for key in list(self.pages):
+        for _ in range(len(self.pages)):
             if self._held <= CACHE_BYTES:
                 return
-            if not self.pages[key].sealing:
+            key, page = next(iter(self.pages.items()))
+            if page.sealing:
+                self.pages.move_to_end(key)
+            else:
                 self.forget(key)
 
     def _tails(
