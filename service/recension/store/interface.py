@@ -41,7 +41,7 @@ class Rewrite:
 
 
 Progress = Callable[[str, int, int], None]
-"""Told of work that takes long: what is being done, and how many bytes of how many."""
+"""Told of work that takes long: what is done, and how many bytes (or rows) of how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,6 +309,10 @@ class LmdbStore:
                     path=self._directory.path,
                 )
             self._directory.swap()
+        except OSError as error:
+            raise StoreError(
+                f"{self._directory.path}: the copy cannot take its place: {error}", path=self._directory.path
+            ) from None
         finally:
             txn.abort()
             del txn

@@ -26,9 +26,6 @@ class _Table:
         self._keys: list[bytes] = []
         self._sorted = True
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def add(self, key: bytes, value: bytes, state: int) -> None:
         """Insert a row; an existing key is left alone."""
         if self.get(key, state) is None:
@@ -146,10 +143,11 @@ class MemoryStore:
 
     def usage(self) -> Usage:
         """Return the number of rows of each table; bytes are those of the machine's memory, and not known."""
-        with self.view() as view:
-            index = len(view.scan(b"", b"\xff" * _MAX_KEY_BYTES))
-        blobs = len(self.blob_sizes(b"", b"\xff" * _MAX_KEY_BYTES, len(self._blobs)))
-        rows = {"log": len(self._records), "index": index, "blobs": blobs}
+        end = b"\xff" * _MAX_KEY_BYTES
+        with self._lock:
+            rows = {"log": len(self._records)}
+            for name, table in (("index", self._index), ("blobs", self._blobs)):
+                rows[name] = sum(1 for _ in table.ascending(b"", end, self._state))
         return Usage({name: TableUsage(count, 0) for name, count in rows.items()}, 0, 0, 0, 0, 0, 0)
 
     def blob_sizes(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, int]]:

@@ -1,0 +1,210 @@
+"""The operator's commands: compact, backup, restore, stats. Each is the store's own word and its report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from recension.archive.stats import Stats, read_stats
+from recension.store.interface import Compacted, Copied, Store
+from recension.store.interface import Progress as Told
+
+_MIB = 1 << 20
+_WHAT = {"copy": "copying", "check": "reading back", "read": "reading"}
+
+
+class StoreOnDisk(Store, Protocol):
+    """What a store must do to be operated."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a data directory."""
+        ...
+
+    @classmethod
+    def restore(
+        cls, source: Path, path: Path, *, progress: Told = ..., check: Callable[[Store], None] = ...
+    ) -> Copied:
+        """Make a data directory from a backup."""
+        ...
+
+    def compact(self, progress: Told = ...) -> Compacted:
+        """Give back what is free."""
+        ...
+
+    def backup(self, path: Path, progress: Told = ..., check: Callable[[Store], None] = ...) -> Copied:
+        """Write a backup."""
+        ...
+
+
+def add_commands(commands: Any, backend: type[StoreOnDisk]) -> None:
+    """Add the commands to the parsers that ``add_subparsers`` returned; ``backend`` is the store on disk."""
+    compact = commands.add_parser("compact", help="give the room of what was erased back to the disk")
+    _add(compact, lambda arguments: _compact(arguments, backend))
+    backup = commands.add_parser("backup", help="copy a data directory, also while it is served")
+    backup.add_argument("dest", metavar="DEST", type=Path, help="a directory that does not exist yet")
+    _add(backup, lambda arguments: _backup(arguments, backend))
+    restore = commands.add_parser("restore", help="make a data directory from a backup")
+    restore.add_argument("source", metavar="SRC", type=Path, help="a backup")
+    _add(restore, lambda arguments: _restore(arguments, backend))
+    stats = commands.add_parser("stats", help="say what a data directory holds and what it takes")
+    _add(stats, lambda arguments: _stats(arguments, backend))
+
+
+def _add(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(run=run)
+
+
+def check_all(store: Store) -> None:
+    """Check a copy as a whole. Its rows and its log were read back already when this is called."""
+
+
+def _compact(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
+    with closing(backend.open(arguments.data)) as store, _progress(arguments) as told:
+        done = store.compact(told)
+    saved = done.before_bytes - done.copied.size_bytes
+    _report(
+        arguments,
+        {"before_bytes": done.before_bytes, **_document(done.copied)},
+        f"{_mib(done.before_bytes)} before, {_mib(done.copied.size_bytes)} after, {_mib(saved)} given back",
+    )
+    return 0
+
+
+def _backup(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
+    with closing(backend.open(arguments.data)) as store, _progress(arguments) as told:
+        copied = store.backup(arguments.dest, told, check_all)
+    _report(arguments, _document(copied), _said(copied, arguments.dest))
+    return 0
+
+
+def _restore(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
+    with _progress(arguments) as told:
+        copied = backend.restore(arguments.source, arguments.data, progress=told, check=check_all)
+    _report(arguments, _document(copied), _said(copied, arguments.data))
+    return 0
+
+
+def _stats(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
+    with closing(backend.open(arguments.data)) as store, _progress(arguments, unit="rows") as told:
+        stats = read_stats(store, told)
+    if arguments.json:
+        sys.stdout.write(json.dumps(stats.document(), ensure_ascii=False) + "\n")
+    else:
+        _print(stats)
+    return 0
+
+
+def _document(copied: Copied) -> dict[str, object]:
+    return {
+        "position": copied.head.position,
+        "head": copied.head.hash.hex(),
+        "rows": copied.rows,
+        "size_bytes": copied.size_bytes,
+        "seconds": round(copied.seconds, 3),
+    }
+
+
+def _said(copied: Copied, path: Path) -> str:
+    head = copied.head
+    where = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in str(path))
+    return f"{where}: {_mib(copied.size_bytes)}, log to position {head.position}, head {head.hash.hex()}"
+
+
+def _report(arguments: argparse.Namespace, document: dict[str, object], said: str) -> None:
+    sys.stdout.write((json.dumps(document) if arguments.json else said) + "\n")
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MIB:,.1f} MiB"
+
+
+@contextmanager
+def _progress(arguments: argparse.Namespace, unit: str = "") -> Iterator[Told]:
+    """Show a bar with rate and time left to a person; nobody else is told."""
+    console = Console(stderr=True)
+    if arguments.quiet or not console.is_terminal:
+        yield lambda _what, _done, _total: None
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")]
+    size = TextColumn("{task.fields[rate]}") if unit else DownloadColumn()
+    rate = TextColumn("") if unit else TextColumn("{task.fields[rate]}")
+    with Progress(*columns, size, rate, TimeRemainingColumn(), console=console, transient=True) as bar:
+        yield _Bar(bar, unit)
+
+
+class _Bar:
+    """One line for each thing that is done."""
+
+    def __init__(self, bar: Progress, unit: str) -> None:
+        self._bar, self._unit = bar, unit
+        self._what = ""
+        self._began = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show how far it is."""
+        if what != self._what:
+            self._what, self._began = what, time.monotonic()
+            self._task = self._bar.add_task(_WHAT.get(what, what), total=total, rate="")
+        speed = done / max(time.monotonic() - self._began, 1e-9)
+        rate = f"{speed:,.0f} {self._unit}/s" if self._unit else f"{_mib(int(speed))}/s"
+        self._bar.update(self._task, completed=done, total=total, rate=rate)
+
+
+def _print(stats: Stats) -> None:
+    console = Console()
+    projects = Table("project", "revisions", "pages", "texts", "MiB of text", title=None)
+    for name in ("revisions", "pages", "texts", "MiB of text"):
+        next(column for column in projects.columns if column.header == name).justify = "right"
+    for project in stats.projects:
+        projects.add_row(
+            Text(project.name),
+            f"{project.revisions:,}",
+            f"{project.pages:,}",
+            f"{project.texts:,}",
+            f"{project.text_bytes / _MIB:,.1f}",
+        )
+    console.print(projects)
+    parts = Table("part", "", "rows", "raw MiB", "stored MiB", "ratio")
+    for column in parts.columns[2:]:
+        column.justify = "right"
+    for part in stats.parts:
+        about = "~" if part.estimated else ""
+        ratio = f"{part.raw_bytes / part.stored_bytes:.2f}" if part.stored_bytes else ""
+        parts.add_row(
+            part.name,
+            Text(part.letter),
+            f"{part.rows:,}",
+            f"{about}{part.raw_bytes / _MIB:,.2f}",
+            f"{part.stored_bytes / _MIB:,.2f}",
+            ratio,
+        )
+    console.print(parts)
+    usage = stats.usage
+    rest = Table(box=None, show_header=False)
+    rest.add_row("position", f"{stats.position:,}")
+    rest.add_row("file", _mib(usage.file_bytes))
+    for name, table in usage.tables.items():
+        rest.add_row(f"  pages of {name}", _mib(table.page_bytes))
+    rest.add_row("  free", _mib(usage.free_bytes))
+    rest.add_row("free on the disk", _mib(usage.disk_free_bytes))
+    rest.add_row("readers", f"{usage.readers:,} of {usage.max_readers:,}")
+    rest.add_row("oldest reader", f"{usage.oldest_reader_commits:,} transactions behind")
+    rest.add_row(
+        "not sealed yet", f"{stats.tails:,} texts of {stats.tail_pages:,} pages, {_mib(stats.tail_bytes)}"
+    )
+    console.print(rest)

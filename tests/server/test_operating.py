@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from recension.model.errors import NotAStoreError, StoreError, WriterBusyError
+from recension.server.operating import add_commands
+from recension.store.lmdb import LmdbStore
+from tests.archive.helpers import World, edit
+
+_COMMAND = """
+import argparse, sys
+from recension.server.operating import add_commands
+from recension.store.lmdb import LmdbStore
+parser = argparse.ArgumentParser()
+add_commands(parser.add_subparsers(), LmdbStore)
+arguments = parser.parse_args()
+sys.exit(arguments.run(arguments))
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    with closing(LmdbStore.open(tmp_path / "data", create=True)) as store:
+        world = World(store)
+        world.add(*(world.event(page, 1, edit(page, f"text of {page}" * 50)) for page in range(1, 200)))
+        world.snapshot(2)
+        store.put_derived((b"x" + at.to_bytes(8, "big"), bytes(500)) for at in range(4000))
+    return tmp_path / "data"
+
+
+def run(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(), LmdbStore)
+    parsed = parser.parse_args([str(argument) for argument in arguments])
+    status: int = parsed.run(parsed)
+    return status
+
+
+def test_the_round(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Backup, restore, compact, each with 0 and one JSON document that names the same head."""
+    with closing(LmdbStore.open(data)) as store:
+        head = store.log.head()
+    again, copy = tmp_path / "again", tmp_path / "copy"
+    documents = []
+    for command in (
+        ("backup", copy, "--data", data),
+        ("restore", copy, "--data", again),
+        ("compact", "--data", again),
+    ):
+        assert 0 == run(*command, "--json")
+        documents.append(json.loads(capsys.readouterr().out))
+    assert {(head.position, head.hash.hex())} == {(one["position"], one["head"]) for one in documents}
+    assert 1 == len({one["rows"] for one in documents})
+    assert 0 == run("stats", "--data", data, "--json")
+    stats = json.loads(capsys.readouterr().out)
+    assert {"revisions": 199, "pages": 199, "texts": 199} == stats["total"]
+    assert head.position == stats["position"]
+    assert {"tails", "bytes", "pages"} == set(stats["backlog"])
+    assert {"file_bytes", "free_bytes", "disk_free_bytes", "readers", "oldest_reader_commits"} < set(
+        stats["usage"]
+    )
+
+
+def test_for_a_person(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without ``--json`` each says in words what it did, and where nobody watches there is no bar."""
+    run("backup", tmp_path / "copy\x1b[31m", "--data", data)
+    out, err = capsys.readouterr()
+    assert "copy\\u001b[31m: " in out
+    assert "log to position" in out
+    run("compact", "--data", data)
+    assert "given back" in capsys.readouterr().out
+    run("stats", "--data", data)
+    out, _ = capsys.readouterr()
+    assert "edits in timelines" in out
+    assert "not sealed yet" in out
+    assert "" == err
+
+
+def test_refusals_are_named(data: Path, tmp_path: Path) -> None:
+    """What cannot be done is a named error, for which the command leaves with 3."""
+    absent = tmp_path / "absent"
+    for command in ("compact", "stats"):
+        with pytest.raises(NotAStoreError):
+            run(command, "--data", absent)
+    with pytest.raises(StoreError):
+        run("backup", data, "--data", data)
+    with pytest.raises(StoreError):
+        run("restore", data, "--data", data)
+    with pytest.raises(NotAStoreError):
+        run("restore", absent, "--data", tmp_path / "new")
+    with (
+        closing(LmdbStore.open(data)) as store,
+        store.exclusive_writer(),
+        pytest.raises(StoreError) as caught,
+    ):
+        store.compact()
+    assert isinstance(caught.value, WriterBusyError)
+    assert not absent.exists()
+
+
+@pytest.mark.parametrize("command", ["compact", "backup", "restore", "stats"])
+def test_usage(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without what it needs a command says how it is called, and leaves with 2."""
+    with pytest.raises(SystemExit) as left:
+        run(command)
+    assert 2 == left.value.code
+    assert "usage" in capsys.readouterr().err
+
+
+def on_a_terminal(*arguments: object) -> str:
+    """Run a command whose standard error is a terminal; return what it wrote there."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", _COMMAND, *(str(argument) for argument in arguments)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, check=True, timeout=60, env=environment)
+    os.close(theirs)
+    seen = b""
+    try:
+        while more := os.read(ours, 65536):
+            seen += more
+    except OSError:
+        pass  # the terminal is gone with its last user
+    os.close(ours)
+    return seen.decode()
+
+
+def test_a_bar_on_a_terminal(data: Path, tmp_path: Path) -> None:
+    """A person sees what is being done, how fast, and how long it still takes; ``--quiet`` shows nothing."""
+    seen = on_a_terminal("backup", tmp_path / "copy", "--data", data)
+    assert "copying" in seen
+    assert "reading back" in seen
+    assert "MiB/s" in seen
+    assert "rows/s" in on_a_terminal("stats", "--data", data)
+    assert "" == on_a_terminal("compact", "--data", data, "--quiet")
+
+
+def test_interrupted(data: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the middle leaves everything as it was and no part of a copy."""
+    with closing(LmdbStore.open(data)) as store:
+
+        def interrupt(what: str, done: int, total: int) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        for work in (
+            lambda: store.compact(interrupt),
+            lambda: store.backup(tmp_path / "copy", interrupt),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                work()
+    assert {"data"} == {entry.name for entry in tmp_path.iterdir()}
+    assert {"lmdb", "swap.lock", "writer.lock"} == {entry.name for entry in data.iterdir()}
+    assert 0 == run("compact", "--data", data)
