@@ -25,6 +25,7 @@ that no manifest names, which a killed ``CreateSnapshot`` leaves (``archive.garb
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -73,6 +74,8 @@ _COMMITS_HELD = 128
 _BLOBS_HELD = 256
 _BLOCKS_HELD = 4096
 _REPEATED = 100_000
+_PAGE_KEY_BYTES = 13
+"""A letter, a project and a page."""
 _END = b"\xff" * 65
 _COMMITMENT_BYTES = 32
 _LAST_PAGE = 2**63
@@ -162,6 +165,13 @@ _SIZES = {
     b"Q": 13, b"L": 25, b"N": 33, b"Z": 33, b"Y": 9, b"B": 9, b"G": 17, b"H": 21, b"U": 17,
 }  # fmt: skip
 """Bytes of each kind of key, but those of project names."""
+_VALUE_SIZES = {
+    b"R": 16, b"M": 73, b"V": 25, b"W": 25, b"C": 40, b"L": 10, b"G": 38, b"H": 28, b"D": 8,
+}  # fmt: skip
+"""Bytes of each kind of value that is read as a whole."""
+_PROJECTS = 2**31
+_EDIT_BYTES = 85
+"""Of an edit's value, without its content model."""
 
 _Told = tuple[str, str, str, Remedy]
 _K = TypeVar("_K")
@@ -188,8 +198,27 @@ class _Held(Generic[_K, _V]):
         self._held.clear()
 
 
+def _is_text(raw: bytes, is_there: bool) -> bool:  # noqa: FBT001 - both have to hold
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return is_there
+
+
+def _is_formed(row: Row) -> bool:
+    """Say whether a row can be read as its kind is."""
+    key, value = row
+    letter = key[:1]
+    if letter == b"E" and not _is_text(value[_EDIT_BYTES:], len(value) >= _EDIT_BYTES):
+        return False
+    if letter == b"P" and not (len(value) == 4 and 0 < int.from_bytes(value, "big") < _PROJECTS):  # noqa: PLR2004
+        return False
+    return len(key) == _SIZES.get(letter, len(key)) and len(value) == _VALUE_SIZES.get(letter, len(value))
+
+
 class _PatientView:
-    """A view that leaves out damaged index rows: each is told where its own kind is walked."""
+    """A view that leaves out damaged and malformed index rows: each is told where its own kind is walked."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -197,9 +226,10 @@ class _PatientView:
 
     def get(self, key: bytes) -> bytes | None:
         try:
-            return self._view.get(key)
+            value = self._view.get(key)
         except DataLossError:
             return None
+        return value if value is not None and _is_formed((key, value)) else None
 
     def get_many(self, keys_: Sequence[bytes]) -> list[bytes | None]:
         return [self.get(key) for key in keys_]
@@ -208,15 +238,21 @@ class _PatientView:
         out: list[Row] = []
         while True:
             rows, bad = scan_to_damage(self._view, start, stop, limit - len(out) if limit else 0)
-            out += rows
-            if bad is None or not bad.key or (limit and len(out) == limit):
+            out += filter(_is_formed, rows)
+            if bad is not None and bad.key:
+                start = bad.key + b"\0"
+            elif bad is None and limit and rows and len(out) < limit:
+                start = rows[-1][0] + b"\0"  # some were malformed, or it is the end
+            else:
                 return out
-            start = bad.key + b"\0"
 
     def last(self, start: bytes, stop: bytes) -> Row | None:
         while True:
             try:
-                return self._view.last(start, stop)
+                row = self._view.last(start, stop)
+                if row is None or _is_formed(row):
+                    return row
+                stop = row[0]
             except DataLossError as error:
                 stop = _key_of(error, start, stop)
                 if not stop:
@@ -348,7 +384,8 @@ class Check:
                 rows, bad = scan_to_damage(view, start, stop, _ROWS)
                 if bad is not None:
                     self._tell_damaged(bad, start)
-                visit(view, rows)
+                if rows:
+                    visit(view, rows)
             self.state.rows += len(rows)
             whole = bad is None and len(rows) < _ROWS
             if (bad is not None and not bad.key) or (whole and not rows):
@@ -513,8 +550,9 @@ class Check:
     def _check_row(self, view: View, row: Row) -> None:
         key, _ = row
         letter = key[:1]
-        if letter not in _NAMES or len(key) != _SIZES.get(letter, len(key)):
-            self._find("row-alien", f"row {key.hex()}", "no row has such a key", Remedy.REBUILD)
+        named = letter in _NAMES and len(key) == _SIZES.get(letter, len(key))
+        if not named or (letter == b"P" and not _is_formed(row)):
+            self._find("row-alien", f"row {key.hex()}", "no row has such a form", Remedy.REBUILD)
         elif not self._has_event(view, row):
             self._find("row-orphan", _place(key), "nothing in the log makes it", Remedy.REBUILD)
 
@@ -707,9 +745,10 @@ class Check:
                 start = letter + project.to_bytes(4, "big") + (page + 1).to_bytes(8, "big")
                 rows, bad = scan_to_damage(view, start, bytes([letter[0] + 1]), 1)
                 key = rows[0][0] if rows else bad.key if bad is not None else b""
-                if bad is not None and not key:
+                key = key.ljust(_PAGE_KEY_BYTES, b"\0")
+                if bad is not None and not bad.key:
                     self._tell_damaged(bad, start)
-                if key:
+                if key.strip(b"\0"):
                     found.append((int.from_bytes(key[1:5], "big"), int.from_bytes(key[5:13], "big")))
         return min(found, default=None)
 
@@ -720,7 +759,7 @@ class Check:
             new: list[Row] = []
 
             def take(_: View, rows: list[Row], new: list[Row] = new) -> None:
-                new += [row for row in rows if row not in seen]
+                new += [row for row in self._formed(rows) if row not in seen]
 
             for letter in (b"G", b"H"):
                 start, stop = (
@@ -853,10 +892,8 @@ class Check:
             if begin >= stop:
                 continue
             counted = [number, total]
-            visit = partial(self._check_places, closely=closely, counted=counted)
-            for next_ in self._walk(
-                begin, stop, visit if letter == b"D" else self._check_holders if letter == b"K" else _pass
-            ):
+            visit = partial(self._check_text_rows, closely=closely, counted=counted)
+            for next_ in self._walk(begin, stop, visit):
                 number, total = counted
                 state.cursor = [next_.hex(), number, total % _DIGESTS, closely]
                 state.share = next_[1] / 256
@@ -867,11 +904,25 @@ class Check:
                 yield from self._texts()
                 return
 
-    def _check_places(self, view: View, rows: list[Row], *, closely: bool, counted: list[int]) -> None:
+    def _check_text_rows(self, view: View, rows: list[Row], *, closely: bool, counted: list[int]) -> None:
+        formed = self._formed(rows)
+        if rows[0][0][:1] == b"D":
+            counted[0] += len(rows)
+            counted[1] += sum(_number(key[1:]) for key, _ in rows)
+            self._check_places(view, formed, closely=closely)
+        elif rows[0][0][:1] == b"K":
+            self._check_holders(view, formed)
+
+    def _formed(self, rows: list[Row]) -> list[Row]:
+        """Return the rows that can be read; the others are told."""
+        for row in rows:
+            if not _is_formed(row):
+                self._find("row-alien", f"row {row[0].hex()}", "no row has such a form", Remedy.REBUILD)
+        return [row for row in rows if _is_formed(row)]
+
+    def _check_places(self, view: View, rows: list[Row], *, closely: bool) -> None:
         by_block: dict[int, list[tuple[bytes, int]]] = {}
         for key, value in rows:
-            counted[0] += 1
-            counted[1] += _number(key[1:])
             number, ordinal = read_place(value)
             by_block.setdefault(number, []).append((key, ordinal))
         for number, some in sorted(by_block.items()):
@@ -1095,8 +1146,8 @@ class _Part:
             page = keys.read_edit(rows[0][0])[0]
             try:
                 state = page_at(view, number, page, self._choice)
-            except DataLossError:
-                unread.add(page)  # told by the phase ``rows``
+            except (DataLossError, struct.error, ValueError, LookupError):
+                unread.add(page)  # told by the phases ``log`` and ``rows``
                 continue
             if state is not None and selects(self._selector, state):
                 edit = state.edit
@@ -1246,10 +1297,6 @@ def _sources(commit: Commit) -> frozenset[bytes]:
 
 def _statements(commit: Commit, kind: Kind) -> list[bytes]:
     return [item.payload for item in commit.items if isinstance(item, Statement) and item.kind is kind]
-
-
-def _pass(_: View, __: list[Row]) -> None:
-    """Read the rows, which finds the damaged ones."""
 
 
 def _number(digest: bytes) -> int:
