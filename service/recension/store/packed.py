@@ -6,7 +6,8 @@ import zlib
 
 from recension.model.errors import DataLossError
 
-_LEVEL = 9
+_LEVEL = 6
+"""Level 9 takes twice the time and saves 1 %."""
 _PLAIN, _DEFLATED = b"\0", b"\1"
 
 

@@ -64,17 +64,34 @@ class Pending:
     prefix: Prefix
     blocks: int
     """Sealed blocks so far."""
+    raw_bytes: int = 0
+    """Bytes of its tails."""
+    text_bytes: int = 0
+    """Bytes of those that are in memory."""
     sealing: bool = False
 
-    @property
-    def raw_bytes(self) -> int:
-        """Bytes of its tails."""
-        return sum(tail.size for tail, _ in self.tails)
+    def add(self, tail: Tail, text: bytes) -> None:
+        """Append a tail."""
+        self.tails.append((tail, text))
+        self.raw_bytes += len(text)
+        self.text_bytes += len(text)
+
+    def drop(self, count: int) -> None:
+        """Take the oldest tails away."""
+        for tail, text in self.tails[:count]:
+            self.raw_bytes -= tail.size
+            self.text_bytes -= len(text) if text is not None else 0
+        del self.tails[:count]
+
+    def unload(self) -> None:
+        """Let go of the texts of its tails; sealing reads them again."""
+        self.tails = [(tail, None) for tail, _ in self.tails]
+        self.text_bytes = 0
 
     @property
     def held_bytes(self) -> int:
         """Bytes of memory."""
-        return len(self.prefix.text) + sum(len(text) for _, text in self.tails if text is not None) + 512
+        return len(self.prefix.text) + self.text_bytes + 512
 
     @property
     def ripe(self) -> bool:
@@ -92,6 +109,7 @@ class TextWriter:
         """Pages of the last ``store``."""
         self.similar = Similar()
         self._held = 0
+        self._loaded: OrderedDict[Page, None] = OrderedDict()
         self._offered: dict[int, Prefix] = {}
         self._indexed: dict[tuple[int, int, int], Prefix] = {}
 
@@ -99,10 +117,12 @@ class TextWriter:
         """Forget what was not committed."""
         self.pages.clear()
         self.touched.clear()
+        self._loaded.clear()
         self._held = 0
 
     def forget(self, key: Page) -> None:
         """Read a page from the store again when it is needed."""
+        self._loaded.pop(key, None)
         page = self.pages.pop(key, None)
         self._held -= page.held_bytes if page else 0
 
@@ -110,7 +130,7 @@ class TextWriter:
         """Take note that a page's oldest tails are in blocks now."""
         page = self.pages[key]
         held = page.held_bytes
-        del page.tails[:tails]
+        page.drop(tails)
         page.blocks = max(page.blocks, blocks)
         page.sealing = False
         self._held += page.held_bytes - held
@@ -147,16 +167,22 @@ class TextWriter:
             self.pages[key] = page
             self._held += page.held_bytes
         self.pages.move_to_end(key)
+        self._loaded[key] = None
+        self._loaded.move_to_end(key)
         return page
 
     def _trim(self) -> None:
-        for _ in range(len(self.pages)):
-            if self._held <= CACHE_BYTES:
-                return
-            key, page = next(iter(self.pages.items()))
-            if page.sealing:
-                self.pages.move_to_end(key)
-            else:
+        """Let go of what was not touched for longest: first texts, which sealing alone needs, then pages."""
+        while self._held > CACHE_BYTES and self._loaded:
+            key, _ = self._loaded.popitem(last=False)
+            page = self.pages[key]
+            if not page.sealing:
+                self._held -= page.text_bytes
+                page.unload()
+        for key in list(self.pages) if self._held > CACHE_BYTES else ():
+            if self._held <= CACHE_BYTES // 2:
+                break
+            if not self.pages[key].sealing:
                 self.forget(key)
 
     def _tails(
@@ -169,7 +195,7 @@ class TextWriter:
             tail = Tail(number, new.digest[:SHORT_DIGEST], new.time, len(new.text))
             # The next tail names this block or none: no other is sure to be there once this one is sealed.
             page.prefix = _offer(number, page.prefix, [new.text]) if _serves(new.text) else NO_PREFIX
-            page.tails.append((tail, new.text))
+            page.add(tail, new.text)
             blobs.append((keys.block(number), raw))
             index += [(keys.tail(*key, number), tail.encode()), _place(new, number, 0)]
         return blobs, index
@@ -206,7 +232,8 @@ def pending(view: View, key: Page) -> Pending:
     prefix = NO_PREFIX
     if number and load(view, number).lengths[-1] >= MIN_PREFIX_BYTES:
         prefix = as_prefix(view, number)
-    return Pending([(tail, None) for tail in tails], prefix, newest[0] + 1 if newest else 0)
+    blocks = newest[0] + 1 if newest else 0
+    return Pending([(tail, None) for tail in tails], prefix, blocks, sum(tail.size for tail in tails))
 
 
 def cut_blocks(items: Sequence[_T], sizes: Iterable[int]) -> Iterator[list[_T]]:
