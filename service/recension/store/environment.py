@@ -313,9 +313,9 @@ def make_env(path: Path, map_bytes: int, schema: int, *, sync_each: bool = True)
 
 
 def settle(path: Path) -> None:
-    """Make a closed environment durable."""
-    sync(path / "data.mdb")
-    sync(path)
+    """Make a closed environment durable, its name too."""
+    for part in (path / "data.mdb", path, path.parent):
+        sync(part)
 
 
 def no_room(path: Path, cause: Exception | str) -> StoreFullError:
