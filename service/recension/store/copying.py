@@ -208,6 +208,8 @@ def arriving(path: Path) -> Iterator[Path]:
 
     Raises ``StoreError`` unless ``path`` is absent or empty, ``WriterBusyError`` if another process does it.
     """
+    if path.is_mount():
+        raise StoreError(f"{path} is a volume itself", hint="name a directory on it", path=path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StoreError(f"{path} is not empty", hint="name a directory that does not exist yet", path=path)
     partial = path.with_name(f"{path.name}.partial")

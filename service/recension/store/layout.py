@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from hashlib import sha256
+from operator import itemgetter
 
 from recension.model.errors import DataLossError
 from recension.model.record import Head
@@ -50,13 +51,11 @@ def damaged(table: bytes, key: bytes) -> DataLossError:
 
 def prepared(table: bytes, rows: Iterable[Row]) -> list[Row]:
     """Return the rows sealed and ascending by key. Raises ``ValueError`` for a key that does not fit."""
-    out = []
-    for key, value in rows:
-        if not 1 <= len(key) <= MAX_KEY_BYTES:
-            raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes")
-        out.append((bytes(key), seal(table, bytes(key), bytes(value))))
-    out.sort(key=lambda row: row[0])  # stable: of two rows with one key the first counts
-    return out
+    copies = [(bytes(key), bytes(value)) for key, value in rows]
+    if not all(1 <= len(key) <= MAX_KEY_BYTES for key, _ in copies):
+        raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes")
+    copies.sort(key=itemgetter(0))  # stable: of two rows with one key the first counts
+    return [(key, seal(table, key, value)) for key, value in copies]
 
 
 def cut_all(rows: list[Row]) -> tuple[list[Row], list[Row]]:
