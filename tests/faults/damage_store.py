@@ -12,9 +12,7 @@ page 0 or 1 lets LMDB go back to the commit before: all answers are then of an o
 from __future__ import annotations
 
 import json
-import os
 import random
-import resource
 import signal
 import sys
 from collections import Counter
@@ -24,10 +22,10 @@ from pathlib import Path
 from recension.model.errors import RecensionError
 from recension.store.lmdb import LmdbStore
 from tests.faults.answers import Question, answer, questions
+from tests.faults.children import DiedError, in_a_child
 from tests.faults.durations import Duration
 
 PAGE_BYTES = 4096
-CASE_SECONDS = 60
 _ASKED = 200
 _ALWAYS = frozenset({"log", "projects", "snapshot"})
 _TIMEOUT = signal.SIGALRM.name
@@ -71,27 +69,13 @@ def differences(folder: Path, head: int, expected: dict[Question, str]) -> dict[
     }
 
 
-def in_a_child(folder: Path, head: int, expected: dict[Question, str]) -> dict[str, str]:
+def found_in_a_child(folder: Path, head: int, expected: dict[Question, str]) -> dict[str, str]:
     """Do the same in a child; its death is a difference of its own."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reader)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(CASE_SECONDS)
-        with os.fdopen(writer, "w") as out:
-            json.dump(differences(folder, head, expected), out)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as file:
-        said = file.read()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code == 0:
-        found: dict[str, str] = json.loads(said)
-        return found
-    return {"process": f"died {signal.Signals(-code).name if code < 0 else code}"}
+    try:
+        found: dict[str, str] = in_a_child(lambda: differences(folder, head, expected))
+    except DiedError as error:
+        return {"process": str(error)}
+    return found
 
 
 def main() -> int:
@@ -111,7 +95,7 @@ def main() -> int:
         (folder / "lmdb/lock.mdb").unlink(missing_ok=True)
         asked = {**always, **dict(moments.sample(list(everything.items()), _ASKED))}
         outcomes = set()
-        for question, text in in_a_child(folder, head, asked).items():
+        for question, text in found_in_a_child(folder, head, asked).items():
             outcome = text.split(" ")[0]
             outcome = f"{question.split(' ')[0]} {outcome if outcome in _OUTCOMES else 'wrong'}"
             outcomes.add(outcome)
