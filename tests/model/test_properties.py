@@ -65,7 +65,7 @@ from recension.model.seal import (
     read_title,
     title_value,
 )
-from recension.model.tree import EMPTY_ROOT, build, children_of, leaves_of, level_of
+from recension.model.tree import EMPTY_ROOT, build, children_of, leaves_of, level_of, update
 
 u64 = st.integers(0, 2**64 - 1)
 i64 = st.integers(-(2**63), 2**63 - 1)
@@ -215,6 +215,29 @@ def test_tree_is_the_definition(entries: Entries) -> None:
         return found
 
     assert rows == walk(root)
+
+
+@given(
+    st.dictionaries(page_ids, st.binary(min_size=32, max_size=32), max_size=60),
+    st.dictionaries(page_ids, st.none() | st.binary(min_size=32, max_size=32), max_size=20),
+    st.data(),
+)
+def test_updated_tree_is_the_tree_built_anew(
+    old: dict[int, bytes], changed: dict[int, bytes | None], data: st.DataObject
+) -> None:
+    """An update gives the root that a build gives, and stores every node that is new on the way to it."""
+    removed = data.draw(st.lists(st.sampled_from(sorted(old)), max_size=60)) if old else []
+    changes: dict[int, bytes | None] = {**changed, **dict.fromkeys(removed)}
+    nodes: dict[bytes, bytes] = {}
+    root, _ = build(((page, 1, leaf) for page, leaf in sorted(old.items())), nodes.__setitem__)
+    new = {page: leaf for page, leaf in ({**old, **changes}).items() if leaf is not None}
+    wanted: dict[bytes, bytes] = {}
+    expected = build(((page, 1, leaf) for page, leaf in sorted(new.items())), wanted.__setitem__)
+    steps = [(page, None if leaf is None else (1, leaf)) for page, leaf in sorted(changes.items())]
+    made: dict[bytes, bytes] = {}
+    assert expected == update(root, steps, nodes.__getitem__, made.__setitem__)
+    assert wanted.items() <= (nodes | made).items()
+    assert made.items() <= wanted.items()
 
 
 def test_empty_tree_has_the_defined_root() -> None:

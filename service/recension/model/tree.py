@@ -14,10 +14,10 @@ records. ``MEASURED`` choice: smallest new bytes at every change rate, nodes of 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from recension.model.errors import DataLossError
 from recension.model.event import MAX_ID
@@ -178,3 +178,101 @@ def _parents(row: list[Child], level: int, put: Callable[[bytes, bytes], None]) 
         digest = node_digest(raw)
         put(digest, raw)
         yield Child(prefix, count, digest)
+
+
+# --- a tree with a few pages changed --------------------------------------------------------------
+
+Changes = Sequence[tuple[int, tuple[int, bytes] | None]]
+"""(page id, (revision id, entry leaf) or ``None`` for a page that is not there), ascending by page id."""
+
+
+def update(
+    root: bytes, changes: Changes, get: Callable[[bytes], bytes], put: Callable[[bytes, bytes], None]
+) -> tuple[bytes, int]:
+    """Return (root digest, number of entries) of the tree of ``root`` with some pages changed.
+
+    The same root as ``build`` over all entries. ``get`` returns the node of a digest; ``put`` is called as
+    ``build`` calls it, for the nodes on the paths to what changed. Work: one path of nodes a change.
+    """
+    edit = _Edit(get)
+    top, digest, prefix = edit.lift(root, [page for page, _ in changes])
+    changed = edit.apply(top, digest, changes) if changes else Child(prefix, 0, root)
+    if changed is None:
+        put(EMPTY_ROOT, EMPTY_NODE)
+        return EMPTY_ROOT, 0
+    at = changed.digest
+    while level_of(node := edit.node(at)) and len(children_of(node)) == 1:
+        at = children_of(node)[0].digest
+    entries = _entries(edit.node(at))
+    edit.keep(at, put)
+    return at, entries
+
+
+def _entries(node: bytes) -> int:
+    return sum(child.count for child in children_of(node)) if level_of(node) else len(leaves_of(node))
+
+
+class _Edit:
+    """The nodes made by an update, over those that exist."""
+
+    def __init__(self, get: Callable[[bytes], bytes]) -> None:
+        self._get = get
+        self._made: dict[bytes, bytes] = {}
+
+    def node(self, digest: bytes) -> bytes:
+        """Return a node, made or stored."""
+        return self._made.get(digest) or self._get(digest)
+
+    def lift(self, root: bytes, pages: Sequence[int]) -> tuple[int, bytes, int]:
+        """Return (level, digest, prefix) of the lowest node above the old tree and ``pages``."""
+        node = self.node(root)
+        level = level_of(node)
+        records = _records(node)
+        if not records:
+            level, prefix, root = 0, pages[0] >> 4 if pages else 0, b""
+        else:
+            prefix = records[0][0] >> 4
+        while any(page >> (4 * (level + 1)) != prefix for page in pages):
+            if root:
+                record = RECORD.pack(prefix, _entries(self.node(root)), root)
+                root = self._make(bytes([level + 1]) + record)
+            level, prefix = level + 1, prefix >> 4
+        return level, root, prefix
+
+    def apply(self, level: int, digest: bytes, changes: Changes) -> Child | None:
+        """Return the changed node as its parent records it, ``None`` when nothing is left of it."""
+        node = self.node(digest) if digest else b""
+        found = _records(node) if node else []
+        records = {key: (number, content) for key, number, content in found}
+        for key, group in groupby(changes, key=lambda change: change[0] >> (4 * level)):
+            below = list(group)
+            if level:
+                new = self.apply(level - 1, records.get(key, (0, b""))[1], below)
+                record = None if new is None else (new.count, new.digest)
+            else:
+                record = below[0][1]
+            if record is None:
+                records.pop(key, None)
+            else:
+                records[key] = record
+        if not records:
+            return None
+        made = bytearray([level])
+        for key in sorted(records):
+            made += RECORD.pack(key, *records[key])
+        raw = bytes(made)
+        return Child(next(iter(records)) >> 4, _entries(raw), self._make(raw))
+
+    def keep(self, digest: bytes, put: Callable[[bytes, bytes], None]) -> None:
+        """Hand on the made nodes under a digest, children before parents."""
+        node = self._made.pop(digest, None)
+        if node is None:
+            return
+        for child in children_of(node) if level_of(node) else ():
+            self.keep(child.digest, put)
+        put(digest, node)
+
+    def _make(self, node: bytes) -> bytes:
+        digest = node_digest(node)
+        self._made[digest] = node
+        return digest
