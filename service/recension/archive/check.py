@@ -143,11 +143,15 @@ class State:
 
 def read_state(document: dict[str, Any]) -> State:
     """Return the state of a file. Raises ``StoreError`` for anything else."""
+    fresh = asdict(State())
     try:
         shown = [Finding(**finding) for finding in document["shown"]]
-        state = State(**{**document, "shown": shown})
+        fits = all(type(value) is type(fresh[name]) for name, value in document.items())
+        state = State(**{**document, "shown": shown}) if fits else None
     except (TypeError, KeyError, AttributeError):
-        raise StoreError("not the state of a check", hint="check from the beginning") from None
+        state = None
+    if state is None:
+        raise StoreError("not the state of a check", hint="check from the beginning")
     return state
 
 
