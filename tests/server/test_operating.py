@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from recension.model.errors import NotAStoreError, StoreError, WriterBusyError
 from recension.server.operating import add_commands
 from recension.store.lmdb import LmdbStore
+from recension_client.client import Client
 from tests.archive.helpers import World, edit
+from tests.client.processes import serving
 
 _COMMAND = """
 import argparse, sys
@@ -160,3 +163,40 @@ def test_interrupted(data: Path, tmp_path: Path) -> None:
     assert {"data"} == {entry.name for entry in tmp_path.iterdir()}
     assert {"lmdb", "swap.lock", "writer.lock"} == {entry.name for entry in data.iterdir()}
     assert 0 == run("compact", "--data", data)
+
+
+def test_compacting_under_a_server(data: Path) -> None:
+    """Clients of two workers have every answer through compactions, and see at once what came after each."""
+    over = threading.Event()
+    faults: list[str] = []
+    asked: list[int] = []
+
+    def ask(address: str) -> None:
+        with Client(address) as client:
+            while not over.wait(0.03):
+                page = len(asked) % 199 + 1
+                try:
+                    slot = client.article("w", page).revision.slot()
+                    assert slot is not None
+                    assert f"text of {page}".encode() * 50 == slot.text
+                except Exception as error:  # noqa: BLE001 - each is a fault
+                    faults.append(repr(error))
+                asked.append(page)
+
+    with serving(data, "--workers", "2") as address, closing(LmdbStore.open(data)) as store:
+        readers = [threading.Thread(target=ask, args=(address,)) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        world = World(store)
+        for number in range(3):
+            compact = [sys.executable, "-c", _COMMAND, "compact", "--data", str(data)]
+            subprocess.run(compact, check=True, stdout=subprocess.DEVNULL, timeout=60)
+            revision = 1000 + number
+            world.add(world.event(500, number, edit(revision, f"new {number}")))
+            with Client(address) as client:
+                assert revision == client.revision("w", revision).revision.rev_id
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert [] == faults
+    assert asked
