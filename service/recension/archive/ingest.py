@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from recension.archive import columns
 from recension.archive.claims import Verdict, check_claims, is_redirect
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
 from recension.archive.history import text_times
@@ -19,6 +20,7 @@ from recension.archive.projects import (
     check_definition,
     definition_of,
     find_project,
+    project_names,
     project_number,
     tally_of,
 )
@@ -252,6 +254,10 @@ class Ingestor:
             late = self._sealer.disordered
             sort_pages(self._store, self._texts, late, lambda view, page: text_times(view, *page))
             late.clear()
+            with self._store.view() as view:
+                projects = project_names(view)
+            for name, number in projects:
+                columns.extend(self._store, name, number)
         return pages
 
     def forget_texts(self) -> None:

@@ -45,7 +45,15 @@ from recension.model.event import (
     Visibility,
 )
 from recension.model.instant import check_instant, format_instant
-from recension.model.manifest import FORMAT, AsOf, Manifest, Selector, make_manifest, read_manifest
+from recension.model.manifest import (
+    FORMAT,
+    AsOf,
+    Manifest,
+    ProjectPart,
+    Selector,
+    make_manifest,
+    read_manifest,
+)
 from recension.model.reading import (
     MAX_BATCH,
     START,
@@ -75,6 +83,8 @@ from recension.store.interface import Store, View
 
 _SLICE = 256
 """Entries read in one view: some 20 ms with texts."""
+_RECENT = 64
+"""Snapshots looked at for one to derive the next from."""
 _NEWEST = keys.END - 1
 
 # (time, rev_id, position, ordinal) and a mark, or the flags of a visibility change of that revision.
@@ -243,13 +253,38 @@ class Archive:
             if tally.first_event_at > as_of.valid_at:
                 raise _before_first(name, tally, as_of)
         choice = Choice(as_of.valid_at, known, selector.min_age_seconds, selector.on_hidden)
-        parts = tuple(
-            snapshots.build_part(self._store, name, numbers[name], selector, choice)
-            for name in selector.projects
-        )
+        base = self._nearest(selector, as_of)
+        parts = tuple(self._part(numbers[name], selector, choice, base, name) for name in selector.projects)
         manifest = make_manifest(selector, as_of, parts)
         self._keep(manifest)
         return manifest
+
+    def _part(
+        self, number: int, selector: Selector, choice: Choice, base: Manifest | None, project: str
+    ) -> ProjectPart:
+        if base is not None:
+            share = next(part for part in base.parts if part.project == project)
+            derived = snapshots.derive_part(self._store, share, number, selector, _choice(base), choice)
+            if derived is not None:
+                return derived
+        return snapshots.build_part(self._store, project, number, selector, choice)
+
+    def _nearest(self, selector: Selector, as_of: AsOf) -> Manifest | None:
+        """Return one of the newest snapshots with that selector, the nearest in time."""
+        start, stop = keys.snapshot_at(0), keys.snapshot_at(keys.END)
+        near = []
+        with self._store.view() as view:
+            for _ in range(_RECENT):
+                row = view.last(start, stop)
+                if row is None:
+                    break
+                manifest = read_manifest(row[1])
+                if manifest.selector == selector:
+                    near.append(manifest)
+                stop = row[0]
+        by_time = min(near, key=lambda one: abs(one.as_of.valid_at - as_of.valid_at), default=None)
+        same_known = [one for one in near if one.as_of.known_at == as_of.known_at]
+        return min(same_known, key=lambda one: abs(one.as_of.valid_at - as_of.valid_at), default=by_time)
 
     def _keep(self, manifest: Manifest) -> None:
         row = keys.snapshot(manifest.snapshot_id)

@@ -17,6 +17,7 @@ _MARK = struct.Struct(">cIQQQI")
 _REVISION = struct.Struct(">cIQQI")
 _AT = struct.Struct(">cIQ")
 _ENTRY = struct.Struct(">cIQQI")
+_RUN = struct.Struct(">cIQI")
 _PAGE_BLOCK = struct.Struct(">cIQI")
 _TAIL = struct.Struct(">cIQQ")
 
@@ -128,6 +129,22 @@ def read_log_entry(key: bytes) -> tuple[int, int, int]:
 def log_entries(project: int) -> tuple[bytes, bytes]:
     """Bounds of a project's kept log entries."""
     return struct.pack(">cI", b"L", project), struct.pack(">cI", b"L", project + 1)
+
+
+def event_run(project: int, upto: int = 0, part: int = 0) -> bytes:
+    """Key of what a part of a project's event columns covers, the newest positions last."""
+    return _RUN.pack(b"X", project, upto, part)
+
+
+def read_event_run(key: bytes) -> tuple[int, int]:
+    """Return (newest position, part)."""
+    _, _, upto, part = _RUN.unpack(key)
+    return upto, part
+
+
+def event_columns(project: int, upto: int, part: int) -> bytes:
+    """Key of a part of a project's event columns."""
+    return _RUN.pack(b"J", project, upto, part)
 
 
 def node(digest: bytes) -> bytes:
