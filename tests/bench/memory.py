@@ -1,0 +1,142 @@
+"""Memory of real process trees: the ingest commands, and a server that is asked for everything it has."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import Self
+
+from recension.model.errors import RecensionError
+from recension.model.manifest import Selector
+from recension_client.client import Client
+from tests.bench.histories import PEPS, PEPS_DUMP, Bench, Both, Source
+from tests.bench.measure import NOTHING, Report, Resident, family, larger, latency, resident
+from tests.bench.peps import AS_OF, FAR
+
+_SERVER = (sys.executable, "-m", "recension.server.main")
+_EVERY_SECONDS = 0.02
+_START_SECONDS = 30
+_CALLS = 1000
+
+
+class Watch:
+    """Sees the most that any single process of a tree holds. Used by ``with``."""
+
+    def __init__(self, pid: int) -> None:
+        """Of the tree below ``pid``."""
+        self._pid = pid
+        self._done = Flag()
+        self._thread = Thread(target=self._look, daemon=True)
+        self.most = NOTHING
+
+    def _look(self) -> None:
+        while not self._done.wait(_EVERY_SECONDS):
+            for pid in family(self._pid):
+                self.most = larger(self.most, resident(pid))
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._done.set()
+        self._thread.join()
+
+
+def run(bench: Bench) -> None:
+    """Print the table."""
+    both = bench.peps
+    if both is None:
+        return
+    report = Report(
+        bench.console, "memory: the largest process of each tree, anonymous and with mapped pages"
+    )
+    for source in (PEPS, PEPS_DUMP):
+        if source.path.exists():
+            most, seconds, status = _ingest(source, bench.folder / f"memory-{source.kind}")
+            report.row(
+                f"ingest {source.path.name}" + (f", exit status {status}" if status else ""),
+                f"{most}; {seconds:.1f} s", "", "", "512 MiB", most.own < 512,
+            )  # fmt: skip
+    _serve(report, both)
+    report.print()
+
+
+def _ingest(source: Source, data: Path) -> tuple[Resident, float, int]:
+    make = ("project", "create", source.name, "--base-url", "https://w.example", "--language", "en")
+    subprocess.run(
+        [*_SERVER, *make, "--license", "CC0-1.0", "--data", str(data)], check=True, stdout=subprocess.DEVNULL
+    )
+    began = time.perf_counter()
+    with (
+        subprocess.Popen(
+            [*_SERVER, "ingest", source.kind, source.name, str(source.path), "--data", str(data)],
+            stderr=subprocess.DEVNULL,
+        ) as process,
+        Watch(process.pid) as watch,
+    ):
+        status = process.wait()
+    return watch.most, time.perf_counter() - began, status
+
+
+def _serve(report: Report, both: Both) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    target = f"127.0.0.1:{port}"
+    command = [*_SERVER, "serve", "--data", str(both.data), "--listen", target, "--health-listen", ""]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            with Watch(process.pid) as watch, Client(target) as client:
+                _wait(client.server_info)
+                _report_calls(report, client)
+            report.row(
+                "server, after these calls", str(watch.most), "", "", "256 MiB + mapped pages",
+                watch.most.own < 256,
+            )  # fmt: skip
+        finally:
+            process.terminate()
+
+
+def _wait(ask: Callable[[], object]) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            ask()
+        except RecensionError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _report_calls(report: Report, client: Client) -> None:
+    """Ask for single pages, a whole corpus with its texts, and a diff."""
+    selector = Selector.of(["peps"])
+    early, late = (client.create_snapshot(selector, valid_at=at).snapshot_id for at in FAR)
+    pages = [
+        entry.page_id
+        for entry in client.entries(client.create_snapshot(selector, valid_at=AS_OF).snapshot_id)
+    ]
+    calls = [partial(client.article, "peps", pages[at % len(pages)], valid_at=AS_OF) for at in range(_CALLS)]
+    got = latency(calls)
+    report.row("GetArticle over loopback, with text", str(got), "", "", "median 2,000", got.median < 2000)
+    began = time.perf_counter()
+    size = sum(slot.size_bytes for entry in client.read(late) for slot in entry.slots)
+    report.row(
+        "ReadSnapshot over loopback, with texts", f"{size / (time.perf_counter() - began) / 1e6:,.0f} MB/s"
+    )
+    began = time.perf_counter()
+    changed = sum(1 for _ in client.diff(early, late))
+    report.row(
+        f"DiffSnapshots over loopback, {changed:,} pages", f"{(time.perf_counter() - began) * 1e3:.1f} ms"
+    )
