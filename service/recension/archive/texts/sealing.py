@@ -137,11 +137,13 @@ class Sealer:
         self._drain()
         pages = 0
         for some in _with_tails(self._store) if everything else [_held(self._writer)]:
-            for key, tails in some.items():
-                page = self._writer.pages.get(key) or Pending([(tail, None) for tail in tails], NO_PREFIX, 0)
+            waiting = list(some.items())
+            for at in range(0, len(waiting), _QUEUE):
                 with self._store.view() as view:
-                    pages += self._start(view, key, page)
-                if len(self._jobs) > _QUEUE:
+                    for key, tails in waiting[at : at + _QUEUE]:
+                        page = self._writer.pages.get(key) or _unread(tails)
+                        pages += self._start(view, key, page)
+                while len(self._jobs) > _QUEUE:
                     self._jobs[0][1].result()
                     self._put()
             self._drain()
@@ -271,6 +273,10 @@ def add_block(view: View, writer: TextWriter, plan: Plan, at: int, number: int, 
     plan.index[keys.page_block(*plan.page, at)] = row.encode()
     for ordinal, text in enumerate(run):
         plan.index[keys.text(text.digest)] = place_value(number, ordinal)
+
+
+def _unread(tails: list[Tail]) -> Pending:
+    return Pending([(tail, None) for tail in tails], NO_PREFIX, 0)
 
 
 def _held(writer: TextWriter) -> dict[Page, list[Tail]]:
