@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from recension.archive import columns
 from recension.archive.check import Check, Remedy, State, read_state
 from recension.archive.ingest import Ingestor
 from recension.archive.rebuild import rebuild
@@ -610,6 +611,48 @@ def test_a_snapshot_of_a_project_that_is_gone_is_found() -> None:
     kinds = found(world.store)
     assert kinds["snapshot-project"] == 4
     assert kinds["row-missing"] > 0
+
+
+# --- event columns --------------------------------------------------------------------------------
+
+
+def _with_columns(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(columns, "_WORTHWHILE", 1)
+    monkeypatch.setattr(columns, "PART", 7)
+    world = busy_world()
+    world.add(*(world.event(7, n, edit(700 + n, f"seven {n}", "S")) for n in range(40)))
+    world.ingestor.settle()
+    assert len({keys.read_event_run(key)[0] for key, _ in rows(world.store, b"X")}) > 1
+    return world
+
+
+def test_event_columns_are_compared_with_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that is gone, that says other events, that is not named, or a run that leaves a gap."""
+    world = _with_columns(monkeypatch)
+    assert found(world.store) == {}
+    spans, bodies = rows(world.store, b"X"), rows(world.store, b"J")
+    first = {
+        key: None for key, _ in spans if keys.read_event_run(key)[0] == keys.read_event_run(spans[0][0])[0]
+    }
+    key, value = spans[-1]
+    more = keys.event_run(1, keys.read_event_run(key)[0], 500)
+    plants: list[dict[bytes, bytes | None]] = [
+        {key: None},
+        {key: value[:-1] + bytes([value[-1] ^ 1])},
+        {more: value},
+        {bodies[0][0]: None},
+        {bodies[0][0]: bodies[1][1]},
+        dict(first),
+    ]
+    for plant in plants:
+        put(world.store, plant)
+        assert found(world.store).keys() == {"columns-wrong"}
+        put(world.store, {more: None, **dict(spans), **dict(bodies)})
+    assert found(world.store) == {}
+    target = MemoryStore()
+    rebuild(world.store, target)
+    assert rows(target, b"X")
+    assert found(target) == {}
 
 
 # --- damaged rows and pages on disk ---------------------------------------------------------------

@@ -26,9 +26,9 @@ from tests.faults.answers import answer, questions, take_snapshots
 
 
 def index_of(store: Store) -> dict[bytes, bytes]:
-    """Return all index rows, without what a rebuild cannot know: how often a block was rewritten."""
+    """Return all index rows, but how often blocks were rewritten, and event columns, cut in another way."""
     with store.view() as view:
-        return dict(_plain(row) for row in view.scan(b"", b"\xff"))
+        return dict(_plain(row) for row in view.scan(b"", b"\xff") if row[0][:1] not in b"JX")
 
 
 def _plain(row: Row) -> Row:

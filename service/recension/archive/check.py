@@ -1,6 +1,6 @@
 """Check a store: every text, commitment, hash, leaf, root anew, every reference both ways. Repairs nothing.
 
-Seven phases follow one another, each a walk in small steps with a view of its own, so a check may be ended
+Eight phases follow one another, each a walk in small steps with a view of its own, so a check may be ended
 after any step and go on later. What was appended after it began is left for the next one; to what is sealed
 meanwhile it adapts, while a garbage collection at the same time may be told as a fault.
 
@@ -18,6 +18,8 @@ meanwhile it adapts, while a garbage collection at the same time may be told as 
     Each tree node on the way, each entry against the history, and the counts of the manifest.
 ``nodes``
     Every node of a tree has its digest and its children.
+``columns``
+    Event columns say what the log does, without a gap.
 
 No damage: a purged field, whose commitment is kept; a text that was erased, empty in its block; tree nodes
 that no manifest names, which a killed ``CreateSnapshot`` leaves (``archive.garbage`` finds them).
@@ -26,6 +28,7 @@ that no manifest names, which a killed ``CreateSnapshot`` leaves (``archive.garb
 from __future__ import annotations
 
 import struct
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,6 +37,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
+from recension.archive.columns import _logged, _write
 from recension.archive.history import Choice, edit_row, page_at, selects
 from recension.archive.projects import find_project, project_names, read_definition, tally_of
 from recension.archive.rebuild import Prefixes
@@ -68,7 +72,8 @@ from recension.store.interface import Row, Store, View
 
 _ROWS = 2000
 """Rows of one step: some 20 ms."""
-_PAGES = 200
+_FEW = 200
+"""Rows of one step where each may cost a block, or a walk over a page."""
 _EDITS = 256
 _COMMITS_HELD = 128
 _BLOBS_HELD = 256
@@ -155,18 +160,20 @@ def read_state(document: dict[str, Any]) -> State:
     return state
 
 
-PHASES = ("log", "rows", "pages", "texts", "blobs", "snapshots", "nodes")
-_WEIGHTS = (0.3, 0.1, 0.42, 0.04, 0.04, 0.08, 0.02)
+PHASES = ("log", "rows", "pages", "texts", "blobs", "snapshots", "nodes", "columns")
+_WEIGHTS = (0.3, 0.1, 0.42, 0.04, 0.04, 0.07, 0.01, 0.02)
 _NAMES = {
     b"E": "edit", b"R": "revision", b"M": "mark", b"V": "visibility", b"W": "page visibility",
     b"S": "source", b"T": "title", b"D": "text", b"K": "text holder", b"C": "tally", b"P": "project",
     b"Q": "definition", b"L": "log entry", b"N": "node", b"Z": "snapshot", b"Y": "manifest",
-    b"B": "commit time", b"G": "block", b"H": "tail", b"U": "block user",
+    b"B": "commit time", b"G": "block", b"H": "tail", b"U": "block user", b"X": "event run",
+    b"J": "event columns",
 }  # fmt: skip
 _OF_EVENTS = frozenset(b"ERMVWSTCPQLZYB")
 _SIZES = {
     b"E": 41, b"R": 25, b"M": 33, b"V": 25, b"W": 25, b"S": 21, b"T": 29, b"D": 17, b"K": 29, b"C": 13,
-    b"Q": 13, b"L": 25, b"N": 33, b"Z": 33, b"Y": 9, b"B": 9, b"G": 17, b"H": 21, b"U": 17,
+    b"Q": 13, b"L": 25, b"N": 33, b"Z": 33, b"Y": 9, b"B": 9, b"G": 17, b"H": 21, b"U": 17, b"X": 17,
+    b"J": 17,
 }  # fmt: skip
 """Bytes of each kind of key, but those of project names."""
 _VALUE_SIZES = {
@@ -325,6 +332,7 @@ class Check:
             self._blobs,
             self._snapshots,
             self._nodes,
+            self._columns,
         )
         while not self.state.complete:
             for may_end in walks[self.state.phase]():
@@ -378,20 +386,22 @@ class Check:
         for one in told:
             self._find(*one)
 
-    def _walk(self, start: bytes, stop: bytes, visit: Callable[[View, list[Row]], None]) -> Iterator[bytes]:
+    def _walk(
+        self, start: bytes, stop: bytes, visit: Callable[[View, list[Row]], None], size: int = _ROWS
+    ) -> Iterator[bytes]:
         """Visit the rows of a range, some at a time in one view; yield the next key when it is closed.
 
         Damaged rows are told and passed over.
         """
         while True:
             with self._store.view() as view:
-                rows, bad = scan_to_damage(view, start, stop, _ROWS)
+                rows, bad = scan_to_damage(view, start, stop, size)
                 if bad is not None:
                     self._tell_damaged(bad, start)
                 if rows:
                     visit(view, rows)
             self.state.rows += len(rows)
-            whole = bad is None and len(rows) < _ROWS
+            whole = bad is None and len(rows) < size
             if (bad is not None and not bad.key) or (whole and not rows):
                 return
             start = (bad.key if bad is not None else rows[-1][0]) + b"\0"
@@ -541,7 +551,7 @@ class Check:
             begin, end = max(start, bytes([letter])), bytes([letter + 1])
             if letter not in _OF_EVENTS and bytes([letter]) in _NAMES:
                 continue
-            for next_ in self._walk(begin, end, self._check_rows):
+            for next_ in self._walk(begin, end, self._check_rows, _FEW if letter == ord("T") else _ROWS):
                 self.state.cursor = [next_.hex()]
                 self.state.share = max(letter - 0x41, 0) / 26
                 yield True
@@ -891,13 +901,13 @@ class Check:
         """Walk the rows of texts, holders and users; the cursor is the next key, and what was counted."""
         state = self.state
         start, number, total, closely = state.cursor or (b"D".hex(), 0, 0, False)
-        for letter in (b"D", b"K", b"U"):
+        for letter in (b"D", b"J", b"K", b"U", b"X"):
             begin, stop = max(bytes.fromhex(start), letter), bytes([letter[0] + 1])
             if begin >= stop:
                 continue
             counted = [number, total]
             visit = partial(self._check_text_rows, closely=closely, counted=counted)
-            for next_ in self._walk(begin, stop, visit):
+            for next_ in self._walk(begin, stop, visit, _FEW):
                 number, total = counted
                 state.cursor = [next_.hex(), number, total % _DIGESTS, closely]
                 state.share = next_[1] / 256
@@ -967,7 +977,7 @@ class Check:
         stop = bytes.fromhex(state.cursor[0]) if state.cursor else _END
         while True:
             with self._store.view() as view:
-                for _ in range(_PAGES):
+                for _ in range(_FEW):
                     try:
                         key = view.last_blob_key(b"", stop)
                     except DataLossError as error:
@@ -1058,6 +1068,72 @@ class Check:
             if what:
                 self._find("node-wrong", _place(key), what, Remedy.REBUILD)
 
+    # --- columns ----------------------------------------------------------------------------------
+
+    def _columns(self) -> Iterator[bool]:
+        """Make the runs of each project's event columns again; the cursor is the last run that is done."""
+        state = self.state
+        project, done = state.cursor or (0, 0)
+        with self._store.view() as view:
+            names = project_names(_PatientView(view))
+        for name, number in sorted(names, key=lambda one: one[1]):
+            if number < project:
+                continue
+            after = done if number == project else 0
+            while True:
+                with self._store.view() as view:
+                    start, stop = keys.event_run(number, after + 1), keys.event_run(number + 1)
+                    rows = _PatientView(view).scan(start, stop, limit=1)
+                if not rows or keys.read_event_run(rows[0][0])[0] > state.known_at:
+                    break
+                upto = keys.read_event_run(rows[0][0])[0]
+                self._check_run(name, number, after, upto)
+                after = upto
+                state.cursor = [number, after]
+                state.share = after / max(state.known_at, 1)
+                yield True
+
+    def _check_run(self, name: str, number: int, after: int, upto: int) -> None:
+        place = f"event columns of project {name!r}, commits {after + 1} to {upto}"
+        try:
+            expected = _run_rows(self._store, name, number, after, upto)
+            with self._store.view() as view:
+                stored = view.get_many(list(expected))
+                runs = view.scan(keys.event_run(number, upto), keys.event_run(number, upto + 1))
+        except DataLossError as error:
+            self._find("columns-damaged", place, error.message, Remedy.REBUILD)
+            return
+        named = [key for key in expected if key[:1] == b"X"]
+        if stored != list(expected.values()) or [key for key, _ in runs] != sorted(named):
+            self._find("columns-wrong", place, "the log says others", Remedy.REBUILD)
+
+
+class _Captured:
+    """Takes the rows that would be stored."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+
+    def put_derived(self, rows: Iterator[Row]) -> None:
+        """Take rows."""
+        self.rows.update(rows)
+
+
+def _run_rows(store: Store, name: str, number: int, after: int, upto: int) -> dict[bytes, bytes]:
+    """Return the rows of a run of event columns, as they are made."""
+    times, pages, positions = array("q"), array("q"), array("q")
+    for position, events in _logged(store, name, after):
+        if position > upto:
+            break
+        for time, page in events:
+            times.append(time)
+            pages.append(page)
+            positions.append(position)
+    captured = _Captured()
+    if times:
+        _write(captured, number, after, upto, times, pages, positions)  # type: ignore[arg-type]
+    return captured.rows
+
 
 @dataclass(slots=True)
 class _Page:
@@ -1142,7 +1218,7 @@ class _Part:
         leaves: dict[int, tuple[int, bytes]] = {}
         sizes: list[int] = []
         unread: set[int] = set()
-        for _ in range(_PAGES):
+        for _ in range(_FEW):
             start = keys.edits_from(number, page + 1)
             rows = patient.scan(start, keys.edits_to(number), limit=1)
             if not rows:

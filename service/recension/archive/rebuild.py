@@ -1,9 +1,9 @@
 """The index made anew from the log and the blobs, into another store.
 
 First the log is replayed, commit by commit, then each text block is decoded and its texts are hashed; nothing
-of the old index is read. Three things are not said by log and blobs, and concern no answer: how often a block
+of the old index is read. Four things are not said by log and blobs, and concern no answer: how often a block
 was rewritten (0 afterwards), bounds of valid time that a merge of blocks had widened or an erased text had
-set (narrower afterwards), and rows of blocks that are gone (left out).
+set (narrower afterwards), rows of block users that are gone (left out), and where event columns are cut.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from recension.archive import snapshots
+from recension.archive import columns, snapshots
 from recension.archive.history import Choice
-from recension.archive.projects import project_number
+from recension.archive.projects import project_names, project_number
 from recension.archive.replay import (
     Holding,
     commit_rows,
@@ -75,6 +75,10 @@ def rebuild(source: Store, target: Store, tell: Callable[[Rebuilt], None] = lamb
     for _ in _lay_texts(source, target, done):
         tell(done)
     done.missing = _drop_awaited(target)
+    with target.view() as view:
+        projects = project_names(view)
+    for name, number in projects:
+        columns.extend(target, name, number)
     tell(done)
     return done
 
