@@ -19,7 +19,7 @@ from recension.model.event import Event, Presence
 from recension.store import keys
 from recension.store.interface import Rewrite
 from recension.store.memory import MemoryStore
-from tests.archive.helpers import World, edit
+from tests.archive.helpers import NOW, World, edit
 
 SMALL = {"BLOCK_BYTES": 400, "BLOCK_TEXTS": 6}
 LINES = [f"line {number} of a text, long enough to be told apart\n".encode() for number in range(12)]
@@ -113,7 +113,7 @@ class Texts(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Go on with a writer that holds nothing in memory."""
-        self.world.ingestor = Ingestor(self.world.store, clock=lambda: 2**60)
+        self.world.ingestor = Ingestor(self.world.store, clock=lambda: NOW)
 
     @rule(choice=st.integers(0, 2**16))
     def erase(self, choice: int) -> None:
@@ -136,7 +136,7 @@ class Texts(RuleBasedStateMachine):
         """Each text is what was given, and an erased one is hidden."""
         if not hasattr(self, "world"):
             return
-        archive = Archive(self.world.store, clock=lambda: 2**61)
+        archive = Archive(self.world.store, clock=lambda: NOW)
         for rev, text in self.held.items():
             slot = archive.revision("w", rev).revision.slot()
             assert slot is not None
