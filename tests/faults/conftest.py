@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,27 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str, Findings], None]:
     """Put a row into the table that the run ends with: a seed, and what was found."""
     table = request.config.stash.setdefault(_TABLE, [])
     return lambda seed, found: table.append((request.node.name, seed, found))
+
+
+@pytest.fixture(scope="session")
+def strace() -> None:
+    """Skip, and say so, where system calls cannot be watched."""
+    try:
+        subprocess.run(["strace", "--output=/dev/null", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("NOT TESTED: failing system calls; run tools/scripts/system_packages.sh to have strace")
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Mount a small file system of its own; its size is the parameter."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("NOT TESTED: a full disk; mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

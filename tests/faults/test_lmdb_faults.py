@@ -1,9 +1,7 @@
 import errno
-import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +101,7 @@ def test_unknown_outcome_ends_the_writing(tmp_path: Path, error: Exception, stor
     store.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("NOT TESTED: a full disk; mounting a small tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["2m"], indirect=True)
 def test_full_disk(small_disk: Path) -> None:
     """A batch that the disk has no room for is refused whole; after making room the same batch is stored."""
     ballast = small_disk / "ballast"

@@ -1,0 +1,36 @@
+"""Each system call that writes to the store may be the last, or fail: nothing is lost, errors have names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.durations import DURATIONS, Duration
+from tests.faults.findings import Findings, run_script
+
+Tell = Callable[[str, Findings], None]
+_SLICE = 5
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("duration", DURATIONS)
+@pytest.mark.parametrize("fault", ["signal=SIGKILL", "error=EIO", "error=ENOSPC"])
+def test_a_fault_at_a_system_call(fault: str, duration: Duration, tmp_path: Path, tell: Tell) -> None:
+    """A fault at a write or sync leaves what was before or after it, has a name, and work goes on."""
+    points = 0 if duration.seconds else _SLICE
+    limits = (duration.seed, duration.seconds, points)
+    found = run_script("syscalls", *limits, fault, "sound", tmp_path / "scratch")
+    tell(duration.seed, found)
+    assert [] == found.broken
+    assert found.counts["cases"] >= _SLICE
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("fault,habit", [("signal=SIGKILL", "early"), ("error=EIO", "careless")])
+def test_a_careless_writer_is_found_out(fault: str, habit: str, tmp_path: Path, tell: Tell) -> None:
+    """The comparison can fail: who tells too early, or goes on after an error, loses what it told."""
+    found = run_script("syscalls", habit, 0, 2, fault, habit, tmp_path / "scratch")
+    tell(habit, found)
+    assert found.broken
