@@ -162,8 +162,17 @@ def test_shards_are_the_whole(any_reader: Reader, world: World) -> None:
     assert all(
         slot.text is not None and digest_of(slot.text) == slot.digest for e in read for slot in e.slots
     )
-    after = list(any_reader.entries(snapshot_id, after=("w", 690)))
-    assert [entry.page_id for entry in after] == [*range(691, 701), 900]
+
+
+def test_reading_goes_on_behind_a_place(any_reader: Reader, world: World) -> None:
+    """Entries, texts and changes start behind the place that is given."""
+    snapshot_id, before = world.snapshot(9), world.snapshot(1)
+    place = ("w", 690)
+    rest = [*range(691, 701), 900]
+    assert [entry.page_id for entry in any_reader.entries(snapshot_id, after=place)] == rest
+    assert [entry.page_id for entry in any_reader.read(snapshot_id, after=place)] == rest
+    assert [change.page_id for change in any_reader.diff(before, snapshot_id, start=("w", 4))] == [5, 900]
+    assert list(any_reader.entries(snapshot_id, after=("x", 0))) == []
 
 
 def test_differences(any_reader: Reader, world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -248,16 +248,14 @@ class Client:
             request.page_token = page.next_page_token
 
     def entries(self, snapshot_id: bytes, *, after: Place = START) -> Iterator[Entry]:
-        """Yield entries without texts.
-
-        The wire goes on by the server's page tokens alone, so what lies before ``after`` is read and dropped.
-        """
-        request = snapshot_pb.ListEntriesRequest(snapshot=format_digest(snapshot_id), page_size=MAX_PAGE)
+        """Yield entries without texts."""
+        request = snapshot_pb.ListEntriesRequest(
+            snapshot=format_digest(snapshot_id), page_size=MAX_PAGE, after=convert.place_to_proto(after)
+        )
         while True:
             page = self._ask(self._snapshots().ListEntries, request)
             for message in page.entries:
-                if (message.project, message.page_id) > after:
-                    yield convert.entry_from_proto(message, text=False)
+                yield convert.entry_from_proto(message, text=False)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
@@ -265,11 +263,7 @@ class Client:
     def read(
         self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
     ) -> Iterator[Entry]:
-        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed.
-
-        The wire goes on by the server's cursors alone, so what lies before ``after`` is read, texts included,
-        and dropped. To spread the work, or to repeat a part of it, take shards.
-        """
+        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed."""
 
         def batches(cursor: str) -> Iterator[tuple[list[Entry], str]]:
             request = snapshot_pb.ReadSnapshotRequest(
@@ -277,24 +271,25 @@ class Client:
                 shard=convert.shard_to_proto(shard),
                 cursor=cursor,
                 view=_view(text=text),
+                after=convert.place_to_proto(after),
             )
             return self._read_once(request, text=text)
 
-        return _after(self._resumed(batches), after)
+        return self._resumed(batches)
 
     def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
-        """Yield what differs between two snapshots; a cut stream is resumed unnoticed.
-
-        The wire goes on by the server's cursors alone, so what lies before ``start`` is read and dropped.
-        """
+        """Yield what differs between two snapshots; a cut stream is resumed unnoticed."""
 
         def batches(cursor: str) -> Iterator[tuple[list[Change], str]]:
             request = snapshot_pb.DiffSnapshotsRequest(
-                snapshot_a=format_digest(before), snapshot_b=format_digest(after), cursor=cursor
+                snapshot_a=format_digest(before),
+                snapshot_b=format_digest(after),
+                cursor=cursor,
+                after=convert.place_to_proto(start),
             )
             return self._diff_once(request)
 
-        return _after(self._resumed(batches), start)
+        return self._resumed(batches)
 
     # --- streams ---
 
@@ -449,11 +444,6 @@ def _stream(method: Callable[..., Any], request: object) -> Iterator[Any]:
         raise named from None
     finally:
         call.cancel()
-
-
-def _after(items: Iterable[Any], place: Place) -> Iterator[Any]:
-    """Leave out what was delivered; cursors are the server's, so a bare place is found by reading."""
-    return (item for item in items if (item.project, item.page_id) > place)
 
 
 def _omitted_bytes(batch: snapshot_pb.EntryBatch) -> int:

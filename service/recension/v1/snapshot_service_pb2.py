@@ -27,19 +27,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recension.v1 import revision_service_pb2 as recension_dot_v1_dot_revision__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#recension/v1/snapshot_service.proto\x12\x0crecension.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#recension/v1/revision_service.proto\"\xc3\x01\n\x08Selector\x12\x10\n\x08projects\x18\x01 \x03(\t\x12\x12\n\nnamespaces\x18\x02 \x03(\x05\x12\x0e\n\x06models\x18\x03 \x03(\t\x12*\n\tredirects\x18\x04 \x01(\x0e\x32\x17.recension.v1.Redirects\x12*\n\x07min_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\ton_hidden\x18\x06 \x01(\x0e\x32\x16.recension.v1.OnHidden\"\xa0\x01\n\x08Snapshot\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12(\n\x08selector\x18\x03 \x01(\x0b\x32\x16.recension.v1.Selector\x12!\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x12.recension.v1.AsOf\x12)\n\x05parts\x18\x05 \x03(\x0b\x32\x1a.recension.v1.SnapshotPart\"P\n\x0cSnapshotPart\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x12\n\ntext_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04root\x18\x04 \x01(\t\"\xa0\x02\n\x05\x45ntry\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07page_id\x18\x02 \x01(\x03\x12\x0e\n\x06rev_id\x18\x03 \x01(\x03\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05title\x18\x05 \x01(\t\x12\x11\n\tnamespace\x18\x06 \x01(\x05\x12\x16\n\x0etitle_inferred\x18\x07 \x01(\x08\x12!\n\x05slots\x18\x08 \x03(\x0b\x32\x12.recension.v1.Slot\x12\x12\n\ntitle_salt\x18\t \x01(\x0c\x12\x14\n\x0c\x63ontent_salt\x18\n \x01(\x0c\x12\x1a\n\x12\x63ontent_commitment\x18\x0b \x01(\x0c\x12\x13\n\x0btext_hidden\x18\x0c \x01(\x08\"d\n\x15\x43reateSnapshotRequest\x12(\n\x08selector\x18\x01 \x01(\x0b\x32\x16.recension.v1.Selector\x12!\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x12.recension.v1.AsOf\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.recension.v1.Snapshot\" \n\x12GetSnapshotRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x13GetSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.recension.v1.Snapshot\"=\n\x14ListSnapshotsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListSnapshotsResponse\x12)\n\tsnapshots\x18\x01 \x03(\x0b\x32\x16.recension.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x12ListEntriesRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListEntriesResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.recension.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x05Shard\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x85\x01\n\x13ReadSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\"\n\x05shard\x18\x02 \x01(\x0b\x32\x13.recension.v1.Shard\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12(\n\x04view\x18\x04 \x01(\x0e\x32\x1a.recension.v1.RevisionView\"\x99\x01\n\x14ReadSnapshotResponse\x12)\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.recension.v1.EntryBatchH\x00\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.recension.v1.TextChunkH\x00\x12$\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x15.recension.v1.ReadEndH\x00\x42\x06\n\x04kind\"B\n\nEntryBatch\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.recension.v1.Entry\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"Y\n\tTextChunk\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07page_id\x18\x02 \x01(\x03\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"{\n\x07ReadEnd\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\x12\n\ntext_bytes\x18\x02 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12)\n\x05parts\x18\x05 \x03(\x0b\x32\x1a.recension.v1.SnapshotPart\"N\n\x14\x44iffSnapshotsRequest\x12\x12\n\nsnapshot_a\x18\x01 \x01(\t\x12\x12\n\nsnapshot_b\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"q\n\x15\x44iffSnapshotsResponse\x12*\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x19.recension.v1.ChangeBatchH\x00\x12$\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x15.recension.v1.DiffEndH\x00\x42\x06\n\x04kind\"\x9b\x01\n\x06\x43hange\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.recension.v1.ChangeKind\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0f\n\x07page_id\x18\x03 \x01(\x03\x12#\n\x06\x62\x65\x66ore\x18\x04 \x01(\x0b\x32\x13.recension.v1.Entry\x12\"\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x13.recension.v1.Entry\"D\n\x0b\x43hangeBatch\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.recension.v1.Change\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"<\n\x07\x44iffEnd\x12\x0f\n\x07\x63hanges\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t*h\n\tRedirects\x12\x19\n\x15REDIRECTS_UNSPECIFIED\x10\x00\x12\x15\n\x11REDIRECTS_INCLUDE\x10\x01\x12\x15\n\x11REDIRECTS_EXCLUDE\x10\x02\x12\x12\n\x0eREDIRECTS_ONLY\x10\x03*f\n\x08OnHidden\x12\x19\n\x15ON_HIDDEN_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_HIDDEN_SKIP\x10\x01\x12\x17\n\x13ON_HIDDEN_FALL_BACK\x10\x02\x12\x12\n\x0eON_HIDDEN_KEEP\x10\x03*\xc5\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x02\x12\x16\n\x12\x43HANGE_KIND_EDITED\x10\x03\x12\x15\n\x11\x43HANGE_KIND_MOVED\x10\x04\x12 \n\x1c\x43HANGE_KIND_EDITED_AND_MOVED\x10\x05\x12\x19\n\x15\x43HANGE_KIND_RETRACTED\x10\x06\x32\xb1\x04\n\x0fSnapshotService\x12]\n\x0e\x43reateSnapshot\x12#.recension.v1.CreateSnapshotRequest\x1a$.recension.v1.CreateSnapshotResponse\"\x00\x12T\n\x0bGetSnapshot\x12 .recension.v1.GetSnapshotRequest\x1a!.recension.v1.GetSnapshotResponse\"\x00\x12Z\n\rListSnapshots\x12\".recension.v1.ListSnapshotsRequest\x1a#.recension.v1.ListSnapshotsResponse\"\x00\x12T\n\x0bListEntries\x12 .recension.v1.ListEntriesRequest\x1a!.recension.v1.ListEntriesResponse\"\x00\x12Y\n\x0cReadSnapshot\x12!.recension.v1.ReadSnapshotRequest\x1a\".recension.v1.ReadSnapshotResponse\"\x00\x30\x01\x12\\\n\rDiffSnapshots\x12\".recension.v1.DiffSnapshotsRequest\x1a#.recension.v1.DiffSnapshotsResponse\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#recension/v1/snapshot_service.proto\x12\x0crecension.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#recension/v1/revision_service.proto\"\xc3\x01\n\x08Selector\x12\x10\n\x08projects\x18\x01 \x03(\t\x12\x12\n\nnamespaces\x18\x02 \x03(\x05\x12\x0e\n\x06models\x18\x03 \x03(\t\x12*\n\tredirects\x18\x04 \x01(\x0e\x32\x17.recension.v1.Redirects\x12*\n\x07min_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\ton_hidden\x18\x06 \x01(\x0e\x32\x16.recension.v1.OnHidden\"\xa0\x01\n\x08Snapshot\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12(\n\x08selector\x18\x03 \x01(\x0b\x32\x16.recension.v1.Selector\x12!\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x12.recension.v1.AsOf\x12)\n\x05parts\x18\x05 \x03(\x0b\x32\x1a.recension.v1.SnapshotPart\"P\n\x0cSnapshotPart\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x12\n\ntext_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04root\x18\x04 \x01(\t\"\xa0\x02\n\x05\x45ntry\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07page_id\x18\x02 \x01(\x03\x12\x0e\n\x06rev_id\x18\x03 \x01(\x03\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05title\x18\x05 \x01(\t\x12\x11\n\tnamespace\x18\x06 \x01(\x05\x12\x16\n\x0etitle_inferred\x18\x07 \x01(\x08\x12!\n\x05slots\x18\x08 \x03(\x0b\x32\x12.recension.v1.Slot\x12\x12\n\ntitle_salt\x18\t \x01(\x0c\x12\x14\n\x0c\x63ontent_salt\x18\n \x01(\x0c\x12\x1a\n\x12\x63ontent_commitment\x18\x0b \x01(\x0c\x12\x13\n\x0btext_hidden\x18\x0c \x01(\x08\"d\n\x15\x43reateSnapshotRequest\x12(\n\x08selector\x18\x01 \x01(\x0b\x32\x16.recension.v1.Selector\x12!\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x12.recension.v1.AsOf\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.recension.v1.Snapshot\" \n\x12GetSnapshotRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x13GetSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.recension.v1.Snapshot\"=\n\x14ListSnapshotsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x15ListSnapshotsResponse\x12)\n\tsnapshots\x18\x01 \x03(\x0b\x32\x16.recension.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x12ListEntriesRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\"\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x13.recension.v1.Place\")\n\x05Place\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07page_id\x18\x02 \x01(\x03\"T\n\x13ListEntriesResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.recension.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x05Shard\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\xa9\x01\n\x13ReadSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\"\n\x05shard\x18\x02 \x01(\x0b\x32\x13.recension.v1.Shard\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12(\n\x04view\x18\x04 \x01(\x0e\x32\x1a.recension.v1.RevisionView\x12\"\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x13.recension.v1.Place\"\x99\x01\n\x14ReadSnapshotResponse\x12)\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.recension.v1.EntryBatchH\x00\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.recension.v1.TextChunkH\x00\x12$\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x15.recension.v1.ReadEndH\x00\x42\x06\n\x04kind\"B\n\nEntryBatch\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.recension.v1.Entry\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"Y\n\tTextChunk\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07page_id\x18\x02 \x01(\x03\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"{\n\x07ReadEnd\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\x12\n\ntext_bytes\x18\x02 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12)\n\x05parts\x18\x05 \x03(\x0b\x32\x1a.recension.v1.SnapshotPart\"r\n\x14\x44iffSnapshotsRequest\x12\x12\n\nsnapshot_a\x18\x01 \x01(\t\x12\x12\n\nsnapshot_b\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\"\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x13.recension.v1.Place\"q\n\x15\x44iffSnapshotsResponse\x12*\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x19.recension.v1.ChangeBatchH\x00\x12$\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x15.recension.v1.DiffEndH\x00\x42\x06\n\x04kind\"\x9b\x01\n\x06\x43hange\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.recension.v1.ChangeKind\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0f\n\x07page_id\x18\x03 \x01(\x03\x12#\n\x06\x62\x65\x66ore\x18\x04 \x01(\x0b\x32\x13.recension.v1.Entry\x12\"\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x13.recension.v1.Entry\"D\n\x0b\x43hangeBatch\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.recension.v1.Change\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"<\n\x07\x44iffEnd\x12\x0f\n\x07\x63hanges\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t*h\n\tRedirects\x12\x19\n\x15REDIRECTS_UNSPECIFIED\x10\x00\x12\x15\n\x11REDIRECTS_INCLUDE\x10\x01\x12\x15\n\x11REDIRECTS_EXCLUDE\x10\x02\x12\x12\n\x0eREDIRECTS_ONLY\x10\x03*f\n\x08OnHidden\x12\x19\n\x15ON_HIDDEN_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_HIDDEN_SKIP\x10\x01\x12\x17\n\x13ON_HIDDEN_FALL_BACK\x10\x02\x12\x12\n\x0eON_HIDDEN_KEEP\x10\x03*\xc5\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x02\x12\x16\n\x12\x43HANGE_KIND_EDITED\x10\x03\x12\x15\n\x11\x43HANGE_KIND_MOVED\x10\x04\x12 \n\x1c\x43HANGE_KIND_EDITED_AND_MOVED\x10\x05\x12\x19\n\x15\x43HANGE_KIND_RETRACTED\x10\x06\x32\xb1\x04\n\x0fSnapshotService\x12]\n\x0e\x43reateSnapshot\x12#.recension.v1.CreateSnapshotRequest\x1a$.recension.v1.CreateSnapshotResponse\"\x00\x12T\n\x0bGetSnapshot\x12 .recension.v1.GetSnapshotRequest\x1a!.recension.v1.GetSnapshotResponse\"\x00\x12Z\n\rListSnapshots\x12\".recension.v1.ListSnapshotsRequest\x1a#.recension.v1.ListSnapshotsResponse\"\x00\x12T\n\x0bListEntries\x12 .recension.v1.ListEntriesRequest\x1a!.recension.v1.ListEntriesResponse\"\x00\x12Y\n\x0cReadSnapshot\x12!.recension.v1.ReadSnapshotRequest\x1a\".recension.v1.ReadSnapshotResponse\"\x00\x30\x01\x12\\\n\rDiffSnapshots\x12\".recension.v1.DiffSnapshotsRequest\x1a#.recension.v1.DiffSnapshotsResponse\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recension.v1.snapshot_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REDIRECTS']._serialized_start=2579
-  _globals['_REDIRECTS']._serialized_end=2683
-  _globals['_ONHIDDEN']._serialized_start=2685
-  _globals['_ONHIDDEN']._serialized_end=2787
-  _globals['_CHANGEKIND']._serialized_start=2790
-  _globals['_CHANGEKIND']._serialized_end=2987
+  _globals['_REDIRECTS']._serialized_start=2730
+  _globals['_REDIRECTS']._serialized_end=2834
+  _globals['_ONHIDDEN']._serialized_start=2836
+  _globals['_ONHIDDEN']._serialized_end=2938
+  _globals['_CHANGEKIND']._serialized_start=2941
+  _globals['_CHANGEKIND']._serialized_end=3138
   _globals['_SELECTOR']._serialized_start=156
   _globals['_SELECTOR']._serialized_end=351
   _globals['_SNAPSHOT']._serialized_start=354
@@ -61,31 +61,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1221
   _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1312
   _globals['_LISTENTRIESREQUEST']._serialized_start=1314
-  _globals['_LISTENTRIESREQUEST']._serialized_end=1391
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=1393
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=1477
-  _globals['_SHARD']._serialized_start=1479
-  _globals['_SHARD']._serialized_end=1516
-  _globals['_READSNAPSHOTREQUEST']._serialized_start=1519
-  _globals['_READSNAPSHOTREQUEST']._serialized_end=1652
-  _globals['_READSNAPSHOTRESPONSE']._serialized_start=1655
-  _globals['_READSNAPSHOTRESPONSE']._serialized_end=1808
-  _globals['_ENTRYBATCH']._serialized_start=1810
-  _globals['_ENTRYBATCH']._serialized_end=1876
-  _globals['_TEXTCHUNK']._serialized_start=1878
-  _globals['_TEXTCHUNK']._serialized_end=1967
-  _globals['_READEND']._serialized_start=1969
-  _globals['_READEND']._serialized_end=2092
-  _globals['_DIFFSNAPSHOTSREQUEST']._serialized_start=2094
-  _globals['_DIFFSNAPSHOTSREQUEST']._serialized_end=2172
-  _globals['_DIFFSNAPSHOTSRESPONSE']._serialized_start=2174
-  _globals['_DIFFSNAPSHOTSRESPONSE']._serialized_end=2287
-  _globals['_CHANGE']._serialized_start=2290
-  _globals['_CHANGE']._serialized_end=2445
-  _globals['_CHANGEBATCH']._serialized_start=2447
-  _globals['_CHANGEBATCH']._serialized_end=2515
-  _globals['_DIFFEND']._serialized_start=2517
-  _globals['_DIFFEND']._serialized_end=2577
-  _globals['_SNAPSHOTSERVICE']._serialized_start=2990
-  _globals['_SNAPSHOTSERVICE']._serialized_end=3551
+  _globals['_LISTENTRIESREQUEST']._serialized_end=1427
+  _globals['_PLACE']._serialized_start=1429
+  _globals['_PLACE']._serialized_end=1470
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=1472
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1556
+  _globals['_SHARD']._serialized_start=1558
+  _globals['_SHARD']._serialized_end=1595
+  _globals['_READSNAPSHOTREQUEST']._serialized_start=1598
+  _globals['_READSNAPSHOTREQUEST']._serialized_end=1767
+  _globals['_READSNAPSHOTRESPONSE']._serialized_start=1770
+  _globals['_READSNAPSHOTRESPONSE']._serialized_end=1923
+  _globals['_ENTRYBATCH']._serialized_start=1925
+  _globals['_ENTRYBATCH']._serialized_end=1991
+  _globals['_TEXTCHUNK']._serialized_start=1993
+  _globals['_TEXTCHUNK']._serialized_end=2082
+  _globals['_READEND']._serialized_start=2084
+  _globals['_READEND']._serialized_end=2207
+  _globals['_DIFFSNAPSHOTSREQUEST']._serialized_start=2209
+  _globals['_DIFFSNAPSHOTSREQUEST']._serialized_end=2323
+  _globals['_DIFFSNAPSHOTSRESPONSE']._serialized_start=2325
+  _globals['_DIFFSNAPSHOTSRESPONSE']._serialized_end=2438
+  _globals['_CHANGE']._serialized_start=2441
+  _globals['_CHANGE']._serialized_end=2596
+  _globals['_CHANGEBATCH']._serialized_start=2598
+  _globals['_CHANGEBATCH']._serialized_end=2666
+  _globals['_DIFFEND']._serialized_start=2668
+  _globals['_DIFFEND']._serialized_end=2728
+  _globals['_SNAPSHOTSERVICE']._serialized_start=3141
+  _globals['_SNAPSHOTSERVICE']._serialized_end=3702
 # @@protoc_insertion_point(module_scope)

@@ -445,22 +445,51 @@ class ListEntriesRequest(google.protobuf.message.Message):
     SNAPSHOT_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
     snapshot: builtins.str
     """Snapshot id."""
     page_size: builtins.int
     """At most this many, up to 1,000; 0 means 1,000."""
     page_token: builtins.str
     """next_page_token of the page before; bound to the snapshot."""
+    @property
+    def after(self) -> global___Place:
+        """Start behind this place; a page_token goes before it."""
+
     def __init__(
         self,
         *,
         snapshot: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        after: global___Place | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["after", b"after"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "page_size", b"page_size", "page_token", b"page_token", "snapshot", b"snapshot"]) -> None: ...
 
 global___ListEntriesRequest = ListEntriesRequest
+
+@typing.final
+class Place(google.protobuf.message.Message):
+    """A place in the order of entries and changes: by project name, then by page id."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project name."""
+    page_id: builtins.int
+    """Page id within the project."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        page_id: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_id", b"page_id", "project", b"project"]) -> None: ...
+
+global___Place = Place
 
 @typing.final
 class ListEntriesResponse(google.protobuf.message.Message):
@@ -518,6 +547,7 @@ class ReadSnapshotRequest(google.protobuf.message.Message):
     SHARD_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
     snapshot: builtins.str
     """Snapshot id."""
     cursor: builtins.str
@@ -528,6 +558,10 @@ class ReadSnapshotRequest(google.protobuf.message.Message):
     def shard(self) -> global___Shard:
         """Which part."""
 
+    @property
+    def after(self) -> global___Place:
+        """Start behind this place; a cursor goes before it."""
+
     def __init__(
         self,
         *,
@@ -535,9 +569,10 @@ class ReadSnapshotRequest(google.protobuf.message.Message):
         shard: global___Shard | None = ...,
         cursor: builtins.str = ...,
         view: recension.v1.revision_service_pb2.RevisionView.ValueType = ...,
+        after: global___Place | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["shard", b"shard"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "shard", b"shard", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["after", b"after", "shard", b"shard"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "cursor", b"cursor", "shard", b"shard", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
 
 global___ReadSnapshotRequest = ReadSnapshotRequest
 
@@ -678,20 +713,27 @@ class DiffSnapshotsRequest(google.protobuf.message.Message):
     SNAPSHOT_A_FIELD_NUMBER: builtins.int
     SNAPSHOT_B_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
     snapshot_a: builtins.str
     """Snapshot before."""
     snapshot_b: builtins.str
     """Snapshot after."""
     cursor: builtins.str
     """Newest cursor of a stream that was cut; bound to both snapshots."""
+    @property
+    def after(self) -> global___Place:
+        """Start behind this place; a cursor goes before it."""
+
     def __init__(
         self,
         *,
         snapshot_a: builtins.str = ...,
         snapshot_b: builtins.str = ...,
         cursor: builtins.str = ...,
+        after: global___Place | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "snapshot_a", b"snapshot_a", "snapshot_b", b"snapshot_b"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["after", b"after"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "cursor", b"cursor", "snapshot_a", b"snapshot_a", "snapshot_b", b"snapshot_b"]) -> None: ...
 
 global___DiffSnapshotsRequest = DiffSnapshotsRequest
 

@@ -25,10 +25,12 @@ from recension.model.errors import (
 from recension.model.instant import check_instant
 from recension.model.manifest import AsOf, Manifest, OnHidden, ProjectPart, Redirects, Selector, read_manifest
 from recension.model.reading import (
+    START,
     WHOLE,
     Change,
     ChangeKind,
     Entry,
+    Place,
     ProjectInfo,
     Revision,
     ServerInfo,
@@ -523,6 +525,22 @@ def change_from_proto(message: snapshot_pb.Change) -> Change:
 def shard_to_proto(shard: Shard) -> snapshot_pb.Shard:
     """Write a shard."""
     return snapshot_pb.Shard(index=shard.index, count=shard.count)
+
+
+def place_to_proto(place: Place) -> snapshot_pb.Place | None:
+    """Write a place; none for the start."""
+    return None if place == START else snapshot_pb.Place(project=place[0], page_id=place[1])
+
+
+def place_from_proto(message: snapshot_pb.Place) -> Place:
+    """Read a place. Raises ``InvalidArgumentError`` for a page id that no page has."""
+    if message.page_id < 0:
+        raise InvalidArgumentError(
+            f"after.page_id: not a page id: {message.page_id}",
+            hint="page ids are positive; leave it out to start at the beginning",
+            field="after.page_id",
+        )
+    return message.project, message.page_id
 
 
 def shard_from_proto(message: snapshot_pb.Shard) -> Shard:

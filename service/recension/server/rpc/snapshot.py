@@ -71,7 +71,7 @@ class SnapshotRpc(SnapshotServiceServicer):
         snapshot_id = parse_digest(request.snapshot, "snapshot")
         size = page_size_of(request.page_size)
         bound = ("ListEntries", request.snapshot)
-        after = open_place(request.page_token, bound, "page_token")
+        after = _start(request, request.page_token, bound, "page_token")
         entries, more = take_page(
             self._reader.entries(snapshot_id, after=after), size, convert.entry_to_proto
         )
@@ -84,7 +84,7 @@ class SnapshotRpc(SnapshotServiceServicer):
         snapshot_id = parse_digest(request.snapshot, "snapshot")
         shard = convert.shard_from_proto(request.shard)
         bound = ("ReadSnapshot", request.snapshot, shard.index, shard.count)
-        after = open_place(request.cursor, bound, "cursor")
+        after = _start(request, request.cursor, bound, "cursor")
         text = wants_text(request.view)
         with self._gate.admit() as turn:
             manifest = self._reader.snapshot(snapshot_id)
@@ -108,7 +108,7 @@ class SnapshotRpc(SnapshotServiceServicer):
         before = parse_digest(request.snapshot_a, "snapshot_a")
         after = parse_digest(request.snapshot_b, "snapshot_b")
         bound = ("DiffSnapshots", request.snapshot_a, request.snapshot_b)
-        place = open_place(request.cursor, bound, "cursor")
+        place = _start(request, request.cursor, bound, "cursor")
         with self._gate.admit() as turn:
             changes = self._reader.diff(before, after, start=place)
             stream = _DiffStream(bound, place, turn, context)
@@ -121,6 +121,16 @@ class SnapshotRpc(SnapshotServiceServicer):
                         cursor="" if stream.complete else seal_place(bound, stream.place),
                     )
                 )
+
+
+def _start(
+    request: pb.ListEntriesRequest | pb.ReadSnapshotRequest | pb.DiffSnapshotsRequest,
+    token: str,
+    bound: Bound,
+    field: str,
+) -> Place:
+    """Return where to begin: at the server's own token, else where the client says."""
+    return open_place(token, bound, field) if token else convert.place_from_proto(request.after)
 
 
 class _Stream:
