@@ -15,6 +15,7 @@ import pytest
 
 from recension.archive import columns
 from recension.archive.check import Check, Remedy, State, read_state
+from recension.archive.erase import erase_text
 from recension.archive.ingest import Ingestor
 from recension.archive.rebuild import rebuild
 from recension.archive.replay import LABELS, open_sealed, snapshot_rows
@@ -43,6 +44,7 @@ from recension.store import keys
 from recension.store.interface import Rewrite, Row, Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
+from recension.store.packed import pack, unpack
 from tests.archive.helpers import NOW, World, edit, fixed_salts, shared
 from tests.archive.test_rebuild import busy_world
 from tests.archive.test_truth import ingest
@@ -188,8 +190,6 @@ def _purge(store: Store, position: int, ordinal: int, field: int) -> None:
 
 def test_an_erased_text_is_no_finding() -> None:
     """Empty in its block, no row, the content purged: of a tail and of a text in a sealed block."""
-    from recension.archive.erase import erase_text  # noqa: PLC0415 - beside what it is about
-
     world = busy_world()
     for text in (
         "tail one",
@@ -293,6 +293,11 @@ def _garble_sealed(store: MemoryStore) -> None:
     put(store, {}, {_sealed_key(store): b"\0\1garbage"})
 
 
+def _lengthen_sealed(store: MemoryStore) -> None:
+    key = _sealed_key(store)
+    put(store, {}, {key: pack(unpack(blob(store, key)) + b"?")})
+
+
 def _change_sealed(store: MemoryStore) -> None:
     position = position_of(store, Kind.EDIT)
     one = open_sealed(blob(store, keys.sealed_blob(position, 0)))[2]
@@ -318,6 +323,7 @@ def _drop_field(store: MemoryStore) -> None:
         (_lose_sealed, "sealed-damaged", "events 2.0 to 2.15"),
         (_shorten_sealed, "sealed-damaged", "events 2.0 to 2.15"),
         (_garble_sealed, "sealed-damaged", "events 2.0 to 2.15"),
+        (_lengthen_sealed, "sealed-damaged", "events 2.0 to 2.15"),
         (_drop_field, "sealed-damaged", "event 2.2"),
         (_change_sealed, "sealed-hash", "event 2.2"),
     ],
@@ -453,6 +459,11 @@ def _wrong_page_block(store: MemoryStore) -> None:
     put(store, {key: replace(read_page_block(value), raw_bytes=1).encode()})
 
 
+def _wrong_bounds(store: MemoryStore, **times: int) -> None:
+    key, value = rows(store, b"G")[-1]
+    put(store, {key: replace(read_page_block(value), **times).encode()})
+
+
 def _wrong_tail(field: str, value: object) -> Plant:
     def plant(store: MemoryStore) -> None:
         key, raw = rows(store, b"H")[0]
@@ -502,6 +513,10 @@ TEXTS: list[tuple[Plant, set[str]]] = [
     (_lose_page_block, {"block-orphan"}),
     (_lose_tail, {"block-orphan"}),
     (_wrong_page_block, {"row-wrong"}),
+    (lambda store: _wrong_bounds(store, first_time=1), {"row-wrong"}),
+    (lambda store: _wrong_bounds(store, last_time=2**62), {"row-wrong"}),
+    (lambda store: put(store, {rows(store, b"K")[0][0]: b"?"}), {"row-alien", "holder-missing"}),
+    (lambda store: put(store, {rows(store, b"U")[0][0]: b"?"}), {"row-alien", "user-missing"}),
     (_wrong_tail("digest", b"?" * 16), {"row-wrong"}),
     (_wrong_tail("size", 1), {"row-wrong"}),
     (_wrong_tail("time", 1), {"row-wrong"}),

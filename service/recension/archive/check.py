@@ -56,6 +56,7 @@ from recension.archive.texts.rows import GONE, SHORT_DIGEST, read_page_block, re
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError, InvalidArgumentError, StoreError
 from recension.model.event import Presence
+from recension.model.instant import MAX_INSTANT, MIN_INSTANT
 from recension.model.manifest import Manifest, ProjectPart, read_manifest
 from recension.model.record import EMPTY_LOG, Commit, Kind, Skeleton, Statement, decode_commit
 from recension.model.seal import (
@@ -177,7 +178,8 @@ _SIZES = {
 }  # fmt: skip
 """Bytes of each kind of key, but those of project names."""
 _VALUE_SIZES = {
-    b"R": 16, b"M": 73, b"V": 25, b"W": 25, b"C": 40, b"L": 10, b"G": 38, b"H": 28, b"D": 8,
+    b"R": 16, b"M": 73, b"V": 25, b"W": 25, b"C": 40, b"L": 10, b"G": 38, b"H": 28, b"D": 8, b"K": 0,
+    b"U": 0,
 }  # fmt: skip
 """Bytes of each kind of value that is read as a whole."""
 _PROJECTS = 2**31
@@ -1331,17 +1333,26 @@ def _row_fits(view: View, row: Row, block: Block, digests: list[bytes]) -> bool:
     key, value = row
     if key[:1] == b"G":
         page_block = read_page_block(value)
-        return (page_block.texts, page_block.raw_bytes) == (len(block.lengths), sum(block.lengths)) and (
-            page_block.first_time <= page_block.last_time
+        times = page_block.first_time, page_block.last_time
+        sizes = page_block.texts, page_block.raw_bytes
+        return sizes == (len(block.lengths), sum(block.lengths)) and all(
+            _has_edit(view, key, time) for time in times
         )
     tail = read_tail(key, value)
     if len(block.lengths) != 1 or tail.size != block.lengths[0]:
         return False
     if tail.digest == GONE:
         return not tail.size
-    project, page, _ = keys.read_tail(key)
-    start, stop = keys.edits_from(project, page, tail.time), keys.edits_from(project, page, tail.time + 1)
-    return tail.digest == digests[0][:SHORT_DIGEST] and bool(_PatientView(view).scan(start, stop, limit=1))
+    return tail.digest == digests[0][:SHORT_DIGEST] and _has_edit(view, key, tail.time)
+
+
+def _has_edit(view: View, key: bytes, time: int) -> bool:
+    """Say whether the page of a block's row has an edit of that instant: every text came with one."""
+    if not MIN_INSTANT <= time <= MAX_INSTANT:
+        return False
+    page = int.from_bytes(key[1:5], "big"), int.from_bytes(key[5:13], "big")
+    start, stop = keys.edits_from(*page, time), keys.edits_from(*page, time + 1)
+    return bool(_PatientView(view).scan(start, stop, limit=1))
 
 
 def _differs(event: Skeleton, values: Sequence[bytes | None]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from recension.archive.projects import find_project, read_definition, tally_of
@@ -24,7 +25,7 @@ from recension.archive.sealed import (
     CONTENT_FIELD,
     TOGETHER,
     Sealed,
-    _split,
+    _open,
     read_sealed,
 )
 from recension.model.errors import DataLossError
@@ -70,11 +71,18 @@ def sealed_keys(position: int, events: int) -> list[bytes]:
 
 
 def open_sealed(raw: bytes) -> list[Sealed]:
-    """Return the sealed values of one blob. Raises ``DataLossError`` for bytes that hold none."""
+    """Return the sealed values of one blob. Raises ``DataLossError`` for bytes that no writer makes."""
     try:
-        return [read_sealed(part) for part in _split(raw)]
+        body, lengths = _open(raw)
+        ends = list(accumulate(lengths, initial=1 + 4 * len(lengths)))
+        parts = [body[start:end] for start, end in pairwise(ends)]
+        sealed = [read_sealed(part) for part in parts]
+        fits = ends[-1] == len(body) and [one.encode() for one in sealed] == parts
     except (struct.error, ValueError, IndexError) as error:
         raise DataLossError(f"sealed values cannot be read: {error}") from None
+    if not fits:
+        raise DataLossError("sealed values have another length than they say")
+    return sealed
 
 
 def facts_of(kind: Kind, sealed: Sealed) -> Facts:
