@@ -16,7 +16,7 @@ _POLL_SECONDS = 0.0005
 
 
 class DiedError(Exception):
-    """A child did not end by itself; the message says of what it died."""
+    """A child was killed or raised something; the message says what."""
 
 
 def _fork(work: Callable[[], object], closing: list[int]) -> int:
@@ -51,7 +51,12 @@ def in_a_child(work: Callable[[], object], seconds: int = 60) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         signal.alarm(seconds)
         with os.fdopen(writer, "w") as out:
-            json.dump(work(), out)
+            try:
+                answer = {"returned": work()}
+            except Exception as error:  # noqa: BLE001 - the parent shall know whatever it was
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                answer = {"raised": f"{type(error).__name__}: {error}, in {where.name}, line {where.lineno}"}
+            json.dump(answer, out)
 
     child = _fork(told, [reader])
     os.close(writer)
@@ -60,7 +65,10 @@ def in_a_child(work: Callable[[], object], seconds: int = 60) -> Any:
     code = _ended(child)
     if code:
         raise DiedError(f"died {signal.Signals(-code).name if code < 0 else code}")
-    return json.loads(said)
+    answer = json.loads(said)
+    if "raised" in answer:
+        raise DiedError(f"unnamed {answer['raised']}")
+    return answer["returned"]
 
 
 def killed(work: Callable[[], object], is_time: Callable[[], bool], seconds: float) -> bool:

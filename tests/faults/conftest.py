@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +30,22 @@ def strace() -> None:
 
 @pytest.fixture
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Mount a small file system of its own; its size is the parameter."""
-    disk = tmp_path / "disk"
+    """Mount a small file system of its own; kind and size are the parameter."""
+    kind, size = request.param.split()
+    disk, image = tmp_path / "disk", tmp_path / "image"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("NOT TESTED: a full disk; mounting a small tmpfs needs root")
+    commands = [["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]]
+    if kind == "ext4":
+        commands = [
+            ["truncate", "-s", size, str(image)],
+            ["mkfs.ext4", "-q", str(image)],
+            ["mount", "-o", "loop", str(image), str(disk)],
+        ]
+    try:
+        for command in commands:
+            subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"NOT TESTED: a full disk of {kind}; to mount one needs root, and {error}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 

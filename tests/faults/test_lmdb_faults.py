@@ -101,7 +101,7 @@ def test_unknown_outcome_ends_the_writing(tmp_path: Path, error: Exception, stor
     store.close()
 
 
-@pytest.mark.parametrize("small_disk", ["2m"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["tmpfs 2m"], indirect=True)
 def test_full_disk(small_disk: Path) -> None:
     """A batch that the disk has no room for is refused whole; after making room the same batch is stored."""
     ballast = small_disk / "ballast"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,23 +26,40 @@ HABITS = ("sound", "early", "careless", "unsynced")
 """The others are for negative controls: tell before it is durable, go on after errors, never sync."""
 
 
-def work(data: Path, told: Path, steps: list[Step], first: int, habit: str = "sound") -> int:
-    """Do the steps from ``first`` on."""
+def work(
+    data: Path,
+    told: Path,
+    steps: list[Step],
+    first: int,
+    habit: str = "sound",
+    before: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Do the steps from ``first`` on; ``before`` is called with the number of each."""
     unsynced = patch.object(environment, "open_env", partial(environment.open_env, sync_each=False))
     if habit == "unsynced":
         unsynced.start()
     lines = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     with closing(LmdbStore.open(data, create=True, force_mount=True)) as store:
         writer = Writer(store)
-        for number in range(first, len(steps)):
-            if habit == "early":
-                _tell(lines, f"done {number + 1}")
-            status = _do(writer, steps[number], lines, habit)
-            if status:
-                return status
-            if habit != "early":
-                _tell(lines, f"done {number + 1}")
+        for compacting, run in groupby(
+            range(first, len(steps)), lambda number: steps[number].kind == "compact"
+        ):
+            with nullcontext() if compacting else store.exclusive_writer():
+                for number in run:
+                    before(number)
+                    status = _do_and_tell(writer, number, steps[number], lines, habit)
+                    if status:
+                        return status
     return 0
+
+
+def _do_and_tell(writer: Writer, number: int, step: Step, lines: int, habit: str) -> int:
+    if habit == "early":
+        _tell(lines, f"done {number + 1}")
+    status = _do(writer, step, lines, habit)
+    if not status and habit != "early":
+        _tell(lines, f"done {number + 1}")
+    return status
 
 
 def _do(writer: Writer, step: Step, lines: int, habit: str) -> int:
