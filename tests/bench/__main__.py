@@ -64,6 +64,13 @@ def main() -> None:
     parser.add_argument(
         "--pages", type=int, default=10**5, metavar="N", help="pages with one revision each (%(default)s)"
     )
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=10,
+        metavar="N",
+        help="git's in adversarial, 250 elsewhere (%(default)s)",
+    )
     parser.add_argument("--folder", type=Path, help="where stores are made, and removed (the system's)")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.sections if name not in SECTIONS]
@@ -76,7 +83,9 @@ def main() -> None:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     console.print(machine() + "\n")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.folder) as folder:
-        bench = Bench(console, Path(folder), cache_folder(), arguments.revisions, arguments.pages)
+        bench = Bench(
+            console, Path(folder), cache_folder(), arguments.revisions, arguments.pages, arguments.window
+        )
         for name in arguments.sections or SECTIONS:
             began = time.perf_counter()
             SECTIONS[name](bench)

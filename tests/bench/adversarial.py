@@ -114,7 +114,7 @@ def run(bench: Bench) -> None:
     """Print the table."""
     report = Report(
         bench.console,
-        "adversarial: texts stored beside git's pack of the same blobs, depth 50, window 250",
+        f"adversarial: texts stored beside git's pack of the same blobs, depth 50, window {bench.window}",
         "case", "revisions", "rev/s wall", "of CPU", "raw texts", "stored", "git pack", "ratio",
         "disk a revision", "random text by revision id", "memory of the writer",
     )  # fmt: skip
@@ -124,7 +124,8 @@ def run(bench: Bench) -> None:
         bench.console.print(f"{name}, {revisions:,} …")
         # A new process for each: the memory that the one before let go of is not counted.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            report.cells(*_cells(case, pool.submit(_measure, case, bench.folder / f"case-{number}").result()))
+            folder = bench.folder / f"case-{number}"
+            report.cells(*_cells(case, pool.submit(_measure, case, folder, bench.window).result()))
     report.print()
 
 
@@ -148,7 +149,7 @@ def _cells(case: Case, got: Measured) -> list[str]:
     ]
 
 
-def _measure(case: Case, folder: Path) -> Measured:
+def _measure(case: Case, folder: Path, window: int) -> Measured:
     with spending() as generated:
         raw = sum(len(main_text(one) or b"") for one in case.events())
     with closing(new_project(folder, "w")) as store:
@@ -163,5 +164,5 @@ def _measure(case: Case, folder: Path) -> Measured:
     history = write_blobs(case.events(), stream)
     git = Git(folder / "git")
     git.fast_import(stream, history)
-    pack, _ = git.pack_blobs(history)
+    pack, _ = git.pack_blobs(history, window=window, threads=0)
     return Measured(ingested, generated, memory, raw, texts, disk_bytes(folder / "lmdb"), pack, read)

@@ -189,10 +189,11 @@ class Git:
         """Return the bytes of the repository's packs and their indexes."""
         return sum(path.stat().st_size for path in (self.path / "objects/pack").iterdir())
 
-    def pack_blobs(self, history: History, *, threads: int = 1) -> tuple[int, int]:
+    def pack_blobs(self, history: History, *, window: int = 250, threads: int = 1) -> tuple[int, int]:
         """Pack the bare texts with the paths as hints; return (pack, index) bytes.
 
-        One thread by default: with more, each works on a part of its own and the pack grows.
+        One thread by default: with more, each works on a part of its own and the pack grows. The effort
+        grows with ``window``; ``git gc`` takes 10.
         """
         name = self.path / "blobs"
         listed = "".join(f"{blob} {path}\n" for blob, path in history.blobs.items())

@@ -126,10 +126,10 @@ def _as_of(archive: Archive, pages: int, last: int, *, text: bool) -> Latency:
 
 
 def _extrapolate(bench: Bench, small: Size, large: Size) -> None:
-    """Say what the two largest sizes mean for the corpus that the targets are about; computed, not measured."""
+    """Say what the two largest sizes mean for the corpus of the targets: computed, not measured."""
     report = Report(
         bench.console,
-        "a million pages, 20 million events: computed from the last two columns as a fixed cost and one an event",
+        "a million pages, 20 million events: the last two columns' fixed cost, and their cost an event",
         "what", "computed", "target", "",
     )  # fmt: skip
     for what, name, target in (

@@ -24,7 +24,7 @@ from recension.sources.feed import Feed, Kind
 from recension.store import keys
 from recension.store.lmdb import LmdbStore
 from tests.bench.git import Git, History, plain, write_stream
-from tests.bench.measure import Spent, disk_bytes, megabytes, spending
+from tests.bench.measure import Spent, disk_bytes, spending
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / "../shared/data"
@@ -243,22 +243,25 @@ class Bench:
     """Of the largest synthetic history."""
     pages: int
     """Of the project whose pages have one revision each."""
+    window: int
+    """Of git's packer in adversarial cases, where 250 would take many minutes."""
 
     @cached_property
     def peps(self) -> Both | None:
         """The peps history, stored by both; ``None`` where a checkout has no shared data."""
-        if not self._has(PEPS):
+        if not self.has(PEPS):
             return None
         self.console.print("storing the peps history by git, then by recension …")
         return Both.store(PEPS, self.folder / "peps")
 
     def sources(self) -> list[Source]:
         """Return the histories that are here, beside peps."""
-        found = [source for source in (AAWIKI, ENWIKI) if self._has(source)]
+        found = [source for source in (AAWIKI, ENWIKI) if self.has(source)]
         made = releases(self.console, self.cache)
         return [*found, made] if made else found
 
-    def _has(self, source: Source) -> bool:
+    def has(self, source: Source) -> bool:
+        """Say whether a history is here; if not, loudly."""
         if not source.path.exists():
             self.console.print(f"[bold red]SKIPPED[/] {source.name}: {source.path.name} is not here")
         return source.path.exists()
@@ -267,25 +270,3 @@ class Bench:
 def cache_folder() -> Path:
     """Return where downloads are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recension-bench"
-
-
-def sizes_row(both: Both) -> list[str]:
-    """Return the cells of the size table, which is the same for each history."""
-    pack, index = both.pack
-    revisions = len(both.history.revisions)
-    ours, theirs = both.text_bytes / pack, both.stored_bytes / (pack + index)
-    speed = both.theirs.wall / both.ours.wall
-    return [
-        both.source.name,
-        f"{revisions:,}",
-        megabytes(both.history.raw_bytes),
-        megabytes(both.text_bytes),
-        megabytes(pack),
-        f"{ours:.2f}",
-        megabytes(both.stored_bytes),
-        megabytes(pack + index),
-        f"{theirs:.2f}",
-        f"{revisions / both.ours.wall:,.0f}",
-        f"{revisions / both.theirs.wall:,.0f}",
-        f"{speed:.1f}",
-    ]

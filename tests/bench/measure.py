@@ -25,20 +25,27 @@ class Spent:
     wall: float = 0.0
     cpu: float = 0.0
     """Seconds of all threads and of the children that ended meanwhile."""
+    thread: float = 0.0
+    """Seconds of CPU of the calling thread alone."""
+    children: float = 0.0
+    """Seconds of CPU of the children alone."""
 
 
-def _cpu() -> float:
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+def _cpu(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
 
 
 @contextmanager
 def spending() -> Iterator[Spent]:
     """Measure the block; the result is complete behind it."""
     spent = Spent()
-    wall, cpu = time.perf_counter(), _cpu()
+    wall, thread = time.perf_counter(), time.thread_time()
+    own, children = _cpu(resource.RUSAGE_SELF), _cpu(resource.RUSAGE_CHILDREN)
     yield spent
-    spent.wall, spent.cpu = time.perf_counter() - wall, _cpu() - cpu
+    spent.wall, spent.thread = time.perf_counter() - wall, time.thread_time() - thread
+    spent.children = _cpu(resource.RUSAGE_CHILDREN) - children
+    spent.cpu = spent.children + _cpu(resource.RUSAGE_SELF) - own
 
 
 def timed(work: Callable[[], object], times: int = 1) -> Spent:

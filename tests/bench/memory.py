@@ -16,7 +16,7 @@ from typing import Self
 from recension.model.errors import RecensionError
 from recension.model.manifest import Selector
 from recension_client.client import Client
-from tests.bench.histories import PEPS, PEPS_DUMP, Bench, Both, Source
+from tests.bench.histories import PEPS, PEPS_DUMP, Bench, Source
 from tests.bench.measure import NOTHING, Report, Resident, family, larger, latency, resident
 from tests.bench.peps import AS_OF, FAR
 
@@ -54,20 +54,20 @@ class Watch:
 
 def run(bench: Bench) -> None:
     """Print the table."""
-    both = bench.peps
-    if both is None:
-        return
     report = Report(
         bench.console, "memory: the largest process of each tree, anonymous and with mapped pages"
     )
     for source in (PEPS, PEPS_DUMP):
-        if source.path.exists():
-            most, seconds, status = _ingest(source, bench.folder / f"memory-{source.kind}")
-            report.row(
-                f"ingest {source.path.name}" + (f", exit status {status}" if status else ""),
-                f"{most}; {seconds:.1f} s", "", "", "512 MiB", most.own < 512,
-            )  # fmt: skip
-    _serve(report, both)
+        if not bench.has(source):
+            continue
+        data = bench.folder / f"memory-{source.kind}"
+        most, seconds, status = _ingest(source, data)
+        report.row(
+            f"ingest {source.path.name}" + (f", exit status {status}" if status else ""),
+            f"{most}; {seconds:.1f} s", "", "", "512 MiB", most.own < 512,
+        )  # fmt: skip
+        if source is PEPS:
+            _serve(report, data)
     report.print()
 
 
@@ -88,11 +88,11 @@ def _ingest(source: Source, data: Path) -> tuple[Resident, float, int]:
     return watch.most, time.perf_counter() - began, status
 
 
-def _serve(report: Report, both: Both) -> None:
+def _serve(report: Report, data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     target = f"127.0.0.1:{port}"
-    command = [*_SERVER, "serve", "--data", str(both.data), "--listen", target, "--health-listen", ""]
+    command = [*_SERVER, "serve", "--data", str(data), "--listen", target, "--health-listen", ""]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             with Watch(process.pid) as watch, Client(target) as client:
