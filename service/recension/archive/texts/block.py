@@ -25,7 +25,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-TAIL_LEVEL = 3
+TAIL_LEVEL = 2
+"""A third faster than 3, and 9 % larger until it is sealed."""
 BLOCK_LEVEL = 9
 BLOCK_BYTES = 512 * 1024
 """Texts of a block before compression, unless one text is larger."""
