@@ -16,6 +16,7 @@ import pytest
 from recension.archive import columns
 from recension.archive.check import Check, Remedy, State, read_state
 from recension.archive.erase import erase_text
+from recension.archive.garbage import collect
 from recension.archive.ingest import Ingestor
 from recension.archive.rebuild import rebuild
 from recension.archive.replay import LABELS, open_sealed, snapshot_rows
@@ -742,6 +743,32 @@ def test_pages_that_cannot_be_read_are_one_finding(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(view_class, "scan", broken)
     assert found(world.store) == {"pages-damaged": 1}
+
+
+def test_pages_out_of_order_end_a_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where damaged pages lead a walk back to where it was, that is one finding, and the check ends."""
+    store = MemoryStore()
+    busy_world(store)
+    with store.view() as view:
+        view_class: Any = type(view)
+    scan, last = view_class.scan, view_class.last_blob_key
+
+    def circling(self: Any, start: bytes, stop: bytes, *, limit: int = 0) -> list[Row]:
+        found_ = list(scan(self, start, stop, limit=limit))
+        return [*found_[:3], *found_[:3]] if start[:1] == b"L" else found_
+
+    def standing(self: Any, start: bytes, stop: bytes) -> bytes | None:
+        return stop if stop < b"u" else last(self, start, stop)
+
+    monkeypatch.setattr(view_class, "scan", circling)
+    assert found(store) == {"pages-damaged": 1}
+    monkeypatch.setattr(view_class, "scan", scan)
+    monkeypatch.setattr(view_class, "last_blob_key", standing)
+    assert found(store) == {"pages-damaged": 1}
+    with pytest.raises(DataLossError, match="order of their keys"):
+        rebuild(store, MemoryStore())
+    with pytest.raises(DataLossError, match="order of their keys"):
+        collect(store)
 
 
 # --- slices ---------------------------------------------------------------------------------------

@@ -265,6 +265,8 @@ class _PatientView:
                 row = self._view.last(start, stop)
                 if row is None or _is_formed(row):
                     return row
+                if row[0] >= stop:
+                    return None  # damaged pages
                 stop = row[0]
             except DataLossError as error:
                 stop = _key_of(error, start, stop)
@@ -282,13 +284,24 @@ class _Damage:
 def scan_to_damage(view: View, start: bytes, stop: bytes, limit: int) -> tuple[list[Row], _Damage | None]:
     """Return the rows of a range up to its first damaged one, and that."""
     try:
-        return view.scan(start, stop, limit=limit), None
+        return _in_order(view.scan(start, stop, limit=limit), start)
     except DataLossError as error:
         key = _key_of(error, start, stop)
         try:
-            return (view.scan(start, key) if key else []), _Damage(key, error)
+            rows, bad = _in_order(view.scan(start, key) if key else [], start)
         except DataLossError as other:
             return [], _Damage(b"", other)
+        return rows, bad or _Damage(key, error)
+
+
+def _in_order(rows: list[Row], start: bytes) -> tuple[list[Row], _Damage | None]:
+    """Return the rows as far as they ascend: with damaged pages a walk could go round in a circle."""
+    last = b""
+    for at, (key, _) in enumerate(rows):
+        if key <= last or key < start:
+            return rows[:at], _Damage(b"", DataLossError("rows are not in the order of their keys"))
+        last = key
+    return rows, None
 
 
 def _key_of(error: DataLossError, start: bytes, stop: bytes) -> bytes:
@@ -988,6 +1001,10 @@ class Check:
                         )
                         return
                     if key is None:
+                        return
+                    if key >= stop:
+                        what = "blobs are not in the order of their keys"
+                        self._find("pages-damaged", f"blobs before {stop.hex()}", what, Remedy.RESTORE)
                         return
                     stop = key
                     self._check_blob(_PatientView(view), key)

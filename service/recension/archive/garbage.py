@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import pairwise
 
 from recension.archive.history import edit_row
 from recension.archive.replay import open_sealed
@@ -111,7 +112,7 @@ def _nodes(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
     start = b"N"
     while True:
         with store.view() as view:
-            rows = view.scan(start, b"O", limit=_ROWS)
+            rows = _scan(view, start, b"O")
         unneeded = {key: node for key, node in rows if _short(key[1:]) not in needed}
         if delete and unneeded and not guard.delete(unneeded, []):
             guard.renew()
@@ -175,7 +176,7 @@ def _text_rows(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
     start = b"D"
     while True:
         with store.view() as view:
-            rows = view.scan(start, b"E", limit=_ROWS)
+            rows = _scan(view, start, b"E")
             lost = {key: value for key, value in rows if not _leads_to_text(view, value)}
         if lost:
             named = _named(store, set(lost))
@@ -207,7 +208,7 @@ def _named(store: Store, texts: set[bytes]) -> set[bytes]:
     held: tuple[bytes, list[Sealed]] = (b"", [])
     while True:
         with store.view() as view:
-            rows = view.scan(start, b"F", limit=_ROWS)
+            rows = _scan(view, start, b"F")
             for row in rows:
                 edit = edit_row(row)
                 key = keys.sealed_blob(edit.position, edit.ordinal // TOGETHER)
@@ -270,14 +271,28 @@ def _all_blocks(store: Store, found: Garbage) -> Iterator[_Lying | None]:
         some: list[_Lying | None] = []
         with store.view() as view:
             for _ in range(_BLOCKS):
-                stop = view.last_blob_key(keys.block(0), stop)
+                before, stop = stop, view.last_blob_key(keys.block(0), stop)
                 if stop is None:
                     break
+                if stop >= before:
+                    raise _out_of_order()
                 try:
                     some.append(_lying(view, stop))
                 except DataLossError:
                     found.damaged += 1
         yield from some
+
+
+def _scan(view: View, start: bytes, stop: bytes) -> list[Row]:
+    """Return the next rows. Raises ``DataLossError`` where a walk over them could go round in a circle."""
+    rows = view.scan(start, stop, limit=_ROWS)
+    if any(a[0] >= b[0] for a, b in pairwise(rows)) or (rows and rows[0][0] < start):
+        raise _out_of_order()
+    return rows
+
+
+def _out_of_order() -> DataLossError:
+    return DataLossError("rows are not in the order of their keys", hint="run recension-server fsck")
 
 
 def _lying(view: View, key: bytes) -> _Lying:
@@ -298,7 +313,7 @@ def _places(store: Store, blocks: AbstractSet[int]) -> set[int]:
     start = b"D"
     while True:
         with store.view() as view:
-            rows: list[Row] = view.scan(start, b"E", limit=_ROWS)
+            rows = _scan(view, start, b"E")
         places.update({read_place(value)[0] for _, value in rows} & blocks)
         if len(rows) < _ROWS:
             return places

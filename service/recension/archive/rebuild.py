@@ -243,7 +243,9 @@ def _lay_texts(source: Store, target: Store, done: Rebuilt) -> Iterator[None]:
         taken: dict[bytes, tuple[int, int]] = {}
         while stop is not None and len(changes) < _TOGETHER:
             with source.view() as old, target.view() as new:
-                stop = old.last_blob_key(keys.block(0), stop)
+                before, stop = stop, old.last_blob_key(keys.block(0), stop)
+                if stop is not None and stop >= before:
+                    raise DataLossError("blobs are not in the order of their keys")
                 if stop is not None:
                     changes.append(_lay_block(old, new, stop, prefixes, taken))
         target.rewrite([change for change in changes if change is not None])
