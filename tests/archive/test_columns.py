@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from recension.archive import columns, snapshots
 from recension.archive.history import Choice
 from recension.model.event import Event, Happening
-from recension.model.manifest import Selector
+from recension.model.manifest import OnHidden, Selector
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import World, delete, edit, hide, move, restore
 
@@ -68,6 +69,24 @@ def test_derived_part_is_the_built_one(seed: int, least: int, monkeypatch: pytes
         base = snapshots.build_part(world.store, "w", 1, selector, before)
         built = snapshots.build_part(world.store, "w", 1, selector, after)
         assert built == snapshots.derive_part(world.store, base, 1, selector, before, after)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_seeking_finds_what_reading_all_finds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages have the same states whichever way they are read, in slices of any size."""
+    world = Growing(random.Random(seed))
+    world.grow(20)
+    monkeypatch.setattr(snapshots, "_SOUGHT", 3)
+    found = 0
+    for on_hidden in OnHidden:
+        for _ in range(10):
+            choice = replace(world.choice(), on_hidden=on_hidden)
+            monkeypatch.setattr(snapshots, "_LONG", 10**9)
+            read = list(snapshots.scan(world.store, 1, choice))
+            monkeypatch.setattr(snapshots, "_LONG", 0)
+            assert read == list(snapshots.scan(world.store, 1, choice))
+            found += len(read)
+    assert found
 
 
 def test_too_many_changes_are_built_anew(monkeypatch: pytest.MonkeyPatch) -> None:

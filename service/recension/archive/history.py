@@ -149,12 +149,18 @@ def _of_edit(edit: EditRow, *, inferred: bool) -> TitleSource:
     return TitleSource(edit.position, edit.ordinal, TITLE, 0, edit.namespace, edit.title, inferred)
 
 
-def page_at(view: View, number: int, page: int, choice: Choice) -> State | None:
-    """Return the page's state as of (T, K), or ``None`` when it does not exist then."""
+def page_at(
+    view: View, number: int, page: int, choice: Choice, marks: list[MarkRow] | None = None
+) -> State | None:
+    """Return the page's state as of (T, K), or ``None`` when it does not exist then.
+
+    ``marks`` are what ``marks_of`` returns, for callers that know them.
+    """
     latest = last_edit(view, number, page, choice.valid_at, choice.known_at)
     if latest is None:
         return None
-    marks = marks_of(view, number, page, choice.known_at)
+    if marks is None:
+        marks = marks_of(view, number, page, choice.known_at)
     if marks and is_deleted(marks, latest, choice.valid_at):
         return None
     current: EditRow | None = latest

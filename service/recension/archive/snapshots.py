@@ -19,6 +19,7 @@ from recension.archive.history import (
     selects,
     title_at,
 )
+from recension.archive.projects import tally_of
 from recension.archive.rows import EditRow, MarkRow, read_mark_row, read_visibility
 from recension.model.errors import DataLossError
 from recension.model.manifest import OnHidden, ProjectPart, Selector
@@ -29,6 +30,10 @@ from recension.store.interface import Row, Store, View
 
 _SLICE = 20_000
 """Rows read in one transaction: some 50 ms."""
+_LONG = 4
+"""Revisions a page from which three seeks are faster than reading them all."""
+_SOUGHT = 4000
+"""Pages sought in one transaction: some 50 ms."""
 _DERIVED_SHARE = 0.05
 """Of a snapshot's pages; when more may have changed, reading all timelines in order is faster."""
 _DERIVED_LEAST = 1000
@@ -106,13 +111,42 @@ def _entry_of(
 
 
 def scan(store: Store, number: int, choice: Choice) -> Iterator[State]:
-    """Yield the state of each page that exists as of (T, K), by page id."""
+    """Yield the state of each page that exists as of (T, K), by page id.
+
+    Reads every row of the timelines in order where they are short, and finds each page's by seeks where
+    they are long.
+    """
     marks = _all_marks(store, number, choice.known_at)
+    with store.view() as view:
+        _, tally = tally_of(view, number)
+    if tally.revisions > _LONG * tally.pages:
+        yield from _sought(store, number, choice, marks)
+        return
     hidden = _all_hidden(store, number, choice.known_at)
     for rows in _pages(store, number):
         state = _fold(rows, marks.get(rows[0].page, []), hidden, choice)
         if state is not None:
             yield state
+
+
+def _sought(store: Store, number: int, choice: Choice, marks: dict[int, list[MarkRow]]) -> Iterator[State]:
+    page, stop = 0, keys.edits_to(number)
+    first: list[Row] = []
+    while True:
+        states = []
+        with store.view() as view:
+            for _ in range(_SOUGHT):
+                first = view.scan(keys.edits_from(number, page), stop, limit=1)
+                if not first:
+                    break
+                page = keys.read_edit(first[0][0])[0]
+                state = page_at(view, number, page, choice, marks.get(page, []))
+                if state is not None:
+                    states.append(state)
+                page += 1
+        yield from states
+        if not first:
+            return
 
 
 def _slices(store: Store, start: bytes, stop: bytes) -> Iterator[Row]:
