@@ -16,12 +16,16 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from recension.archive.check import Check, Remedy
 from recension.archive.stats import Stats, read_stats
+from recension.model.errors import DataLossError
 from recension.store.interface import Compacted, Copied, Store
 from recension.store.interface import Progress as Told
 
 _MIB = 1 << 20
-_WHAT = {"copy": "copying", "check": "reading back", "read": "reading"}
+_WHAT = {"copy": "copying", "check": "reading back", "read": "reading", "fsck": "checking"}
+_FINDINGS = 100_000
+"""Of a check, looked at for damage."""
 
 
 class StoreOnDisk(Store, Protocol):
@@ -54,12 +58,18 @@ def add_commands(commands: Any, backend: type[StoreOnDisk]) -> None:
     _add(compact, lambda arguments: _compact(arguments, backend))
     backup = commands.add_parser("backup", help="copy a data directory, also while it is served")
     backup.add_argument("dest", metavar="DEST", type=Path, help="a directory that does not exist yet")
+    _may_check(backup)
     _add(backup, lambda arguments: _backup(arguments, backend))
     restore = commands.add_parser("restore", help="make a data directory from a backup")
     restore.add_argument("source", metavar="SRC", type=Path, help="a backup")
+    _may_check(restore)
     _add(restore, lambda arguments: _restore(arguments, backend))
     stats = commands.add_parser("stats", help="say what a data directory holds and what it takes")
     _add(stats, lambda arguments: _stats(arguments, backend))
+
+
+def _may_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fsck", action="store_true", help="check every text and reference of the copy too")
 
 
 def _add(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
@@ -69,8 +79,22 @@ def _add(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], in
     parser.set_defaults(run=run)
 
 
-def check_all(store: Store) -> None:
-    """Check a copy as a whole. Its rows and its log were read back already when this is called."""
+def _check(arguments: argparse.Namespace, told: Told) -> Callable[[Store], None]:
+    """Return what is to be checked of a copy, whose rows and log were read back already."""
+
+    def check_all(store: Store) -> None:
+        check = Check(store, shown=_FINDINGS)
+        size = store.usage().file_bytes
+        check.run(tell=lambda: told("fsck", int(check.share * size), size))
+        for finding in check.state.shown:
+            if finding.remedy != Remedy.GC:  # garbage is no damage
+                raise DataLossError(
+                    f"{finding.kind} at {finding.place}: {finding.what}",
+                    hint=finding.remedy,
+                    findings=check.state.findings,
+                )
+
+    return check_all if arguments.fsck else lambda _: None
 
 
 def _compact(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
@@ -87,14 +111,16 @@ def _compact(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
 
 def _backup(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
     with closing(backend.open(arguments.data)) as store, _progress(arguments) as told:
-        copied = store.backup(arguments.dest, told, check_all)
+        copied = store.backup(arguments.dest, told, _check(arguments, told))
     _report(arguments, _document(copied), _said(copied, arguments.dest))
     return 0
 
 
 def _restore(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
     with _progress(arguments) as told:
-        copied = backend.restore(arguments.source, arguments.data, progress=told, check=check_all)
+        copied = backend.restore(
+            arguments.source, arguments.data, progress=told, check=_check(arguments, told)
+        )
     _report(arguments, _document(copied), _said(copied, arguments.data))
     return 0
 

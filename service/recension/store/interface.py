@@ -150,8 +150,9 @@ class Store(Protocol):
 
         ``head`` is the head as it will be afterwards: its ``position - 1`` must be the current position and
         ``record`` must name the current hash as parent, else ``TAKEN``. Durable and visible to every process
-        when it returns ``OK``. Safe to retry. Raises ``StoreFullError`` with nothing stored, or
-        ``StoreFailedError`` when the outcome is unknown and the process must read the head again.
+        when it returns ``OK``. Safe to retry. Raises ``StoreFullError`` or ``WriterBusyError`` with
+        nothing stored, or ``StoreFailedError`` when the outcome is unknown and the process must read the head
+        again.
         """
         ...
 

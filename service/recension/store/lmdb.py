@@ -161,13 +161,15 @@ class LmdbStore:
                 raise StoreError(f"{path} holds a store", hint="another process has just made it", path=path)
             remove(directory.new)
             directory.new.mkdir()
-            with opened.env.begin() as txn:
-                copied = copy_checked(
-                    opened, txn, directory.new, map_bytes, SCHEMA_VERSION, progress, cls._checker(check)
-                )
-            (directory.new / "lmdb").rename(directory.lmdb)
-            sync(path)
-            remove(directory.new)
+            try:
+                with opened.env.begin() as txn:
+                    copied = copy_checked(
+                        opened, txn, directory.new, map_bytes, SCHEMA_VERSION, progress, cls._checker(check)
+                    )
+                (directory.new / "lmdb").rename(directory.lmdb)
+                sync(path)
+            finally:
+                remove(directory.new)
         return copied
 
     @classmethod
@@ -195,9 +197,9 @@ class LmdbStore:
 
         ``TAKEN`` if ``record`` does not follow the current head; nothing is written then. An existing blob is
         left alone. Raises ``ValueError`` for a key that is too long, a hash that is not the record's, or an
-        index key that exists with another value, and ``StoreFullError`` when there is no room, with nothing
-        stored in each case. Raises ``StoreFailedError`` when the outcome is unknown; this object then refuses
-        all further writes.
+        index key that exists with another value, ``StoreFullError`` when there is no room, and
+        ``WriterBusyError`` while the store is being compacted, with nothing stored in each case. Raises
+        ``StoreFailedError`` when the outcome is unknown; this object then refuses all further writes.
         """
         record = bytes(record)
         if sha256(record).digest() != head.hash:
