@@ -25,14 +25,14 @@ _ABSENT = "absent"
 Found = dict[int, bytes | str | None]
 
 
-def problems_of(data: Path, history: History, done: int) -> list[str]:
+def problems_of(data: Path, history: History, done: int, seconds: int = 60) -> list[str]:
     """Return what is wrong with a store in which ``done`` steps are known to be done and the next was begun.
 
     Each begins with a word: ``died``; ``unnamed`` or ``named`` for errors; ``wrong`` or ``absent`` for texts,
     ``older`` or ``wrong`` for heads; ``slow``; ``loose`` for blocks; ``check`` for what the product finds.
     """
     try:
-        return list(in_a_child(lambda: _problems(data, history, done)))
+        return list(in_a_child(lambda: _problems(data, history, done), seconds))
     except DiedError as error:
         return [str(error)]
 

@@ -1,0 +1,31 @@
+"""Single bits that decayed: a flip in a row is noticed, and no flip makes an answer another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.durations import DURATIONS, Duration
+from tests.faults.findings import Findings, run_script
+
+Tell = Callable[[str, Findings], None]
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+def test_flips(duration: Duration, tmp_path: Path, tell: Tell) -> None:
+    """Each flip in a row is noticed; no flip anywhere gives another text, or an error without a name."""
+    flips = 2000 if duration.seconds else 24
+    limits = (duration.seed, duration.seconds, flips)
+    found = run_script("flip_bits", *limits, "sound", tmp_path / "scratch")
+    tell(duration.seed, found)
+    assert [] == found.broken
+    assert flips <= found.counts["cases"]
+
+
+def test_without_digests_flips_are_missed(tmp_path: Path, tell: Tell) -> None:
+    """The comparison can fail: a store that takes rows as they are misses flips, or answers wrongly."""
+    found = run_script("flip_bits", "blind", 0, 24, "blind", tmp_path / "scratch")
+    tell("blind", found)
+    assert found.broken
