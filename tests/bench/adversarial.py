@@ -116,7 +116,7 @@ def run(bench: Bench) -> None:
         bench.console,
         f"adversarial: texts stored beside git's pack of the same blobs, depth 50, window {bench.window}",
         "case", "revisions", "rev/s wall", "of CPU", "raw texts", "stored", "git pack", "ratio",
-        "disk a revision", "random text by revision id", "memory of the writer",
+        "disk a revision", "random text by revision id", "writer's memory",
     )  # fmt: skip
     sizes = (100_000, bench.pages, 48, 20_000, 20_000, 10_000)
     for number, (name, revisions) in enumerate(zip(_MAKERS, sizes, strict=True)):
@@ -144,8 +144,8 @@ def _cells(case: Case, got: Measured) -> list[str]:
         megabytes(got.pack),
         f"{got.texts / got.pack:.2f}",
         f"{got.stored / case.revisions:,.0f}",
-        str(got.read),
-        str(got.memory),
+        got.read.wall,
+        f"{got.memory.own:,.0f} MiB",
     ]
 
 

@@ -198,7 +198,8 @@ class Git:
         name = self.path / "blobs"
         listed = "".join(f"{blob} {path}\n" for blob, path in history.blobs.items())
         self.run(
-            "pack-objects", "--quiet", "--no-reuse-delta", f"--threads={threads}", *PACKED, str(name),
+            "pack-objects", "--quiet", "--no-reuse-delta", f"--threads={threads}",
+            "--depth=50", f"--window={window}", str(name),
             stdin=listed.encode(),
         )  # fmt: skip
         made = {path.suffix: path.stat().st_size for path in self.path.glob("blobs-*")}
