@@ -26,7 +26,7 @@ from tests.faults.wholeness import problems_of
 from tests.faults.worker import work
 
 _SECTOR = 512
-_STATES_OF_EACH = 60
+_STATES_OF_EACH = 40
 """Of one recording."""
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+)")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')

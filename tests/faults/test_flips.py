@@ -26,6 +26,6 @@ def test_flips(duration: Duration, tmp_path: Path, tell: Tell) -> None:
 
 def test_without_digests_flips_are_missed(tmp_path: Path, tell: Tell) -> None:
     """The comparison can fail: a store that takes rows as they are misses flips, or answers wrongly."""
-    found = run_script("flip_bits", "blind", 0, 24, "blind", tmp_path / "scratch")
+    found = run_script("flip_bits", "blind", 0, 16, "blind", tmp_path / "scratch")
     tell("blind", found)
     assert found.broken

@@ -16,7 +16,7 @@ Tell = Callable[[str, Findings], None]
 @pytest.mark.parametrize("duration", DURATIONS)
 def test_kills_at_random_moments(duration: Duration, tmp_path: Path, tell: Tell) -> None:
     """Appending, sealing, erasing, compacting: no kill loses, hides or brings back anything."""
-    kills = 1000 if duration.seconds else 16
+    kills = 1000 if duration.seconds else 14
     found = run_script("kill_steps", duration.seed, duration.seconds, kills, "sound", tmp_path / "scratch")
     tell(duration.seed, found)
     assert [] == found.broken
@@ -25,6 +25,6 @@ def test_kills_at_random_moments(duration: Duration, tmp_path: Path, tell: Tell)
 
 def test_who_tells_too_early_is_found_out(tmp_path: Path, tell: Tell) -> None:
     """The comparison can fail: a writer that tells of a step before it is durable loses some."""
-    found = run_script("kill_steps", "early", 0, 12, "early", tmp_path / "scratch")
+    found = run_script("kill_steps", "early", 0, 8, "early", tmp_path / "scratch")
     tell("early", found)
     assert found.broken

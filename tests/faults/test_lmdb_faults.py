@@ -1,7 +1,4 @@
 import errno
-import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +6,10 @@ import lmdb
 import pytest
 
 from recension.model.errors import StoreFailedError, StoreFullError
-from recension.model.record import EMPTY_LOG, commit_hash, decode_commit
+from recension.model.record import EMPTY_LOG
 from recension.store.interface import Outcome
 from recension.store.lmdb import LmdbStore
 from tests.store.commits import following
-
-KILLS = 20
-
-
-def test_kill_during_commits(tmp_path: Path) -> None:
-    """Whatever was acknowledged before a kill is there after it, with all its rows, and the chain holds."""
-    moments = random.Random(7)
-    data = tmp_path / "data"
-    acknowledged = 0
-    for _ in range(KILLS):
-        command = [sys.executable, str(Path(__file__).with_name("committer.py")), str(data)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as committer:
-            assert committer.stdout
-            for _ in range(moments.randint(1, 12)):
-                acknowledged = int(committer.stdout.readline())
-            committer.kill()
-            rest = committer.stdout.read().split("\n")  # what was said before the kill arrived
-            acknowledged = int(rest[-2]) if len(rest) > 1 else acknowledged
-        store = LmdbStore.open(data, force_mount=True)
-        head = store.log.head()
-        records = store.log.read(1, head.position + 1)
-        with store.view() as view:
-            rows = view.scan(b"", b"\xff")
-            assert all(view.blob(row[0]) == row[1] for row in rows if row[0][-1] < 5)
-        store.close()
-        assert acknowledged <= head.position
-        assert head.position == len(records)
-        assert 50 * head.position == len(rows)
-        parent = EMPTY_LOG.hash
-        for record in records:
-            assert parent == decode_commit(record).parent
-            parent = commit_hash(record)
-        assert head.hash == parent
 
 
 class _BrokenTransaction:

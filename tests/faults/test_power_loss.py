@@ -13,7 +13,7 @@ from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
 
 Tell = Callable[[str, Findings], None]
-_SLICE = 60
+_SLICE = 40
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
 
 Tell = Callable[[str, Findings], None]
-_SLICE = 5
+_SLICE = 4
 
 
 @pytest.mark.usefixtures("strace")
@@ -31,6 +31,6 @@ def test_a_fault_at_a_system_call(fault: str, duration: Duration, tmp_path: Path
 @pytest.mark.parametrize("fault,habit", [("signal=SIGKILL", "early"), ("error=EIO", "careless")])
 def test_a_careless_writer_is_found_out(fault: str, habit: str, tmp_path: Path, tell: Tell) -> None:
     """The comparison can fail: who tells too early, or goes on after an error, loses what it told."""
-    found = run_script("syscalls", habit, 0, 2, fault, habit, tmp_path / "scratch")
+    found = run_script("syscalls", habit, 0, 3, fault, habit, tmp_path / "scratch")
     tell(habit, found)
     assert found.broken
