@@ -48,8 +48,8 @@ stubs: $(VENV)/.dev ## regenerate the committed stubs and the saved contract fro
 	$(BIN)/python tools/scripts/gen_protos.py
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev ## measure, beside git; SECTIONS="texts reading" for some of it
+	$(BIN)/python -m tests.bench $(SECTIONS)
 
 # The long tests set their own limits; the suite's hang detection would end them early.
 .PHONY: torture

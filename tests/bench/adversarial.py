@@ -17,7 +17,17 @@ from recension.archive.reader import Archive
 from recension.model.event import Event
 from tests.bench.git import Git, main_text, write_blobs
 from tests.bench.histories import Bench, new_project, text_bytes
-from tests.bench.measure import Latency, Report, Resident, Spent, disk_bytes, latency, megabytes, spending
+from tests.bench.measure import (
+    Latency,
+    Report,
+    Resident,
+    Spent,
+    disk_bytes,
+    latency,
+    megabytes,
+    ratio,
+    spending,
+)
 from tests.bench.synthetic import START, append, event, sentence
 
 _QUESTIONS = 1000
@@ -43,7 +53,7 @@ def huge(revisions: int) -> Iterator[Event]:
     """Yield texts of 2 MB, of which each revision of a page rewrites a hundred lines."""
     chance = random.Random(9)
     common = [sentence(chance) for _ in range(50_000)]
-    pages = [chance.choices(common, k=40_000) for _ in range(4)]
+    pages = [chance.choices(common, k=60_000) for _ in range(4)]
     for rev in range(1, revisions + 1):
         lines = pages[rev % 4]
         for _ in range(100):
@@ -110,43 +120,33 @@ class Measured:
     read: Latency
 
 
+_SIZES = "case", "revisions", "raw texts", "stored", "git pack", "ratio", "bytes on disk a revision"
+_SPEEDS = "case", "rev/s wall", "rev/s of CPU", "random text by revision id", "memory of the writer"
+
+
 def run(bench: Bench) -> None:
-    """Print the table."""
-    report = Report(
-        bench.console,
-        f"adversarial: texts stored beside git's pack of the same blobs, depth 50, window {bench.window}",
-        "case", "revisions", "rev/s wall", "of CPU", "raw texts", "stored", "git pack", "ratio",
-        "disk a revision", "random text by revision id", "writer's memory",
-    )  # fmt: skip
-    sizes = (100_000, bench.pages, 48, 20_000, 20_000, 10_000)
-    for number, (name, revisions) in enumerate(zip(_MAKERS, sizes, strict=True)):
-        case = Case(name, revisions)
-        bench.console.print(f"{name}, {revisions:,} …")
+    """Print what each case takes, and how fast it goes in and is read."""
+    title = (
+        f"adversarial: sealed and compacted; git's pack of the same blobs, depth 50, window {bench.window}"
+    )
+    sizes = Report(bench.console, title, *_SIZES)
+    speeds = Report(bench.console, "adversarial: ingest, sealed at the end, and reading", *_SPEEDS)
+    revisions = (100_000, bench.pages, 48, 20_000, 20_000, 10_000)
+    for number, (name, count) in enumerate(zip(_MAKERS, revisions, strict=True)):
+        case, folder = Case(name, count), bench.folder / f"case-{number}"
+        bench.console.print(f"{name}, {count:,} …")
         # A new process for each: the memory that the one before let go of is not counted.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            folder = bench.folder / f"case-{number}"
-            report.cells(*_cells(case, pool.submit(_measure, case, folder, bench.window).result()))
-    report.print()
-
-
-def _cells(case: Case, got: Measured) -> list[str]:
-    wall, cpu = (
-        case.revisions / max(getattr(got.ingested, name) - getattr(got.generated, name), 1e-3)
-        for name in ("wall", "cpu")
-    )
-    return [
-        case.name,
-        f"{case.revisions:,}",
-        f"{wall:,.0f}",
-        f"{cpu:,.0f}",
-        megabytes(got.raw),
-        megabytes(got.texts),
-        megabytes(got.pack),
-        f"{got.texts / got.pack:.2f}",
-        f"{got.stored / case.revisions:,.0f}",
-        got.read.wall,
-        f"{got.memory.own:,.0f} MiB",
-    ]
+            got = pool.submit(_measure, case, folder, bench.window).result()
+        sizes.cells(
+            name, f"{count:,}", megabytes(got.raw), megabytes(got.texts), megabytes(got.pack),
+            ratio(got.texts, got.pack), f"{got.stored / count:,.0f}",
+        )  # fmt: skip
+        wall = count / max(got.ingested.wall - got.generated.wall, 1e-3)
+        cpu = count / max(got.ingested.cpu - got.generated.cpu, 1e-3)
+        speeds.cells(name, f"{wall:,.0f}", f"{cpu:,.0f}", str(got.read), str(got.memory))
+    sizes.print()
+    speeds.print()
 
 
 def _measure(case: Case, folder: Path, window: int) -> Measured:
