@@ -14,9 +14,18 @@ from recension.model.errors import (
     RevisionConflictError,
     RevisionNotFoundError,
 )
-from recension.model.event import Presence
+from recension.model.event import (
+    HIDDEN_COMMENT,
+    HIDDEN_CONTRIBUTOR,
+    Edit,
+    Happening,
+    LogAction,
+    Presence,
+    Visibility,
+)
 from recension.model.reading import ProjectInfo
-from tests.archive.helpers import World, edit, hide, move
+from tests.archive.helpers import World, delete, edit, hide, move, restore
+from tests.archive.test_logbook import entry
 
 
 def test_the_same_batch_again_changes_nothing() -> None:
@@ -72,6 +81,81 @@ def test_a_source_that_hides_what_another_showed_has_learned_of_a_suppression() 
     world.add(world.event(1, 1, shown))
     revision = world.archive.revision("w", 1).revision
     assert (revision.contributor.presence, revision.contributor.name) == (Presence.HIDDEN, "")
+    assert world.text(1, 1) == "x"
+
+
+@pytest.mark.parametrize("shown_first", [True, False])
+def test_a_source_that_hides_again_what_was_shown_since_changes_nothing(*, shown_first: bool) -> None:
+    """What a source hid is known once: the same source again does not undo a visibility change after it."""
+    world = World()
+    shown = edit(1, "x")
+    hidden = replace(shown, contributor=HIDDEN_CONTRIBUTOR)
+    if shown_first:
+        world.add(world.event(1, 1, shown))
+    world.add(world.event(1, 1, hidden))
+    world.add(world.event(1, 1, hide(1, text=False)))
+    head = world.store.log.head()
+    again = world.add(world.event(1, 1, hidden))
+    assert (again.accepted, again.known) == (0, 1)
+    assert world.store.log.head() == head
+    assert world.archive.revision("w", 1).revision.contributor.name == ("Ann" if shown_first else "")
+
+
+def test_a_source_that_hides_more_than_before_is_heard() -> None:
+    """A second suppression after a visibility change is news, and binds."""
+    world = World()
+    shown = edit(1, "x")
+    hidden = replace(shown, contributor=HIDDEN_CONTRIBUTOR)
+    world.add(world.event(1, 1, shown))
+    world.add(world.event(1, 1, hidden))
+    world.add(world.event(1, 1, hide(1, text=False)))
+    world.add(world.event(1, 1, replace(hidden, comment=HIDDEN_COMMENT)))
+    revision = world.archive.revision("w", 1).revision
+    assert (revision.contributor.presence, revision.comment.presence) == (Presence.HIDDEN, Presence.HIDDEN)
+
+
+KNOWN: list[tuple[int, Happening]] = [
+    (1, edit(900, "x")),
+    (1, move("A", "B")),
+    (1, delete()),
+    (1, restore()),
+    (1, hide(1)),
+    (0, entry(5, LogAction.DELETE, "A")),
+]
+
+
+@pytest.mark.parametrize("one_batch", [True, False])
+@pytest.mark.parametrize("page, what", KNOWN)
+def test_a_source_id_names_one_event_for_ever(page: int, what: Happening, *, one_batch: bool) -> None:
+    """The same event again is known; another kind, time, page or revision under its source id is refused."""
+    world = World()
+    world.add(world.event(1, 1, edit(1, "x")), world.event(2, 1, edit(2, "x")))
+    first = world.event(page, 3, what, "k1")
+    others = [world.event(page, 4, what, "k1")]
+    others += [world.event(number, 3, other, "k1") for number, other in KNOWN if other != what]
+    others += [world.event(2, 3, what, "k1")] if page else []
+    if isinstance(what, Edit | Visibility):
+        others.append(world.event(page, 3, replace(what, rev_id=2), "k1"))
+    if one_batch:
+        appended = world.ingestor.append("w", [first, first, *others])
+        assert (appended.accepted, appended.known) == (1, 1)
+        refused = [
+            index - 2 for index, error in appended.rejected if isinstance(error, RevisionConflictError)
+        ]
+    else:
+        world.add(first)
+        appended = world.ingestor.append("w", [*others, first])
+        assert (appended.accepted, appended.known) == (0, 1)
+        refused = [index for index, error in appended.rejected if isinstance(error, RevisionConflictError)]
+    assert refused == list(range(len(others)))
+
+
+def test_a_visibility_change_names_the_page_of_its_revision() -> None:
+    """Another page is refused by name, known or not: a revision belongs to one page."""
+    world = World()
+    world.add(world.event(1, 1, edit(1, "x")), world.event(2, 1, edit(2, "x")))
+    appended = world.ingestor.append("w", [world.event(2, 1, hide(1)), world.event(3, 1, hide(1))])
+    assert [type(error) for _, error in appended.rejected] == [RevisionConflictError, PageNotFoundError]
     assert world.text(1, 1) == "x"
 
 

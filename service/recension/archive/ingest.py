@@ -39,6 +39,8 @@ from recension.archive.rows import (
     HIDDEN,
     Tally,
     read_edit_value,
+    read_log_value,
+    read_mark_row,
     read_page_value,
     read_visibility,
 )
@@ -99,6 +101,9 @@ from recension.store.interface import Outcome, Row, Store, View
 _RACES = 100
 """A batch that loses this many races in a row is given up; each race lost is another writer's commit."""
 
+_ORDINALS = b"\xff" * 4
+"""Ends the keys of all events of a commit: the ordinal is their last four bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Appended:
@@ -123,6 +128,9 @@ class _Seen:
     time: int
     slots: list[SlotState]
     flags: int
+    """What is hidden of it now among them."""
+    stated: int
+    """What its own source hid."""
 
 
 @dataclass(slots=True)
@@ -283,8 +291,14 @@ class Ingestor:
             raise InvalidEventError(f"the event is of project {event.project!r}", field="project")
         source = source_key(project, event.source_id)
         if event.source_id:
-            row = keys.source(draft.number, source)
-            if row in draft.index or draft.view.get(row) is not None:
+            position = _seen_source(draft, source)
+            if position is not None:
+                if not _is_known(draft, event, position):
+                    raise RevisionConflictError(
+                        f"source id {event.source_id!r} is known with another event",
+                        hint="a source id names one event for ever; give this one another",
+                        sourceId=event.source_id,
+                    )
                 draft.known += 1
                 return
         match event.what:
@@ -298,16 +312,16 @@ class Ingestor:
                         hint="ingest the edit first, then this change again",
                         revId=change.rev_id,
                     )
-                self._take_visibility(draft, replace(event, page_id=found.page), change, source)
+                if event.page_id != found.page:
+                    if not _knows_page(draft, event.page_id):
+                        raise _unknown_page(event.page_id)
+                    raise _conflict(change.rev_id, "page")
+                self._take_visibility(draft, event, change, source)
             case LogEntry() as entry:
                 self._take_log_entry(draft, event, entry, source)
             case Move() | Delete() | Restore():
                 if not _knows_page(draft, event.page_id):
-                    raise PageNotFoundError(
-                        f"page {event.page_id} is not known",
-                        hint="ingest an edit of the page first, then this event again",
-                        pageId=event.page_id,
-                    )
+                    raise _unknown_page(event.page_id)
                 self._take_mark(draft, event, source)
 
     def _take_edit(self, draft: _Draft, event: Event, edit: Edit, source: bytes) -> None:
@@ -346,7 +360,7 @@ class Ingestor:
                 draft.held.append((digest, page))
         new_page = not _knows_page(draft, event.page_id)
         draft.pages.add(event.page_id)
-        draft.revisions[edit.rev_id] = _Seen(event.page_id, event.time, slots, flags)
+        draft.revisions[edit.rev_id] = _Seen(event.page_id, event.time, slots, flags, flags & HIDDEN)
         facts = Facts(commitments, (edit.title,))
         self._close(
             draft, skeleton, facts, Sealed(salt, tuple(values), tuple(notes)),
@@ -376,18 +390,24 @@ class Ingestor:
             if before.presence is Presence.PRESENT and before.digest != slot.digest:
                 raise _conflict(edit.rev_id, f"text of slot {slot.role!r}")
             gained |= before.presence is Presence.LOST
-        hidden = flags & HIDDEN & ~seen.flags
-        if hidden:
-            # A source that no longer shows what another showed has learned of a suppression: it binds.
-            # The other way round nothing comes back: only a visibility change can show it again.
-            state = (seen.flags | hidden) & HIDDEN
-            change = Visibility(
-                edit.rev_id,
-                text_hidden=bool(state & Flag.TEXT_HIDDEN),
-                comment_hidden=bool(state & Flag.COMMENT_HIDDEN),
-                contributor_hidden=bool(state & Flag.CONTRIBUTOR_HIDDEN),
-            )
-            self._take_visibility(draft, replace(event, what=change, source_id=""), change, bytes(16))
+        stated = flags & HIDDEN
+        if stated & ~seen.flags:
+            # A source that no longer shows what another showed has learned of a suppression: it binds, once.
+            # Said again it is no news, and does not undo a visibility change that came after it. The other
+            # way round nothing comes back: only a visibility change can show it again.
+            name = f"hide:{edit.rev_id}:{stated}"
+            source = source_key(event.project, name)
+            if not stated & ~seen.stated or _seen_source(draft, source) is not None:
+                draft.known += 1
+            else:
+                state = (seen.flags | stated) & HIDDEN
+                change = Visibility(
+                    edit.rev_id,
+                    text_hidden=bool(state & Flag.TEXT_HIDDEN),
+                    comment_hidden=bool(state & Flag.COMMENT_HIDDEN),
+                    contributor_hidden=bool(state & Flag.CONTRIBUTOR_HIDDEN),
+                )
+                self._take_visibility(draft, replace(event, what=change, source_id=name), change, source)
             return False
         if gained and not seen.flags & Flag.TEXT_HIDDEN:
             return True
@@ -401,9 +421,7 @@ class Ingestor:
             | Flag.CONTRIBUTOR_HIDDEN * change.contributor_hidden
         )
         values = [contributor_value(change.contributor), comment_value(change.comment)]
-        salt, commitments, sealed = self._seal(
-            event, event.source_id or f"hide:{change.rev_id}:{flags}", values
-        )
+        salt, commitments, sealed = self._seal(event, event.source_id, values)
         skeleton = Skeleton(
             Kind.VISIBILITY, flags, event.page_id, change.rev_id, 0, event.time, 0, 0, 0, "",
             source, sealed,
@@ -533,10 +551,11 @@ def _find_revision(draft: _Draft, rev_id: int) -> _Seen | None:
     slots = read_content(content) if content is not None else []
     edit = draft.view.get(keys.edit(draft.number, page, time, rev_id, position, ordinal))
     flags = read_edit_value(edit)[0] if edit is not None else 0
+    stated = flags & HIDDEN
     change = draft.view.last(keys.visibility(draft.number, rev_id), keys.visibility(draft.number, rev_id + 1))
     if change is not None:
         flags = (flags & ~HIDDEN) | read_visibility(change[1])[0]
-    found = _Seen(page, time, slots, flags)
+    found = _Seen(page, time, slots, flags, stated)
     draft.revisions[rev_id] = found
     return found
 
@@ -549,6 +568,48 @@ def _knows_page(draft: _Draft, page: int) -> bool:
         return False
     draft.pages.add(page)
     return True
+
+
+def _seen_source(draft: _Draft, source: bytes) -> int | None:
+    """Return the position of the commit in which a source id came."""
+    row = keys.source(draft.number, source)
+    position = draft.index.get(row) or draft.view.get(row)
+    return None if position is None else int.from_bytes(position)
+
+
+def _is_known(draft: _Draft, event: Event, position: int) -> bool:
+    """Say whether the commit at ``position`` has an event of that kind, page, revision and time."""
+    number, page, time, what = draft.number, event.page_id, event.time, event.what
+    match what:
+        case Edit():
+            key = keys.edit(number, page, time, what.rev_id, position, 0)
+        case Visibility():
+            key = keys.visibility(number, what.rev_id, position)
+        case LogEntry():
+            key = keys.log_entry(number, time, position, 0)
+        case _:
+            key = keys.mark(number, page, time, position, 0)
+    prefix = key[: -len(_ORDINALS)]
+    values = [value for _, value in draft.view.scan(key, prefix + _ORDINALS)]
+    if position == draft.position:
+        values += [value for row, value in draft.index.items() if row.startswith(prefix)]
+    match what:
+        case Edit():
+            return bool(values)
+        case Visibility():
+            return any(read_visibility(value)[1:] == (page, what.rev_id, time) for value in values)
+        case LogEntry():
+            return any(read_log_value(value)[:2] == (what.action, what.log_id) for value in values)
+        case _:
+            return any(read_mark_row(time, position, 0, value).kind is KINDS[type(what)] for value in values)
+
+
+def _unknown_page(page: int) -> PageNotFoundError:
+    return PageNotFoundError(
+        f"page {page} is not known",
+        hint="ingest an edit of the page first, then this event again",
+        pageId=page,
+    )
 
 
 def _conflict(rev_id: int, what: str) -> RevisionConflictError:
