@@ -1,4 +1,4 @@
-"""Who may stream, and until when: stream budget, drain flag and patience of one process."""
+"""Who may do what lasts, and until when: budgets, drain flag and patience of one process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ MAX_STREAM_SECONDS = 25 * 60
 
 
 class Gate:
-    """Admits bulk streams. A stream owns a thread while it lives, so they leave threads for other calls."""
+    """Admits calls that last. Each owns a thread while it lives, so they leave threads for other calls."""
 
-    def __init__(self, streams: int) -> None:
-        """``streams``: how many may run at once."""
-        self._limit = streams
+    def __init__(self, limit: int, what: str = "bulk streams") -> None:
+        """``limit``: how many may run at once; ``what``: what they are, as a client is told."""
+        self._limit = limit
+        self._what = what
         self._running = 0
         self._changed = threading.Condition()
         self._draining = threading.Event()
 
     @property
     def running(self) -> int:
-        """How many streams run."""
+        """How many run."""
         return self._running
 
     @property
@@ -35,12 +36,12 @@ class Gate:
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Admit no more streams and let the running ones end themselves."""
+        """Admit no more, and let the streams that run end themselves."""
         with self._changed:
             self._draining.set()
 
     def wait_empty(self, seconds: float) -> None:
-        """Return when no stream runs, or after ``seconds``."""
+        """Return when none runs, or after ``seconds``."""
         with self._changed:
             self._changed.wait_for(lambda: not self._running, seconds)
 
@@ -52,8 +53,8 @@ class Gate:
                 raise draining()
             if self._running >= self._limit:
                 raise OverloadedError(
-                    f"all {self._limit} bulk streams of this server are in use",
-                    hint="try again in a moment; one stream for each worker is enough",
+                    f"all {self._limit} {self._what} of this server are in use",
+                    hint="try again in a moment; one for each worker is enough",
                     limit=self._limit,
                     **{RETRY_DELAY: 1},
                 )
@@ -107,7 +108,8 @@ class Watchdog:
         return patience
 
     def forget(self, patience: Patience) -> None:
-        """Stop watching a call that is over."""
+        """Stop watching a call that is over, and let go of it."""
+        patience.end = _nothing
         with self._lock:
             self._calls.discard(patience)
 
@@ -118,8 +120,9 @@ class Watchdog:
         latest = time.monotonic() - self._seconds
         for call in calls:
             if call.since is not None and call.since < latest:
+                end = call.end
                 self.forget(call)
-                call.end()
+                end()
 
 
 class Patience:
@@ -138,3 +141,7 @@ class Patience:
             yield
         finally:
             self.since = None
+
+
+def _nothing() -> None:
+    """End of a call that is over."""
