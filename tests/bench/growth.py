@@ -137,8 +137,11 @@ def _extrapolate(bench: Bench, small: Size, large: Size) -> None:
         ("CreateSnapshot 0.1 % away from it", "derived", _DERIVED_SECONDS),
     ):
         before, after = getattr(small, name), getattr(large, name)
+        if after.wall <= before.wall:
+            report.cells(what, "does not grow between the two sizes", f"under {target:g} s", "")
+            continue
         wall, cpu = (
-            last + max(0.0, last - first) / (large.revisions - small.revisions) * (_EVENTS - large.revisions)
+            last + (last - first) / (large.revisions - small.revisions) * (_EVENTS - large.revisions)
             for first, last in ((before.wall, after.wall), (before.cpu, after.cpu))
         )
         report.cells(what, _seconds(Spent(wall, cpu)), f"under {target:g} s", verdict(wall < target))
