@@ -52,6 +52,7 @@ class _Author:
         self._pages: dict[int, list[str]] = {}
         self._texts: list[bytes] = []
         self._revision = 0
+        self._newest: dict[int, int] = {}
 
     def steps(self, length: int) -> Iterator[Step]:
         """Yield the steps: at first one that creates the project, and of each kind one every now and then."""
@@ -80,7 +81,7 @@ class _Author:
         pick = self._moments
         page, day = pick.randint(1, _PAGES), pick.random() * _DAYS
         if page in self._pages and pick.random() < 0.1:
-            what = pick.choice((move("A", "B"), delete(), restore(), hide(self._revision, text=False)))
+            what = pick.choice((move("A", "B"), delete(), restore(), hide(self._newest[page], text=False)))
             return self._world.event(page, day, what)
         lines = self._pages.setdefault(page, [])
         if not lines and self._pages and pick.random() < 0.5:  # a copy of another page
@@ -92,6 +93,7 @@ class _Author:
             lines.insert(pick.randint(0, len(lines)), line)
         text = "\n".join(lines)
         self._revision += 1
+        self._newest[page] = self._revision
         self._texts.append(text.encode())
         return self._world.event(page, day, edit(self._revision, text))
 

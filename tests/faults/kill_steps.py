@@ -1,6 +1,7 @@
 """Kill a writer at random moments of random histories, and look at its store after each kill.
 
-Run by ``test_kills``: ``kill_steps SEED SECONDS KILLS HABIT SCRATCH``.
+Run by ``test_kills``: ``kill_steps SEED SECONDS KILLS HABIT SCRATCH``. A seed repeats the histories and the
+delays; where in a step a kill falls is up to the machine, so a store that is not whole stays in ``SCRATCH``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def kill_again(folder: Path, case: str, habit: str, found: Findings) -> Iterator
     steps.insert(moments.randrange(1, _STEPS), Step("compact"))
     history = History(steps)
     data, told = folder / "data", folder / "told"
+    folder.mkdir(parents=True)
     while True:
         first = done_of(told)
         last = first + moments.randint(0, _MOST_STEPS)
@@ -44,6 +46,8 @@ def kill_again(folder: Path, case: str, habit: str, found: Findings) -> Iterator
         found.add(f"{case}, {done} steps", problems)
         found.counts["kills" if was_killed else "ends"] += 1
         if not was_killed:
+            if not problems:
+                shutil.rmtree(folder)
             return
         found.counts[f"in {history.kind(done)}"] += 1
         if not problems and done and history.head(done) != history.head(done + 1):
@@ -66,10 +70,8 @@ def main() -> int:
     going: Iterator[str] = iter(())
     for _ in Duration(seed, float(seconds)).rounds(int(kills)):
         while next(going, None) is None:
-            shutil.rmtree(scratch, ignore_errors=True)
-            Path(scratch).mkdir()
-            going = kill_again(Path(scratch), f"{seed}/{number}", habit, found)
             number += 1
+            going = kill_again(Path(scratch) / str(number), f"{seed}/{number}", habit, found)
     found.counts["histories"] = number
     found.print()
     return 0

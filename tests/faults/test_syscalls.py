@@ -9,9 +9,11 @@ import pytest
 
 from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
+from tests.faults.syscalls import Traced
+from tests.faults.worker import FAILED, refusals_of
 
 Tell = Callable[[str, Findings], None]
-_SLICE = 4
+_SLICE = 3
 
 
 @pytest.mark.usefixtures("strace")
@@ -25,12 +27,22 @@ def test_a_fault_at_a_system_call(fault: str, duration: Duration, tmp_path: Path
     tell(duration.seed, found)
     assert [] == found.broken
     assert found.counts["cases"] >= _SLICE
+    assert found.counts["missed"] <= found.counts["cases"] / 10
+
+
+@pytest.mark.xfail(reason="whatever LMDB says while a store is made is taken for a lack of room")
+@pytest.mark.usefixtures("strace")
+def test_an_error_while_a_store_is_made(tmp_path: Path) -> None:
+    """A disk that fails is not called full: to make room would not help."""
+    traced = Traced(tmp_path / "scratch", "any")
+    assert FAILED == traced.with_fault(("pwrite64", 2), "error=EIO")
+    assert ["STORE_FULL"] != refusals_of(traced.told)
 
 
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("fault,habit", [("signal=SIGKILL", "early"), ("error=EIO", "careless")])
 def test_a_careless_writer_is_found_out(fault: str, habit: str, tmp_path: Path, tell: Tell) -> None:
     """The comparison can fail: who tells too early, or goes on after an error, loses what it told."""
-    found = run_script("syscalls", habit, 0, 3, fault, habit, tmp_path / "scratch")
+    found = run_script("syscalls", habit, 0, 2, fault, habit, tmp_path / "scratch")
     tell(habit, found)
     assert found.broken

@@ -22,7 +22,7 @@ from tests.faults.histories import Step, Writer, steps_of
 
 FULL, FAILED = 28, 29
 """Exit statuses: there was no room twice; an error with unknown outcome, after which nothing was written."""
-HABITS = ("sound", "early", "careless", "unsynced")
+_HABITS = ("sound", "early", "careless", "unsynced")
 """The others are for negative controls: tell before it is durable, go on after errors, never sync."""
 
 
@@ -35,11 +35,17 @@ def work(
     before: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Do the steps from ``first`` on; ``before`` is called with the number of each."""
+    assert habit in _HABITS
     unsynced = patch.object(environment, "open_env", partial(environment.open_env, sync_each=False))
     if habit == "unsynced":
         unsynced.start()
     lines = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    with closing(LmdbStore.open(data, create=True, force_mount=True)) as store:
+    try:
+        store = LmdbStore.open(data, create=True, force_mount=True)
+    except StoreError as error:
+        _tell(lines, error.reason)
+        return FAILED
+    with closing(store):
         writer = Writer(store)
         for compacting, run in groupby(
             range(first, len(steps)), lambda number: steps[number].kind == "compact"
