@@ -85,7 +85,7 @@ def ingesting(bench: Bench) -> None:
     report.row(
         "  revisions a second of CPU", f"{revisions / ours.cpu:,.0f}", f"{revisions / theirs.cpu:,.0f}"
     )
-    if PEPS_DUMP.path.exists():
+    if bench.has(PEPS_DUMP):
         data = bench.folder / "peps-dump"
         summary, dump = ingest(PEPS_DUMP, data)
         ordered = summary.revisions / dump.wall

@@ -24,7 +24,7 @@ _SMALL_REVISIONS = 20_000
 
 def run(bench: Bench) -> None:
     """Print a profile of the writer, of reading, and of a snapshot."""
-    if PEPS.path.exists():
+    if bench.has(PEPS):
         folder = bench.folder / "profile-peps"
         with closing(new_project(folder, "peps")) as store:
             _profiled(bench, "the writer on peps, parser apart, sealing in threads", lambda: _ingest(store))
