@@ -301,3 +301,13 @@ def test_full_map(tmp_path: Path) -> None:
     record, head = following(head)
     assert Outcome.OK is store.commit(record, head, [], large)
     store.close()
+
+
+def test_file_cut_short_is_refused(store: LmdbStore, tmp_path: Path) -> None:
+    """A file that lost its end is an error by name when it is opened, not the end of the process."""
+    record, head = following()
+    store.commit(record, head, [], [(bytes([at]), os.urandom(50_000)) for at in range(20)])
+    store.close()
+    os.truncate(tmp_path / "data" / "lmdb" / "data.mdb", 3 * 4096)
+    with pytest.raises(DataLossError, match="fewer than were written"):
+        opened(tmp_path / "data")

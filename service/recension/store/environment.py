@@ -34,6 +34,8 @@ from recension.store.layout import META, SCHEMA_KEY, TABLES, read_schema, schema
 UNSAFE_MOUNT = "RECENSION_UNSAFE_MOUNT"
 """Environment variable; 1 accepts mounts that are refused otherwise."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LOOSE_BYTES = 64 * 1024
+"""What may be missing at the end of a file that is whole."""
 _MAX_READERS = 4096
 """LMDB's 126 would lock out tools as well once they are used up. The first process to open decides."""
 
@@ -199,7 +201,27 @@ def open_env(path: Path, map_bytes: int, *, sync_each: bool = True, alone: bool 
     if env.lib_version()[:2] != (0, 9) or env.flags()["sync"] != sync_each or env.flags()["writemap"]:
         env.close()
         raise StoreError("LMDB did not open the store as asked", hint="install the lmdb wheel from PyPI")
+    try:
+        _check_length(path, env)
+    except DataLossError:
+        env.close()
+        raise
     return env
+
+
+def _check_length(path: Path, env: lmdb.Environment) -> None:
+    """Raise for a file that was cut short: a read behind its end would kill the process.
+
+    Pages that a transaction took and gave back may be missing at the end, so a little may.
+    """
+    there = (path / "data.mdb").stat().st_size
+    wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if wanted - there > max(_LOOSE_BYTES, wanted // 100):
+        raise DataLossError(
+            f"{path / 'data.mdb'} has {there:,} bytes, {wanted - there:,} fewer than were written",
+            hint="restore the data directory from a backup",
+            path=path,
+        )
 
 
 def _ready(path: Path, env: lmdb.Environment, schema: int) -> dict[bytes, lmdb._Database]:
