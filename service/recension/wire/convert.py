@@ -7,7 +7,7 @@ answer share ``TextBudget``, so that no answer passes the 4 MiB that every gRPC 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -330,9 +330,9 @@ def timeline_item_to_proto(item: TimelineItem) -> revision_pb.TimelineItem:
         case model.Move() as move:
             message.move.CopyFrom(_move_to_proto(move))
         case model.Delete() as delete:
-            message.delete.CopyFrom(_delete_to_proto(delete))
+            message.delete.CopyFrom(_titled_to_proto(delete, event_pb.PageDelete))
         case model.Restore() as restore:
-            message.restore.CopyFrom(_restore_to_proto(restore))
+            message.restore.CopyFrom(_titled_to_proto(restore, event_pb.PageRestore))
         case model.Visibility() as visibility:
             message.visibility.CopyFrom(_visibility_to_proto(visibility))
     return message
@@ -347,9 +347,9 @@ def timeline_item_from_proto(message: revision_pb.TimelineItem) -> TimelineItem:
         case "move":
             what = _move(message.move, no_prefixes)
         case "delete":
-            what = _delete(message.delete, no_prefixes)
+            what = _titled(message.delete, model.Delete, no_prefixes)
         case "restore":
-            what = _restore(message.restore, no_prefixes)
+            what = _titled(message.restore, model.Restore, no_prefixes)
         case "visibility":
             what = _visibility(message.visibility)
         case _:
@@ -590,9 +590,9 @@ def event_to_proto(event: model.Event) -> event_pb.Event:
         case model.Move() as move:
             message.move.CopyFrom(_move_to_proto(move))
         case model.Delete() as delete:
-            message.delete.CopyFrom(_delete_to_proto(delete))
+            message.delete.CopyFrom(_titled_to_proto(delete, event_pb.PageDelete))
         case model.Restore() as restore:
-            message.restore.CopyFrom(_restore_to_proto(restore))
+            message.restore.CopyFrom(_titled_to_proto(restore, event_pb.PageRestore))
         case model.Visibility() as visibility:
             message.visibility.CopyFrom(_visibility_to_proto(visibility))
         case model.LogEntry():
@@ -609,9 +609,9 @@ def event_from_proto(message: event_pb.Event, namespace_of: NamespaceOf = no_pre
         case "move":
             what = _move(message.move, namespace_of)
         case "delete":
-            what = _delete(message.delete, namespace_of)
+            what = _titled(message.delete, model.Delete, namespace_of)
         case "restore":
-            what = _restore(message.restore, namespace_of)
+            what = _titled(message.restore, model.Restore, namespace_of)
         case "visibility":
             what = _visibility(message.visibility)
         case _:
@@ -712,37 +712,24 @@ def _move(message: event_pb.Move, namespace_of: NamespaceOf) -> model.Move:
     )
 
 
-def _delete_to_proto(delete: model.Delete) -> event_pb.PageDelete:
-    return event_pb.PageDelete(
-        title=delete.title,
-        contributor=contributor_to_proto(delete.contributor),
-        comment=delete.comment.text,
-        namespace=delete.namespace,
-        comment_hidden=delete.comment.presence is model.Presence.HIDDEN,
+_Titled = TypeVar("_Titled", model.Delete, model.Restore)
+_TitledPb = TypeVar("_TitledPb", event_pb.PageDelete, event_pb.PageRestore)
+
+
+def _titled_to_proto(what: model.Delete | model.Restore, message: type[_TitledPb]) -> _TitledPb:
+    return message(
+        title=what.title,
+        contributor=contributor_to_proto(what.contributor),
+        comment=what.comment.text,
+        namespace=what.namespace,
+        comment_hidden=what.comment.presence is model.Presence.HIDDEN,
     )
 
 
-def _delete(message: event_pb.PageDelete, namespace_of: NamespaceOf) -> model.Delete:
-    return model.Delete(
-        title=message.title,
-        namespace=message.namespace if message.HasField("namespace") else namespace_of(message.title),
-        contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
-        comment=_comment(message.comment, hidden=message.comment_hidden),
-    )
-
-
-def _restore_to_proto(restore: model.Restore) -> event_pb.PageRestore:
-    return event_pb.PageRestore(
-        title=restore.title,
-        contributor=contributor_to_proto(restore.contributor),
-        comment=restore.comment.text,
-        namespace=restore.namespace,
-        comment_hidden=restore.comment.presence is model.Presence.HIDDEN,
-    )
-
-
-def _restore(message: event_pb.PageRestore, namespace_of: NamespaceOf) -> model.Restore:
-    return model.Restore(
+def _titled(
+    message: event_pb.PageDelete | event_pb.PageRestore, what: type[_Titled], namespace_of: NamespaceOf
+) -> _Titled:
+    return what(
         title=message.title,
         namespace=message.namespace if message.HasField("namespace") else namespace_of(message.title),
         contributor=contributor_from_proto(message.contributor, given=message.HasField("contributor")),
