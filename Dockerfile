@@ -39,7 +39,8 @@ VOLUME /data
 # release brings keys and TLS, run it with `--network host`, or beside a client in the same network namespace.
 EXPOSE 7777
 STOPSIGNAL SIGTERM
+# Health has a port and threads of its own, the next after the server's: it answers while all others are busy.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["recension-server", "health", "--target", "127.0.0.1:7777"]
+    CMD ["recension-server", "health", "--target", "127.0.0.1:7778"]
 ENTRYPOINT ["recension-server"]
 CMD ["serve", "--data", "/data", "--listen", "127.0.0.1:7777"]

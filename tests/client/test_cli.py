@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,36 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     """Wrong usage is told from wrong questions by its status, and says where help is."""
     said = run("recension", *arguments, status=2)
     assert re.search(r"^error: .+\nhint: recension.* --help\n\Z", said, re.MULTILINE)
+
+
+def test_a_project_that_cannot_be_leaves_nothing(tmp_path: Path) -> None:
+    """Its definition is checked before there is a directory for it; with --json the answer is JSON."""
+    data = tmp_path / "data"
+    rest = (
+        "--base-url",
+        "https://w.example",
+        "--language",
+        "en",
+        "--license",
+        "CC0-1.0",
+        "--data",
+        str(data),
+    )
+    create = ("project", "create")
+    said = run("recension-server", *create, "Bad Name", *rest, status=3)
+    assert said.startswith("error: not a project name")
+    assert not data.exists()
+    for made in (True, False):
+        answer = json.loads(run("recension-server", *create, "good", *rest, "--json"))
+        assert answer == {"project": "good", "created": made}
+
+
+def test_health_as_json(tmp_path: Path) -> None:
+    """A program reads the answer as it does all others."""
+    make_project("w", tmp_path / "data")
+    with serving(tmp_path / "data") as address:
+        answer = json.loads(run("recension-server", "health", "--target", address, "--json"))
+    assert answer == {"target": address, "status": "SERVING"}
 
 
 def test_no_server() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from recension.store.memory import MemoryStore
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire.status import error_of
-from tests.client.processes import free_port
+from tests.client.processes import free_port, run
 from tests.server.helpers import PAGES, fill, until
 
 _BUF = str(Path(sys.executable).with_name("buf"))
@@ -75,6 +77,41 @@ def test_malformed_addresses(listen: str) -> None:
     """An address is a host and a port."""
     with pytest.raises(InvalidArgumentError):
         ServeConfig(data=Path("d"), listen=listen)
+
+
+def test_health_has_a_port() -> None:
+    """The last port has none behind it; the hint is the option that helps."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        ServeConfig(data=Path("d"), listen="127.0.0.1:65535")
+    assert "--health-listen" in caught.value.hint
+    assert "65536" not in caught.value.message
+    ServeConfig(data=Path("d"), listen="127.0.0.1:65535", health_listen="127.0.0.1:1")
+
+
+def test_the_image_asks_the_port_that_is_never_full() -> None:
+    """The check of the Dockerfile asks where health is answered apart from everything else."""
+    image = (Path(__file__).parents[2] / "Dockerfile").read_text()
+    (listen,) = re.findall(r'^CMD \[.*"--listen", "(.+)"\]', image, re.MULTILINE)
+    config = ServeConfig(data=Path("d"), listen=listen)
+    assert [config.health_address] == re.findall(r'"health", "--target", "(.+)"\]', image)
+
+
+@pytest.mark.parametrize("option", ["--listen", "--health-listen"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_taken_port(tmp_path: Path, workers: str, option: str) -> None:
+    """It is a named error, and the only thing said, whatever the number of processes."""
+    (tmp_path / "data").mkdir()
+    free = {"--listen": free_port(), "--health-listen": free_port()}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free[option] = taken.getsockname()[1]
+        addresses = [word for name, port in free.items() for word in (name, f"127.0.0.1:{port}")]
+        said = run(
+            "recension-server",
+            *("serve", "--data", str(tmp_path / "data"), "--workers", workers, *addresses),
+            status=3,
+        )
+    lines = [line for line in said.splitlines() if "draining" not in line and "stopped" not in line]
+    assert ["error:", "hint:"] == [line.split()[0] for line in lines]
 
 
 def test_a_worker_gets_the_whole_configuration() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from recension.model.errors import InvalidArgumentError
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
+DEFAULT_HEALTH = "127.0.0.1:7778"
+"""Where health is answered if nothing else is chosen."""
 _MAX_PORT = 65_535
 
 
@@ -51,7 +53,13 @@ class ServeConfig:
         for field in ("stall_seconds", "idle_seconds", "reader_check_seconds"):
             if getattr(self, field) <= 0:
                 raise InvalidArgumentError(f"{field}: more than 0", field=field)
-        split_address(self.listen, "listen")
+        _, port = split_address(self.listen, "listen")
+        if port == _MAX_PORT and not self.health_listen:
+            raise InvalidArgumentError(
+                f"health_listen: no port follows {port}, so health has none",
+                hint=f"say where health is answered: --health-listen {DEFAULT_HEALTH}",
+                field="health_listen",
+            )
         split_address(self.health_address, "health_listen")
 
     @property

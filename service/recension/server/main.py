@@ -19,6 +19,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
+from recension.archive.projects import check_definition
 from recension.archive.reader import Archive
 from recension.model.errors import RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     create.add_argument("--language", required=True, metavar="L", help="BCP 47 language tag: en")
     create.add_argument("--license", required=True, metavar="SPDX", help="default licence: CC-BY-SA-4.0")
+    create.add_argument("--json", action="store_true", help="as JSON")
     _data(create, _create_project)
     listing = project.add_parser("list", help="list the projects")
     listing.add_argument("--json", action="store_true", help="as JSON")
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
     health = commands.add_parser("health", help="ask a server whether it serves")
     health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")
+    health.add_argument("--json", action="store_true", help="as JSON")
     health.set_defaults(run=_health)
     return parser
 
@@ -151,9 +154,17 @@ def _data(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], i
 
 def _create_project(arguments: argparse.Namespace) -> int:
     definition = ProjectInfo(arguments.name, arguments.base_url, arguments.language, arguments.license)
+    check_definition(definition)  # before there is a directory for a project that cannot be
     with closing(LmdbStore.open(arguments.data, create=True)) as store:
         made = Ingestor(store).create_project(definition)
+    if arguments.json:
+        return _write_json({"project": arguments.name, "created": made})
     sys.stdout.write(f"{arguments.name}: {'created' if made else 'exists already'}\n")
+    return 0
+
+
+def _write_json(value: object) -> int:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -226,6 +237,8 @@ def _health(arguments: argparse.Namespace) -> int:
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise UnreachableError(f"{arguments.target} answers {status}", hint="it is starting or shutting down")
+    if arguments.json:
+        return _write_json({"target": arguments.target, "status": status})
     sys.stdout.write(f"{status}\n")
     return 0
 

@@ -73,6 +73,9 @@ def decode_config(text: str) -> ServeConfig:
 
 
 def _serve_here(config: ServeConfig, open_service: OpenService, stop: threading.Event) -> int:
+    for address, field in ((config.listen, "listen"), (config.health_address, "health_listen")):
+        with _probe(address, field):
+            pass  # gRPC would say in lines of its own that the port is taken
     with open_service(config) as service:
         log = structlog.get_logger()
         bound, health = _listen(service, config)
@@ -148,19 +151,28 @@ def _taken(address: str, field: str) -> InvalidArgumentError:
     )
 
 
-def _reserve(address: str, field: str, stack: ExitStack) -> str:
-    """Keep a port for the workers and return its address. Raises unless nobody has it."""
+@contextmanager
+def _probe(address: str, field: str) -> Iterator[socket.socket]:
+    """Hold a port without listening on it. Raises ``InvalidArgumentError`` if anyone has it."""
     host, port = split_address(address, field)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(
-            family, socket.SOCK_STREAM
-        ) as probe:  # without SO_REUSEPORT: fails if anyone has it
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:  # without SO_REUSEPORT, so that it fails
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
             probe.bind((host, port))
-            port = probe.getsockname()[1]
-        kept = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        except OSError:
+            raise _taken(address, field) from None
+        yield probe
+
+
+def _reserve(address: str, field: str, stack: ExitStack) -> str:
+    """Keep a port for the workers and return its address. Raises unless nobody has it."""
+    host, _ = split_address(address, field)
+    with _probe(address, field) as probe:
+        family, port = probe.family, probe.getsockname()[1]
+    kept = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
         kept.bind((host, port))
     except OSError:
         raise _taken(address, field) from None
