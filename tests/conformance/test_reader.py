@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from recension.archive import reader, snapshots
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
+from recension.archive.texts.reading import read_text
 from recension.model import errors
 from recension.model.digest import digest_of
-from recension.model.manifest import Selector
-from recension.model.reading import ChangeKind, Reader, Revision, Shard
+from recension.model.manifest import OnHidden, Selector
+from recension.model.reading import (
+    ChangeKind,
+    Reader,
+    Revision,
+    Shard,
+    TimelinePlace,
+    place_behind,
+    wanted,
+)
 from recension.server.build import make_server
 from recension.server.config import ServeConfig
+from recension.store.interface import View
 from recension_client import verify
 from recension_client.client import Client
+from recension_client.evidence import evidence
 from tests.archive.helpers import DAY, NOW, World, delete, edit, hide, move, restore
 
 PAGES = 700
@@ -40,13 +53,15 @@ def world() -> World:
     )
     world.add(world.event(900, 2, edit(10_900, "x" * 3_000_000, "Large")))
     world.add(world.event(7, 1, hide(7)))
+    # At one instant, in one commit: nothing but their order tells them apart.
+    world.add(world.event(8, 2, move("P8", "Q8")), world.event(8, 2, move("Q8", "P8")))
     return world
 
 
-@pytest.fixture(scope="module", params=["archive", "client"])
-def any_reader(request: pytest.FixtureRequest, world: World) -> Iterator[Reader]:
-    """Each implementation of the read protocol over the same store."""
-    if request.param == "archive":
+@contextmanager
+def offered(implementation: str, world: World) -> Iterator[Reader]:
+    """Offer a store by one of the implementations."""
+    if implementation == "archive":
         yield world.archive
         return
     config = ServeConfig(data=Path("unused"))
@@ -56,6 +71,13 @@ def any_reader(request: pytest.FixtureRequest, world: World) -> Iterator[Reader]
     with Client(f"127.0.0.1:{port}") as client:
         yield client
     server.stop(None).wait()
+
+
+@pytest.fixture(scope="module", params=["archive", "client"])
+def any_reader(request: pytest.FixtureRequest, world: World) -> Iterator[Reader]:
+    """Each implementation of the read protocol over the same store."""
+    with offered(request.param, world) as made:
+        yield made
 
 
 @pytest.mark.parametrize("implementation", [Archive, Client])
@@ -129,29 +151,20 @@ def test_snapshots_verify_against_their_id(any_reader: Reader, world: World) -> 
         *(page for page in range(1, PAGES + 1) if page not in {5, 7}),
         900,
     ]
-    leaves = [
-        (
-            entry.page_id,
-            entry.rev_id,
-            verify.entry_leaf(
-                entry.page_id,
-                entry.rev_id,
-                entry.timestamp,
-                verify.title_commitment(entry.title_salt, entry.namespace, entry.title),
-                verify.content_commitment(
-                    entry.content_salt,
-                    [
-                        verify.Slot(
-                            slot.role, slot.model, slot.format, slot.presence, slot.size_bytes, slot.digest
-                        )
-                        for slot in entry.slots
-                    ],
-                ),
-            ),
-        )
-        for entry in entries
-    ]
+    leaves = [(entry.page_id, entry.rev_id, verify.leaf_of(evidence(entry))) for entry in entries]
     assert verify.tree_root(leaves) == manifest.parts[0].root
+
+
+def test_what_is_read_is_evidence(any_reader: Reader, world: World) -> None:
+    """A snapshot is checked whole by the verifier, one that keeps a hidden text too."""
+    for on_hidden in OnHidden:
+        wanted_id = world.snapshot(9, on_hidden=on_hidden)
+        manifest = any_reader.snapshot(wanted_id)
+        entries = list(map(evidence, any_reader.read(wanted_id)))
+        assert (on_hidden is OnHidden.KEEP) == (None in [entry.slots for entry in entries])
+        name = f"sha256:{wanted_id.hex()}"
+        assert verify.check_snapshot(manifest.encoded, name, {"w": entries}) == []
+        assert verify.check_snapshot(manifest.encoded, name, {"w": entries[1:]}) != []
 
 
 def test_shards_are_the_whole(any_reader: Reader, world: World) -> None:
@@ -185,3 +198,157 @@ def test_differences(any_reader: Reader, world: World) -> None:
         (5, ChangeKind.REMOVED),
         (900, ChangeKind.ADDED),
     ]
+
+
+@pytest.mark.parametrize("number", [-(2**70), -(2**63), -1, 0, 2**63 - 1, 2**63, 2**70])
+def test_ids_that_nothing_has(any_reader: Reader, number: int) -> None:
+    """Whatever number is asked for, it is not found by name."""
+    for ask in (
+        lambda: any_reader.article("w", number),
+        lambda: any_reader.article("w", number, text=False, known_at=2),
+        lambda: list(any_reader.timeline("w", number)),
+    ):
+        with pytest.raises(errors.PageNotFoundError):
+            ask()
+    for find in (lambda: any_reader.revision("w", number), lambda: any_reader.text("w", number)):
+        with pytest.raises(errors.RevisionNotFoundError):
+            find()
+    (outcome,) = any_reader.revisions("w", [number])
+    assert isinstance(outcome, errors.RevisionNotFoundError)
+    if number > 0:
+        with pytest.raises(errors.AsOfOutOfRangeError):
+            any_reader.revision("w", 1, known_at=number)
+
+
+def test_ages_beyond_all_time(any_reader: Reader) -> None:
+    """The greatest age that a selector takes gives an empty snapshot, also one that is derived."""
+    for day in (2, 3):
+        selector = Selector.of(["w"], min_age_seconds=2**53 - 1)
+        instant = World().day(day)
+        assert any_reader.create_snapshot(selector, valid_at=instant).parts[0].count == 0
+
+
+def test_a_page_is_there_once_it_is_known(any_reader: Reader, world: World) -> None:
+    """A timeline respects K as everything else does, and the hint says that there is more later."""
+    for ask in (
+        lambda: list(any_reader.timeline("w", 700, known_at=2)),
+        lambda: any_reader.article("w", 700, known_at=2),
+        lambda: any_reader.article("w", "P700", known_at=2),
+    ):
+        with pytest.raises(errors.PageNotFoundError) as caught:
+            ask()
+        assert "became known later" in caught.value.hint
+
+
+def test_where_a_page_is(any_reader: Reader, world: World) -> None:
+    """Who asks for a page at a time without it is told by title, as by id, where its history is."""
+    absent: list[tuple[int | str, int | None, int]] = [
+        (5, None, 5),
+        ("P5", None, 5),
+        ("P3", world.day(0.5), 3),
+        ("P4", None, 4),
+    ]
+    for page, valid_at, number in absent:
+        with pytest.raises(errors.PageNotFoundError) as caught:
+            any_reader.article("w", page, valid_at=valid_at)
+        assert f"recension log w id:{number} shows its timeline" in caught.value.hint
+    with pytest.raises(errors.PageNotFoundError) as caught:
+        any_reader.article("w", "Nobody ever had it")
+    assert "spelling" in caught.value.hint
+
+
+def test_lists_go_on_behind_a_place(any_reader: Reader, world: World) -> None:
+    """A timeline and the list of snapshots start behind any item, also between two that look the same."""
+    for page in (6, 8):
+        items = list(any_reader.timeline("w", page))
+        assert len(items) == 3
+        place: TimelinePlace | None = None
+        for number, item in enumerate(items, 1):
+            place = place_behind(item, place)
+            assert list(any_reader.timeline("w", page, after=place)) == items[number:]
+    for day in (3, 4, 5):
+        world.snapshot(day)
+    made = [one.snapshot_id for one in any_reader.snapshots()]
+    for number, snapshot_id in enumerate(made, 1):
+        rest = [one.snapshot_id for one in any_reader.snapshots(after=snapshot_id)]
+        assert rest == made[number:]
+    with pytest.raises(errors.SnapshotNotFoundError):
+        list(any_reader.snapshots(after=bytes(32)))
+
+
+@pytest.mark.parametrize("candidates", [0, 100_000])
+@pytest.mark.parametrize("implementation", ["archive", "client"])
+def test_a_withdrawal_is_told_by_snapshots_that_keep(
+    implementation: str, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What both keep and was hidden between them is retracted, in page order; what A had lost is not."""
+    monkeypatch.setattr(reader, "_CANDIDATES", candidates)
+    monkeypatch.setattr(reader, "_SLICE", 3)
+    world = World()
+    world.add(*(world.event(page, 1, edit(page, f"text {page}", f"P{page}")) for page in range(1, 41)))
+    world.add(world.event(5, 1, hide(5)))
+    before = world.snapshot(9, on_hidden=OnHidden.KEEP)
+    hidden = [2, 9, 10, 11, 17, 33]
+    world.add(*(world.event(page, 1, hide(page)) for page in (*hidden, 20)))
+    world.add(world.event(20, 1, hide(20, text=False)), world.event(33, 2, move("P33", "Q33")))
+    world.add(world.event(3, 2, edit(103, "newer", "P3")), world.event(30, 2, edit(130, "newer", "P30")))
+    after = world.snapshot(9, on_hidden=OnHidden.KEEP)
+    told = [(page, ChangeKind.RETRACTED) for page in hidden]
+    expected = sorted([*told, (3, ChangeKind.EDITED), (30, ChangeKind.EDITED)])
+    with offered(implementation, world) as any_reader:
+        changes = list(any_reader.diff(before, after))
+        assert [(change.page_id, change.kind) for change in changes] == expected
+        for change in changes:
+            assert change.before is not None
+            assert change.after is not None
+            assert change.after.text_hidden == (change.kind is ChangeKind.RETRACTED)
+        rest = [change.page_id for change in any_reader.diff(before, after, start=("w", 10))]
+        assert rest == [11, 17, 30, 33]
+        assert ChangeKind.RETRACTED not in {change.kind for change in any_reader.diff(after, before)}
+        skipping = world.snapshot(9)
+        assert [
+            change.page_id
+            for change in any_reader.diff(before, skipping)
+            if change.kind is ChangeKind.RETRACTED
+        ] == [2, 5, 9, 10, 11, 17, 33]
+
+
+def test_a_stream_holds_few_large_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice ends with the text that makes it full, and the next begins behind it."""
+    world = World()
+    for page in range(1, 13):
+        world.add(world.event(page, 1, edit(page, f"{page} " + "x" * 1_500_000, f"P{page}")))
+    read: list[bytes] = []
+
+    def counted(view: View, digest: bytes) -> bytes:
+        read.append(digest)
+        return read_text(view, digest)
+
+    monkeypatch.setattr(reader, "read_text", counted)
+    entries = world.archive.read(world.snapshot(9))
+    pages = [next(entries).page_id]
+    assert len(read) == 3
+    pages += [entry.page_id for entry in entries]
+    assert pages == list(range(1, 13))
+    assert len(read) == 12
+
+
+def test_work_ends_when_nobody_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan asks at each slice; what is given up is not kept."""
+    monkeypatch.setattr(snapshots, "_SLICE", 50)
+    kept = len(list(world.archive.snapshots()))
+    asked = 0
+
+    def still() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 10
+
+    token = wanted.set(still)
+    try:
+        with pytest.raises(errors.DeadlineError):
+            world.archive.create_snapshot(Selector.of(["w"], [0]), valid_at=world.day(2))
+    finally:
+        wanted.reset(token)
+    assert asked == 10
+    assert len(list(world.archive.snapshots())) == kept

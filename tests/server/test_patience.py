@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from recension.archive.reader import Archive
 from recension.model import errors
 from recension.model.digest import parse_digest
+from recension.model.manifest import Selector
 from recension.server import gate, interceptors
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
@@ -24,6 +25,7 @@ from recension.v1 import ingest_service_pb2 as ingest_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from recension.wire import convert
 from recension_client.client import Client
 from tests.server.helpers import PAGES, Clock, Served, Watched, fill, refused, serving, until
 
@@ -383,3 +385,41 @@ def test_a_malformed_request_is_refused_by_name(served: Served, method: str, sen
         assert [] == list(call)
     else:
         assert errors.InvalidArgumentError is type(refused(lambda: list(call)))
+
+
+def test_a_snapshot_that_nobody_waits_for_is_given_up(
+    store: MemoryStore, snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work ends soon after its client has left; until then, others find a thread, and a name."""
+    over, real = threading.Event(), Archive._part
+
+    def endless(archive: Archive, *args: Any) -> Any:
+        while not over.wait(0.01):
+            real(archive, *args)
+        raise AssertionError
+
+    monkeypatch.setattr(Archive, "_part", endless)
+    kept = len(list(Archive(store).snapshots()))
+    wish = Selector.of(["demo"], [0])
+    with serving(store, tmp_path, threads=4) as served, Client(served.target, timeout_seconds=1) as client:
+        makers = served.service.makers
+        impatient = threading.Thread(target=lambda: refusals.append(late(client)))
+        refusals: list[errors.RecensionError] = []
+
+        def late(client: Client) -> errors.RecensionError:
+            with pytest.raises(errors.DeadlineError) as caught:
+                client.create_snapshot(wish, valid_at=1_500_000)
+            return caught.value
+
+        impatient.start()
+        until(lambda: makers.running == 1)
+        request = snapshot_pb.CreateSnapshotRequest(selector=convert.selector_to_proto(wish))
+        assert errors.OverloadedError is type(refused(lambda: served.snapshot.CreateSnapshot(request)))
+        assert served.catalog.GetServerInfo(catalog_pb.GetServerInfoRequest(), timeout=60).version
+        impatient.join(60)
+        assert [errors.DeadlineError] == [type(refusal) for refusal in refusals]
+        try:
+            until(lambda: makers.running == 0)
+        finally:
+            over.set()
+    assert kept == len(list(Archive(store).snapshots()))

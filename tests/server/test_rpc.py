@@ -2,23 +2,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from recension.archive.ingest import Ingestor
+from recension.archive.reader import Archive
 from recension.model import errors
 from recension.model.manifest import Selector
-from recension.model.reading import Shard
+from recension.model.reading import ProjectInfo, Shard
+from recension.server.cursors import seal_token
+from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import event_pb2 as event_pb
 from recension.v1 import ingest_service_pb2 as ingest_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.wire import convert
 from recension.wire.status import error_of
-from tests.server.conftest import LARGE, PAGES, World
+from tests.server.conftest import LARGE, PAGES, World, edit
+from tests.server.helpers import serving
 
 T0, T1 = 1_500_000, 3_000_000
 
@@ -171,6 +178,73 @@ def test_pages_follow_each_other(world: World, snapshots: tuple[str, str]) -> No
     rest = snapshot_pb.ListSnapshotsRequest(page_token=listed.next_page_token)
     again = world.snapshot.ListSnapshots(rest)
     assert list(snapshots) == [one.id for page in (listed, again) for one in page.snapshots]
+
+
+def test_numbers_that_no_page_has(world: World) -> None:
+    """A page id of any size is a page that is not there, not a fault of the server."""
+    for page_id in (-(2**63), -1, 2**63 - 1):
+        article = revision_pb.GetArticleRequest(project="demo", page_id=page_id)
+        history = revision_pb.ListRevisionsRequest(project="demo", page_id=page_id)
+        for call in (
+            lambda article=article: world.revision.GetArticle(article),
+            lambda history=history: world.revision.ListRevisions(history),
+        ):
+            assert errors.PageNotFoundError is type(refused(call))
+
+
+@pytest.mark.parametrize(
+    "where", [[], ["x"], [2, 1], [2, 2**80, 1, 1, 1], [2, 0, -1, 1, 1], [2, 0, 1, 2**64, 1], [2, 0, 1, 1, -1]]
+)
+def test_tokens_that_somebody_made_up(world: World, where: list[int | str]) -> None:
+    """A token is no secret; one with nonsense in it is refused by name."""
+    history = revision_pb.ListRevisionsRequest(project="demo", page_id=1)
+    history.page_token = seal_token(("ListRevisions", "demo", 1, 0), where)
+    snapshots = snapshot_pb.ListSnapshotsRequest(page_token=seal_token(("ListSnapshots",), where))
+    projects = catalog_pb.ListProjectsRequest(page_token=seal_token(("ListProjects",), where))
+    for call in (
+        lambda: world.revision.ListRevisions(history),
+        lambda: world.snapshot.ListSnapshots(snapshots),
+        lambda: world.catalog.ListProjects(projects),
+    ):
+        assert isinstance(refused(call), errors.InvalidArgumentError)
+
+
+def test_a_page_of_a_list_reads_no_page_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of reading a list to its end grows with the list, not with its square."""
+    store = MemoryStore()
+    ingestor = Ingestor(store)
+    ingestor.create_project(ProjectInfo("demo", "https://demo.example", "en", "CC0-1.0"))
+    ingestor.append("demo", [edit(1, rev, "x", time=rev) for rev in range(1, 61)])
+    read: list[object] = []
+
+    def counting(real: Any) -> Any:
+        def counted(*args: Any) -> Iterator[Any]:
+            for item in real(*args):
+                read.append(item)
+                yield item
+
+        return counted
+
+    for name in ("_timeline", "_snapshots"):
+        monkeypatch.setattr(Archive, name, counting(getattr(Archive, name)))
+    with serving(store, tmp_path) as served:
+        for instant in range(1, 61):
+            served.archive.create_snapshot(Selector.of(["demo"]), valid_at=instant)
+        revisions = RevisionServiceStub(served.channel)
+        history = revision_pb.ListRevisionsRequest(project="demo", page_id=1, page_size=6)
+        listed = snapshot_pb.ListSnapshotsRequest(page_size=6)
+        found: set[object] = set()
+        for _ in range(10):
+            page = revisions.ListRevisions(history)
+            found |= {item.edit.rev_id for item in page.items}
+            history.page_token = page.next_page_token
+            made = served.snapshot.ListSnapshots(listed)
+            found |= {one.id for one in made.snapshots}
+            listed.page_token = made.next_page_token
+    assert 120 == len(found)
+    assert ("", "") == (history.page_token, listed.page_token)
+    # Of each page its 6, the one that says there are more, and the one before, to find the place.
+    assert len(read) <= 10 * (8 + 8)
 
 
 def test_a_snapshot_streams_whole(world: World, snapshots: tuple[str, str]) -> None:

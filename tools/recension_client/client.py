@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import dropwhile, islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -14,7 +15,7 @@ import grpc
 
 from recension.model.digest import digest_of, format_digest, parse_digest
 from recension.model.errors import Fault, RecensionError, UnreachableError, VerificationError
-from recension.model.event import Presence
+from recension.model.event import MAX_ID, Presence
 from recension.model.manifest import Manifest, Selector
 from recension.model.reading import (
     MAX_PAGE,
@@ -30,6 +31,8 @@ from recension.model.reading import (
     Shard,
     Slot,
     TimelineItem,
+    TimelinePlace,
+    behind,
 )
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import revision_service_pb2 as revision_pb
@@ -46,8 +49,9 @@ MAX_RECEIVE_BYTES = 8 * 1024 * 1024
 """Largest message taken; the server keeps its own well below."""
 MAX_RESUMES = 6
 """Times a stream is resumed in a row without having moved forward."""
+_ANSWER_SECONDS = 30.0
 _CREATE_SECONDS = 600.0
-"""Least deadline of CreateSnapshot, whose work grows with the corpus."""
+"""Deadline of CreateSnapshot, whose work grows with the corpus, unless another is asked for."""
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -98,8 +102,12 @@ class _Cut(Exception):  # noqa: N818 - never leaves this module
 class Client:
     """Reads from one server. Usable from several threads; connects at the first question."""
 
-    def __init__(self, target: str, *, timeout_seconds: float = 30.0) -> None:
-        """``target``: ``host:port``. ``timeout_seconds``: deadline of a unary call; streams have none."""
+    def __init__(self, target: str, *, timeout_seconds: float | None = None) -> None:
+        """``target``: ``host:port``.
+
+        ``timeout_seconds``: deadline of each unary call, else 30, and 600 to make a snapshot. Streams have
+        none.
+        """
         self._target = target
         self._timeout = timeout_seconds
         self._lock = threading.Lock()
@@ -150,7 +158,7 @@ class Client:
     def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
         """Return a revision. Raises ``RevisionNotFoundError``."""
         request = revision_pb.GetRevisionRequest(
-            project=project, rev_id=rev_id, known_at=known_at, view=_view(text=text)
+            project=project, rev_id=_id(rev_id), known_at=_position(known_at), view=_view(text=text)
         )
         answer = self._ask(self._revisions().GetRevision, request)
         return Answer(self._whole(answer.revision, text=text), convert.as_of_from_proto(answer.as_of))
@@ -160,7 +168,10 @@ class Client:
     ) -> list[Revision | RecensionError]:
         """Return one outcome for each id, in the order asked; at most ``MAX_BATCH``."""
         request = revision_pb.BatchGetRevisionsRequest(
-            project=project, rev_ids=rev_ids, known_at=known_at, view=_view(text=text)
+            project=project,
+            rev_ids=map(_id, rev_ids),
+            known_at=_position(known_at),
+            view=_view(text=text),
         )
         answer = self._ask(self._revisions().BatchGetRevisions, request)
         if len(answer.items) != len(rev_ids):
@@ -183,19 +194,27 @@ class Client:
     ) -> Answer:
         """Return a page, by id or title, as it was. Raises ``PageNotFoundError``, ``AsOfOutOfRangeError``."""
         request = revision_pb.GetArticleRequest(
-            project=project, as_of=convert.wanted_as_of_to_proto(valid_at, known_at), view=_view(text=text)
+            project=project,
+            as_of=convert.wanted_as_of_to_proto(valid_at, _position(known_at)),
+            view=_view(text=text),
         )
         if isinstance(page, int):
-            request.page_id = page
+            request.page_id = _id(page)
         else:
             request.title = page
         answer = self._ask(self._revisions().GetArticle, request)
         return Answer(self._whole(answer.revision, text=text), convert.as_of_from_proto(answer.as_of))
 
-    def timeline(self, project: str, page_id: int, *, known_at: int = 0) -> Iterator[TimelineItem]:
-        """Yield what happened to a page. Raises ``PageNotFoundError``."""
+    def timeline(
+        self, project: str, page_id: int, *, known_at: int = 0, after: TimelinePlace | None = None
+    ) -> Iterator[TimelineItem]:
+        """Yield what happened to a page, behind ``after``. Raises ``PageNotFoundError``."""
+        # The wire has no such place; what lies before it is fetched and left out.
+        return behind(self._timeline(project, page_id, known_at), after)
+
+    def _timeline(self, project: str, page_id: int, known_at: int) -> Iterator[TimelineItem]:
         request = revision_pb.ListRevisionsRequest(
-            project=project, page_id=page_id, known_at=known_at, page_size=MAX_PAGE
+            project=project, page_id=_id(page_id), known_at=_position(known_at), page_size=MAX_PAGE
         )
         while True:
             page = self._ask(self._revisions().ListRevisions, request)
@@ -220,10 +239,9 @@ class Client:
         """Compute and keep a snapshot. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``."""
         request = snapshot_pb.CreateSnapshotRequest(
             selector=convert.selector_to_proto(selector),
-            as_of=convert.wanted_as_of_to_proto(valid_at, known_at),
+            as_of=convert.wanted_as_of_to_proto(valid_at, _position(known_at)),
         )
-        seconds = max(self._timeout, _CREATE_SECONDS)
-        answer = self._ask(self._snapshots().CreateSnapshot, request, seconds)
+        answer = self._ask(self._snapshots().CreateSnapshot, request, _CREATE_SECONDS)
         manifest = convert.manifest_from_proto(answer.snapshot)
         if manifest.selector != selector or (valid_at is not None and manifest.as_of.valid_at != valid_at):
             raise VerificationError("the server made a snapshot of something else than was asked for")
@@ -237,8 +255,16 @@ class Client:
             raise VerificationError("the server sent another snapshot than was asked for")
         return manifest
 
-    def snapshots(self) -> Iterator[Manifest]:
-        """Yield the snapshots in the order of their making."""
+    def snapshots(self, *, after: bytes = b"") -> Iterator[Manifest]:
+        """Yield the snapshots in the order of their making, behind the one with the id ``after``."""
+        made = self._all_snapshots()
+        if not after:
+            return made
+        self.snapshot(after)
+        # The wire has no such place; what lies before it is fetched and left out.
+        return islice(dropwhile(lambda manifest: manifest.snapshot_id != after, made), 1, None)
+
+    def _all_snapshots(self) -> Iterator[Manifest]:
         request = snapshot_pb.ListSnapshotsRequest(page_size=MAX_PAGE)
         while True:
             page = self._ask(self._snapshots().ListSnapshots, request)
@@ -376,7 +402,9 @@ class Client:
         """Fill ``held``, going on at its end after a cut."""
         failures, size = 0, -1
         while size != len(held):
-            request = revision_pb.ReadTextRequest(project=project, rev_id=rev_id, role=role, offset=len(held))
+            request = revision_pb.ReadTextRequest(
+                project=project, rev_id=_id(rev_id), role=role, offset=len(held)
+            )
             try:
                 for piece in _stream(self._revisions().ReadText, request):
                     if piece.offset != len(held) or len(held) + len(piece.data) > piece.size_bytes:
@@ -407,9 +435,9 @@ class Client:
             slots.append(_check_slot(whole, f"revision {revision.rev_id}"))
         return replace(revision, slots=tuple(slots))
 
-    def _ask(self, method: Callable[..., _Item], request: object, seconds: float | None = None) -> _Item:
+    def _ask(self, method: Callable[..., _Item], request: object, seconds: float = _ANSWER_SECONDS) -> _Item:
         try:
-            return method(request, timeout=seconds or self._timeout)
+            return method(request, timeout=self._timeout or seconds)
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -481,6 +509,16 @@ def _checked(text: bytes, digest: bytes, where: str) -> bytes:
             actual=format_digest(actual),
         )
     return text
+
+
+def _id(number: int) -> int:
+    """Return an id as the wire can carry it: beyond 64 bits nothing has one, and nothing has 0."""
+    return number if -MAX_ID <= number <= MAX_ID else 0
+
+
+def _position(number: int) -> int:
+    """Return a position as the wire can carry it: one that is as far out of range."""
+    return max(-MAX_ID, min(number, MAX_ID))
 
 
 def _view(*, text: bool) -> revision_pb.RevisionView.ValueType:

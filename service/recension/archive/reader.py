@@ -7,12 +7,16 @@ consumer holds no transaction.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from heapq import merge
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from typing import cast
 
 from recension.archive import history, snapshots
 from recension.archive.claims import Verdict
 from recension.archive.clock import Clock, system_clock
+from recension.archive.columns import changed_pages
 from recension.archive.history import Choice, State
 from recension.archive.ingest import append_commit
 from recension.archive.projects import (
@@ -27,6 +31,7 @@ from recension.archive.texts.reading import read_text
 from recension.model.errors import (
     AsOfOutOfRangeError,
     DataLossError,
+    DeadlineError,
     InvalidArgumentError,
     PageNotFoundError,
     RecensionError,
@@ -38,6 +43,7 @@ from recension.model.errors import (
 from recension.model.event import (
     HIDDEN_COMMENT,
     HIDDEN_CONTRIBUTOR,
+    MAX_ID,
     Delete,
     Move,
     Presence,
@@ -49,6 +55,7 @@ from recension.model.manifest import (
     FORMAT,
     AsOf,
     Manifest,
+    OnHidden,
     ProjectPart,
     Selector,
     make_manifest,
@@ -69,6 +76,9 @@ from recension.model.reading import (
     Shard,
     Slot,
     TimelineItem,
+    TimelinePlace,
+    behind,
+    wanted,
 )
 from recension.model.record import Flag, Head, Item, Kind, Statement
 from recension.model.seal import (
@@ -79,16 +89,50 @@ from recension.model.seal import (
     read_title,
 )
 from recension.store import keys
-from recension.store.interface import Store, View
+from recension.store.interface import Row, Store, View
 
 _SLICE = 256
 """Entries read in one view: some 20 ms with texts."""
+_SLICE_BYTES = 4 * 1024 * 1024
+"""Texts held at once for one stream; a slice ends with the text that reaches it."""
+_CANDIDATES = 100_000
+"""Changed pages held at once for a diff; when there are more, it reads all visibility changes instead."""
+_LONGEST_AGE_SECONDS = 10_000 * 366 * 86_400
+"""Of any revision at any time that is allowed; a greater age asks for the same: nothing."""
 _RECENT = 64
 """Snapshots looked at for one to derive the next from."""
 _NEWEST = keys.END - 1
+_EVER = 2**62
 
 # (time, rev_id, position, ordinal) and a mark, or the flags of a visibility change of that revision.
 _Happening = tuple[int, int, int, int, MarkRow | int]
+
+
+def _order(item: _Happening) -> tuple[int, int, int, int]:
+    return item[:4]
+
+
+class _Wanted:
+    """What a scan uses of a store, for as long as anybody waits for its answer; asked at each transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.log = store.log
+
+    def view(self) -> AbstractContextManager[View]:
+        """Open a view, unless nobody waits any more."""
+        _check_wanted()
+        return self._store.view()
+
+    def put_derived(self, rows: Iterator[Row]) -> None:
+        """Store derived rows, unless nobody waits any more."""
+        _check_wanted()
+        self._store.put_derived(rows)
+
+
+def _check_wanted() -> None:
+    if not wanted.get()():
+        raise DeadlineError("nobody waits for the answer any more", hint="ask again, and allow more time")
 
 
 class Archive:
@@ -158,12 +202,12 @@ class Archive:
             as_of = self._as_of(view.head(), valid_at, known_at)
             choice = Choice(as_of.valid_at, as_of.known_at)
             state = (
-                history.page_at(view, number, page, choice)
+                _by_id(view, number, page, choice)
                 if isinstance(page, int)
                 else _by_title(view, number, page, choice)
             )
             if state is None:
-                raise _no_page(view, project, number, page, as_of)
+                raise _no_page(view, project, number, page, as_of.known_at, as_of.valid_at)
             return Answer(_revision_in(view, project, number, state, text=text), as_of)
 
     def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
@@ -180,14 +224,19 @@ class Archive:
             )
         return slot.text
 
-    def timeline(self, project: str, page_id: int, *, known_at: int = 0) -> Iterator[TimelineItem]:
-        """Yield what happened to a page by (valid time, revision id, position)."""
+    def timeline(
+        self, project: str, page_id: int, *, known_at: int = 0, after: TimelinePlace | None = None
+    ) -> Iterator[TimelineItem]:
+        """Yield what happened to a page by (valid time, revision id, position), behind ``after``."""
+        _check_place(after)
         with self._store.view() as view:
             number = project_number(view, project)
             known = _known_at(view.head(), known_at)
+            if not _is_known(view, number, page_id, known):
+                raise _no_page(view, project, number, page_id, known)
             start, stop = keys.edits_from(number, page_id), keys.edits_from(number, page_id + 1)
-            if view.last(start, stop) is None:
-                raise _no_page(view, project, number, page_id, None)
+            if after is not None:
+                start = keys.edit(number, page_id, *after[:3], 0)
             marks = history.marks_of(view, number, page_id, known)
             others: list[_Happening] = [(mark.time, 0, mark.position, mark.ordinal, mark) for mark in marks]
             changes = view.scan(
@@ -197,8 +246,8 @@ class Archive:
             _, position, ordinal = keys.read_revision(key)
             flags, _, rev, time = read_visibility(value)
             others.append((time, rev, position, ordinal, flags))
-        others.sort(key=lambda item: item[:4])
-        return self._timeline(project, number, (start, stop), known, others)
+        others = sorted((item for item in others if not after or item[:3] >= after[:3]), key=_order)
+        return behind(self._timeline(project, number, (start, stop), known, others), after)
 
     def _timeline(
         self,
@@ -252,22 +301,26 @@ class Archive:
         for name, (_, tally) in tallies.items():
             if tally.first_event_at > as_of.valid_at:
                 raise _before_first(name, tally, as_of)
-        choice = Choice(as_of.valid_at, known, selector.min_age_seconds, selector.on_hidden)
+        choice = _choice(selector, as_of)
         base = self._nearest(selector, as_of)
         parts = tuple(self._part(numbers[name], selector, choice, base, name) for name in selector.projects)
         manifest = make_manifest(selector, as_of, parts)
+        _check_wanted()
         self._keep(manifest)
         return manifest
 
     def _part(
         self, number: int, selector: Selector, choice: Choice, base: Manifest | None, project: str
     ) -> ProjectPart:
+        # It has the methods that a scan uses, and no others: each snapshot shows that they are enough.
+        store = cast("Store", _Wanted(self._store))
         if base is not None:
             share = next(part for part in base.parts if part.project == project)
-            derived = snapshots.derive_part(self._store, share, number, selector, _choice(base), choice)
+            before = _choice(base.selector, base.as_of)
+            derived = snapshots.derive_part(store, share, number, selector, before, choice)
             if derived is not None:
                 return derived
-        return snapshots.build_part(self._store, project, number, selector, choice)
+        return snapshots.build_part(store, project, number, selector, choice)
 
     def _nearest(self, selector: Selector, as_of: AsOf) -> Manifest | None:
         """Return one of the newest snapshots with that selector, the nearest in time."""
@@ -305,9 +358,16 @@ class Archive:
         with self._store.view() as view:
             return _manifest(view, snapshot_id)
 
-    def snapshots(self) -> Iterator[Manifest]:
-        """Yield the snapshots in the order of their making."""
-        start, stop = keys.snapshot_at(0), keys.snapshot_at(keys.END)
+    def snapshots(self, *, after: bytes = b"") -> Iterator[Manifest]:
+        """Yield the snapshots in the order of their making, those behind ``after``."""
+        position = 0
+        if after:
+            with self._store.view() as view:
+                position = _made_at(view, after)
+        return self._snapshots(keys.snapshot_at(position + 1))
+
+    def _snapshots(self, start: bytes) -> Iterator[Manifest]:
+        stop = keys.snapshot_at(keys.END)
         while True:
             with self._store.view() as view:
                 rows = view.scan(start, stop, limit=_SLICE)
@@ -332,29 +392,29 @@ class Archive:
         return self._read(manifest, shard, after, text=text)
 
     def _read(self, manifest: Manifest, shard: Shard, after: Place, *, text: bool) -> Iterator[Entry]:
-        choice = _choice(manifest)
+        choice = _choice(manifest.selector, manifest.as_of)
         for part in manifest.parts:
             if part.project < after[0]:
                 continue
-            last = after[1] if part.project == after[0] else 0
-            while True:
+            last, more = after[1] if part.project == after[0] else 0, True
+            while more:
+                entries: list[Entry] = []
+                room, more = _SLICE_BYTES, False
                 with self._store.view() as view:
                     number = project_number(view, part.project)
-                    found = (
-                        leaf for leaf in snapshots.leaves(view, part.root, last) if shard.holds(leaf.page_id)
-                    )
-                    slice_ = list(islice(found, _SLICE))
-                    entries = [
-                        _entry(
-                            view, part.project, number,
-                            snapshots.state_of(view, number, leaf.page_id, choice, leaf.leaf), text=text,
-                        )
-                        for leaf in slice_
-                    ]  # fmt: skip
+                    for leaf in snapshots.leaves(view, part.root, last):
+                        if not shard.holds(leaf.page_id):
+                            continue
+                        if len(entries) == _SLICE or room <= 0:
+                            more = True
+                            break
+                        state = snapshots.state_of(view, number, leaf.page_id, choice, leaf.leaf)
+                        entry = _entry(view, part.project, number, state, text=text)
+                        room -= sum(len(slot.text or b"") for slot in entry.slots)
+                        entries.append(entry)
                 yield from entries
-                if len(slice_) < _SLICE:
-                    break
-                last = slice_[-1].page_id
+                if more:
+                    last = entries[-1].page_id
 
     def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
         """Yield what differs between two snapshots of the same projects, by (project, page id)."""
@@ -372,16 +432,78 @@ class Archive:
             if left.project < start[0]:
                 continue
             last = start[1] if left.project == start[0] else 0
-            while True:
-                with self._store.view() as view:
-                    number = project_number(view, left.project)
-                    found = snapshots.differences(view, left.root, right.root, last)
-                    slice_ = list(islice(found, _SLICE))
-                    changes = [_change(view, left.project, number, item, a, b) for item in slice_]
-                yield from (change for change in changes if change is not None)
-                if len(slice_) < _SLICE:
-                    break
-                last = slice_[-1].page_id
+            told = (self._differing(a, b, left, right, last), self._withdrawn(a, b, left, right, last))
+            yield from merge(*told, key=lambda change: change.page_id)
+
+    def _differing(
+        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int
+    ) -> Iterator[Change]:
+        """Yield the changes of pages whose leaves differ."""
+        while True:
+            with self._store.view() as view:
+                number = project_number(view, left.project)
+                found = snapshots.differences(view, left.root, right.root, last)
+                slice_ = list(islice(found, _SLICE))
+                changes = [_change(view, left.project, number, item, a, b) for item in slice_]
+            yield from (change for change in changes if change is not None)
+            if len(slice_) < _SLICE:
+                return
+            last = slice_[-1].page_id
+
+    def _withdrawn(
+        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int
+    ) -> Iterator[Change]:
+        """Yield the pages whose leaves are equal, but whose text was hidden between A's K and B's.
+
+        Only a B that keeps hidden pages holds such a leaf. The trees do not tell; the visibility changes do.
+        """
+        if b.selector.on_hidden is not OnHidden.KEEP or a.as_of.known_at >= b.as_of.known_at:
+            return
+        pages = self._with_changed_visibility(left.project, a.as_of.known_at, b.as_of.known_at, last)
+        while slice_ := list(islice(pages, _SLICE)):
+            with self._store.view() as view:
+                number = project_number(view, left.project)
+                changes = []
+                for page in slice_:
+                    leaves = [
+                        next(snapshots.leaves(view, part.root, page - 1), None) for part in (left, right)
+                    ]
+                    before, after = (leaf if leaf and leaf.page_id == page else None for leaf in leaves)
+                    if before is not None and before == after:
+                        difference = snapshots.Difference(page, before, after)
+                        changes.append(_change(view, left.project, number, difference, a, b))
+            yield from (change for change in changes if change is not None)
+
+    def _with_changed_visibility(self, project: str, low: int, high: int, last: int) -> Iterator[int]:
+        """Yield the pages with id > ``last`` of which a visibility change became known in (low, high]."""
+        with self._store.view() as view:
+            number = project_number(view, project)
+        # Two questions of one valid time differ by what became known between them.
+        questions = (Choice(0, low), Choice(0, high))
+        found = changed_pages(self._store, project, number, *questions, _CANDIDATES)
+        if found is None:
+            yield from self._ever_hidden(number, low, high, last)
+            return
+        rest = iter([page for page in found if page > last])
+        while slice_ := list(islice(rest, _SLICE)):
+            with self._store.view() as view:
+                changed = [page for page in slice_ if _changes_visibility(view, number, page, low, high)]
+            yield from changed
+
+    def _ever_hidden(self, number: int, low: int, high: int, last: int) -> Iterator[int]:
+        """Yield the same by reading each visibility change of the project behind ``last``."""
+        start, stop = keys.page_visibility(number, last + 1), keys.page_visibility(number + 1, 0)
+        while True:
+            with self._store.view() as view:
+                rows = view.scan(start, stop, limit=_SLICE)
+            for key, _ in rows:
+                page, position, _ = keys.read_revision(key)
+                if page > last and low < position <= high:
+                    yield page
+                    last = page
+            if len(rows) < _SLICE:
+                return
+            start = rows[-1][0] + b"\0"
 
     # --- times ----------------------------------------------------------------------------------
 
@@ -398,6 +520,28 @@ class Archive:
                 validAt=format_instant(valid_at),
             )
         return AsOf(valid_at, known)
+
+
+def _is_id(number: int) -> bool:
+    return 0 < number <= MAX_ID
+
+
+def _check_place(place: TimelinePlace | None) -> None:
+    if place is None:
+        return
+    check_instant(place.time)
+    if not all(0 <= number <= MAX_ID for number in place[1:]):
+        raise InvalidArgumentError(f"not a place in a timeline: {place[1:]}", field="after")
+
+
+def _is_known(view: View, number: int, page: int, known_at: int) -> bool:
+    """Say whether anything of a page was known at K."""
+    return _is_id(page) and history.last_edit(view, number, page, _EVER, known_at) is not None
+
+
+def _changes_visibility(view: View, number: int, page: int, low: int, high: int) -> bool:
+    start, stop = (keys.page_visibility(number, page, position + 1) for position in (low, high))
+    return bool(view.scan(start, stop, limit=1))
 
 
 def _known_at(head: Head, known_at: int) -> int:
@@ -437,7 +581,7 @@ def _project_info(view: View, number: int) -> ProjectInfo:
 
 
 def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> EditRow:
-    edit = history.find_revision(view, number, rev_id, known_at) if 0 < rev_id < 2**63 else None
+    edit = history.find_revision(view, number, rev_id, known_at) if _is_id(rev_id) else None
     if edit is None:
         raise RevisionNotFoundError(f"no revision {rev_id} in {project!r}", project=project, revId=rev_id)
     return edit
@@ -459,6 +603,10 @@ def _title(view: View, state: State, sealed: Sealed) -> tuple[int, str, bytes]:
     return namespace, title, sealed.field_salt(source.field, source.label)
 
 
+def _by_id(view: View, number: int, page: int, choice: Choice) -> State | None:
+    return history.page_at(view, number, page, choice) if _is_id(page) else None
+
+
 def _by_title(view: View, number: int, title: str, choice: Choice) -> State | None:
     for form in dict.fromkeys((title, title.replace("_", " "))):
         start = keys.title(number, form)
@@ -471,16 +619,40 @@ def _by_title(view: View, number: int, title: str, choice: Choice) -> State | No
     return None
 
 
-def _no_page(view: View, project: str, number: int, page: int | str, as_of: AsOf | None) -> PageNotFoundError:
+def _no_page(
+    view: View, project: str, number: int, page: int | str, known_at: int, valid_at: int | None = None
+) -> PageNotFoundError:
     name = f"page {page}" if isinstance(page, int) else f"page titled {page[:200]!r}"
-    when = f" as of {format_instant(as_of.valid_at)}, known at {as_of.known_at}" if as_of else ""
-    hint = "check the id, or the title's spelling and namespace prefix"
-    if isinstance(page, int) and 0 < page < 2**63:
-        first = view.scan(keys.edits_from(number, page), keys.edits_from(number, page + 1), limit=1)
-        if first:
+    when = "" if valid_at is None else f" as of {format_instant(valid_at)},"
+    hint = _whereabouts(view, project, number, page, known_at)
+    return PageNotFoundError(
+        f"no {name} in {project!r}{when} known at {known_at}", hint=hint, project=project, page=page
+    )
+
+
+def _whereabouts(view: View, project: str, number: int, page: int | str, known_at: int) -> str:
+    """Return what helps whoever looks for a page at a time or a position that it has nothing at."""
+    if isinstance(page, int):
+        pages, what = [page], "its"
+    else:
+        pages = [
+            int.from_bytes(key[-8:], "big")
+            for form in dict.fromkeys((page, page.replace("_", " ")))
+            for key, _ in view.scan(keys.title(number, form), keys.title(number, form)[:-8] + b"\xff" * 8)
+        ]
+        what = "the title was once that of page {}, whose"
+    pages.sort(key=lambda one: not _is_known(view, number, one, known_at))
+    for one in filter(_is_id, pages):
+        first = view.scan(keys.edits_from(number, one), keys.edits_from(number, one + 1), limit=1)
+        if first and _is_known(view, number, one, known_at):
             since = format_instant(keys.read_edit(first[0][0])[1])
-            hint = f"its first revision is of {since}; recension log {project} id:{page} shows its timeline"
-    return PageNotFoundError(f"no {name} in {project!r}{when}", hint=hint, project=project, page=page)
+            return (
+                f"{what.format(one)} first revision is of {since}; "
+                f"recension log {project} id:{one} shows its timeline"
+            )
+        if first:
+            return f"{what.format(one)} history became known later; ask for a later known-at"
+    return "check the id, or the title's spelling and namespace prefix"
 
 
 def _before_first(name: str, tally: Tally, as_of: AsOf) -> AsOfOutOfRangeError:
@@ -587,26 +759,30 @@ def _other(view: View, item: _Happening) -> TimelineItem:
     return TimelineItem(time, position, _recorded_at(view, position), happening)
 
 
-def _manifest(view: View, snapshot_id: bytes) -> Manifest:
+def _made_at(view: View, snapshot_id: bytes) -> int:
     raw = view.get(keys.snapshot(snapshot_id))
-    encoded = view.get(keys.snapshot_at(int.from_bytes(raw, "big"))) if raw is not None else None
-    if encoded is None:
+    if raw is None:
         raise SnapshotNotFoundError(
             f"no snapshot sha256:{snapshot_id.hex()}",
             hint="list the snapshots with: recension snapshots",
             snapshot=f"sha256:{snapshot_id.hex()}",
         )
+    return int.from_bytes(raw, "big")
+
+
+def _manifest(view: View, snapshot_id: bytes) -> Manifest:
+    encoded = view.get(keys.snapshot_at(_made_at(view, snapshot_id)))
+    if encoded is None:
+        raise DataLossError(f"the manifest of snapshot sha256:{snapshot_id.hex()} is missing")
     try:
         return read_manifest(encoded)
     except InvalidArgumentError as error:
         raise DataLossError(f"the manifest of a snapshot is damaged: {error}") from None
 
 
-def _choice(manifest: Manifest) -> Choice:
-    selector = manifest.selector
-    return Choice(
-        manifest.as_of.valid_at, manifest.as_of.known_at, selector.min_age_seconds, selector.on_hidden
-    )
+def _choice(selector: Selector, as_of: AsOf) -> Choice:
+    age = min(selector.min_age_seconds, _LONGEST_AGE_SECONDS)
+    return Choice(as_of.valid_at, as_of.known_at, age, selector.on_hidden)
 
 
 def _entry(view: View, project: str, number: int, state: State, *, text: bool) -> Entry:
@@ -639,20 +815,23 @@ def _change(
     A page that was moved away and back has its old title from another event, so another leaf.
     """
     before = after = None
-    flags = 0
+    flags = seen = 0
     content = old_content = b""
     if item.before is not None:
-        state = snapshots.state_of(view, number, item.page_id, _choice(a), item.before.leaf)
+        state = snapshots.state_of(view, number, item.page_id, _choice(a.selector, a.as_of), item.before.leaf)
         before = _entry(view, project, number, state, text=False)
         old_content = state.edit.content
+        seen = history.hidden_flags(view, number, state.edit, a.as_of.known_at)
         flags = history.hidden_flags(view, number, state.edit, b.as_of.known_at)
     if item.after is not None:
-        new = snapshots.state_of(view, number, item.page_id, _choice(b), item.after.leaf)
+        new = snapshots.state_of(view, number, item.page_id, _choice(b.selector, b.as_of), item.after.leaf)
         after = _entry(view, project, number, new, text=False)
         content = new.edit.content
     if before is None:
         kind = ChangeKind.ADDED
-    elif (after is None or after.rev_id != before.rev_id) and flags & Flag.TEXT_HIDDEN:
+    elif flags & Flag.TEXT_HIDDEN and (
+        after is None or after.rev_id != before.rev_id or not seen & Flag.TEXT_HIDDEN
+    ):
         kind = ChangeKind.RETRACTED
     elif after is None:
         kind = ChangeKind.REMOVED

@@ -5,10 +5,11 @@ Times are microseconds since the epoch, digests and commitments 32 raw bytes, si
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from recension.model.errors import RecensionError
 from recension.model.event import Comment, Contributor, Delete, Move, Presence, Restore, Visibility
@@ -140,7 +141,7 @@ class ChangeKind(StrEnum):
     MOVED = "moved"
     EDITED_AND_MOVED = "edited+moved"
     RETRACTED = "retracted"
-    """A's text was hidden by the time of B, and B no longer holds that revision."""
+    """A's text was hidden by the time of B: B no longer holds that revision, or keeps it without its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,43 @@ WHOLE = Shard()
 # A place in a snapshot or a diff: everything up to and including this (project, page_id) was delivered.
 Place = tuple[str, int]
 START: Place = ("", 0)
+
+
+class TimelinePlace(NamedTuple):
+    """A place in a timeline: all before, and the first ``nth`` items of the first three, were delivered."""
+
+    time: int
+    rev_id: int
+    """0 for what concerns no revision."""
+    position: int
+    nth: int
+
+
+def place_behind(item: TimelineItem, before: TimelinePlace | None) -> TimelinePlace:
+    """Return the place behind an item that follows the place ``before``."""
+    what = item.what
+    rev_id = what.rev_id if isinstance(what, Revision | Visibility) else 0
+    here = (item.time, rev_id, item.position)
+    already = before.nth if before is not None and before[:3] == here else 0
+    return TimelinePlace(*here, already + 1)
+
+
+def behind(items: Iterator[TimelineItem], after: TimelinePlace | None) -> Iterator[TimelineItem]:
+    """Yield the items behind a place; they begin at the first item of its time, revision and position."""
+    place = None
+    for item in items:
+        place = place_behind(item, place)
+        if after is None or place > after:
+            yield item
+
+
+def _always() -> bool:
+    return True
+
+
+wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=_always)
+"""Says whether anybody still waits for an answer. Work that takes long asks between its steps, and ends with
+``DeadlineError`` when nobody does. It belongs to a call, not to a question, hence to no method below."""
 
 
 class Reader(Protocol):
@@ -214,10 +252,12 @@ class Reader(Protocol):
         """Return a page, by id or title, as it was. Raises ``PageNotFoundError``, ``AsOfOutOfRangeError``."""
         ...
 
-    def timeline(self, project: str, page_id: int, *, known_at: int = 0) -> Iterator[TimelineItem]:
-        """Yield what happened to a page by (valid time, revision id, position).
+    def timeline(
+        self, project: str, page_id: int, *, known_at: int = 0, after: TimelinePlace | None = None
+    ) -> Iterator[TimelineItem]:
+        """Yield what happened to a page by (valid time, revision id, position), behind ``after``.
 
-        Raises ``PageNotFoundError``.
+        Raises ``PageNotFoundError``, also for a page of which nothing was known at K.
         """
         ...
 
@@ -235,8 +275,11 @@ class Reader(Protocol):
         """Return a snapshot. Raises ``SnapshotNotFoundError``."""
         ...
 
-    def snapshots(self) -> Iterator[Manifest]:
-        """Yield the snapshots in the order of their making."""
+    def snapshots(self, *, after: bytes = b"") -> Iterator[Manifest]:
+        """Yield the snapshots in the order of their making, those behind the one with the id ``after``.
+
+        Raises ``SnapshotNotFoundError`` for an ``after`` that is none.
+        """
         ...
 
     def entries(self, snapshot_id: bytes, *, after: Place = START) -> Iterator[Entry]:

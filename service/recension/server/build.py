@@ -38,6 +38,8 @@ from recension.v1 import (
 )
 
 _HEALTH_THREADS = 4
+_THREADS_FOR_EACH_MAKER = 4
+"""Of as many threads one may be making a snapshot: it keeps a core busy for as long as it takes."""
 _CALLS_FOR_EACH_THREAD = 4
 """Calls beyond this many are refused at once rather than left waiting."""
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -58,6 +60,7 @@ class Service:
     health_server: grpc.Server
     health: health.HealthServicer
     gate: Gate
+    makers: Gate
     watchdog: Watchdog
     outermost: Outermost
     chores: tuple[Chore, ...]
@@ -77,6 +80,7 @@ class Service:
         until = time.monotonic() + grace_seconds
         self.health.enter_graceful_shutdown()
         self.gate.drain()
+        self.makers.drain()
         self.gate.wait_empty(grace_seconds)
         self.outermost.end_watches()
         self.server.stop(max(until - time.monotonic(), min(grace_seconds, 1.0))).wait()
@@ -128,6 +132,7 @@ def make_server(reader: Reader, ingestor: Ingestor, store: Store, config: ServeC
 def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
     """Return a server with everything it serves, not started and without a port."""
     gate = Gate(config.stream_limit)
+    makers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to make a snapshot")
     watchdog = Watchdog(config.stall_seconds)
     chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
     if isinstance(store, _HasReaders):
@@ -141,7 +146,7 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     )
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogRpc(reader), server)
     revision_service_pb2_grpc.add_RevisionServiceServicer_to_server(RevisionRpc(reader, gate), server)
-    snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate), server)
+    snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
 
     condition = health.HealthServicer()
@@ -158,7 +163,7 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
 
     if config.reflection:
         _add_reflection(server)
-    return Service(server, health_server, condition, gate, watchdog, outermost, tuple(chores))
+    return Service(server, health_server, condition, gate, makers, watchdog, outermost, tuple(chores))
 
 
 def _free_readers(store: _HasReaders) -> None:

@@ -18,6 +18,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from recension.model.errors import DeadlineError, InvalidArgumentError, RecensionError, StoreError
+from recension.model.reading import wanted
 from recension.server import logs
 from recension.server.gate import Gate, Watchdog, draining
 from recension.wire.status import call_status
@@ -70,10 +71,13 @@ class Outermost(grpc.ServerInterceptor):
     def _single(self, method: str, handler: Any) -> Behaviour:
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             entry = _Call(self._log, method, context, self._watchdog)
+            token = wanted.set(context.is_active)
             try:
                 response = self._answer(entry, handler, raw, context)
             except Exception as error:  # noqa: BLE001 - this is the one place that sees them all
                 entry.refuse(error)
+            finally:
+                wanted.reset(token)
             entry.sent(response)
             entry.finish()
             return response

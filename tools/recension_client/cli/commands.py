@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import assert_never
 
 from recension.model.digest import format_digest
-from recension.model.errors import PageNotFoundError, TextUnavailableError
+from recension.model.errors import TextUnavailableError
 from recension.model.event import Delete, Move, Presence, Restore, Visibility
 from recension.model.instant import format_instant
 from recension.model.manifest import Manifest, Selector
@@ -81,13 +81,9 @@ def log(reader: Reader, options: Namespace) -> int:
 def _page_id(reader: Reader, options: Namespace) -> int:
     if isinstance(options.page, int):
         return options.page
-    try:
-        answer = reader.article(
-            options.project, options.page, valid_at=options.at, known_at=options.known_at, text=False
-        )
-    except PageNotFoundError as error:
-        error.hint = "a deleted or renamed page is found by a time when it had the title (--at) or as id:N"
-        raise
+    answer = reader.article(
+        options.project, options.page, valid_at=options.at, known_at=options.known_at, text=False
+    )
     return answer.revision.page_id
 
 

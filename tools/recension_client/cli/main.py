@@ -141,8 +141,8 @@ def _common(*, top: bool) -> _Parser:
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
-        default=30.0 if top else argparse.SUPPRESS,
-        help="deadline of a single question; streams have none (default: 30)",
+        default=None if top else argparse.SUPPRESS,
+        help="deadline of a single question; streams have none (default: 30, and 600 to make a snapshot)",
     )
     group.add_argument(
         "--json",

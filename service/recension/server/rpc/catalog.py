@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from recension.model.reading import MAX_BATCH, MAX_PAGE, Reader
-from recension.server.cursors import open_token, page_size_of, seal_token, take_page
+from recension.server.cursors import open_place, page_size_of, seal_place, take_page
 from recension.v1 import catalog_service_pb2 as pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from recension.wire import convert
@@ -38,12 +38,10 @@ class CatalogRpc(CatalogServiceServicer):
         self, request: pb.ListProjectsRequest, context: grpc.ServicerContext
     ) -> pb.ListProjectsResponse:
         size = page_size_of(request.page_size)
-        after = ""
-        if request.page_token:
-            after = str(open_token(request.page_token, _PROJECTS, "page_token")[0])
+        after, _ = open_place(request.page_token, _PROJECTS, "page_token")
         rest = (info for info in self._reader.projects() if info.name > after)
         projects, more = take_page(rest, size, convert.project_to_proto)
-        token = seal_token(_PROJECTS, [projects[-1].name]) if more else ""
+        token = seal_place(_PROJECTS, (projects[-1].name, 0)) if more else ""
         return pb.ListProjectsResponse(projects=projects, next_page_token=token)
 
     def GetProject(

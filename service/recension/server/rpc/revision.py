@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 import grpc
 
 from recension.model.digest import digest_of, format_digest
-from recension.model.errors import InvalidArgumentError, RecensionError
-from recension.model.reading import MAX_BATCH, Reader, Revision
-from recension.server.cursors import open_offset, page_size_of, seal_token, take_page
+from recension.model.errors import InvalidArgumentError, InvalidCursorError, RecensionError
+from recension.model.reading import (
+    MAX_BATCH,
+    Reader,
+    Revision,
+    TimelineItem,
+    TimelinePlace,
+    place_behind,
+)
+from recension.server.cursors import Bound, open_token, page_size_of, seal_token, take_page
 from recension.server.gate import Gate
 from recension.v1 import revision_service_pb2 as pb
 from recension.v1.event_pb2 import PRESENCE_PRESENT
@@ -33,6 +39,19 @@ def _item(outcome: Revision | RecensionError, budget: convert.TextBudget) -> pb.
     if isinstance(outcome, RecensionError):
         return pb.BatchGetRevisionsItem(error=convert.item_error_to_proto(outcome))
     return pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(outcome, budget))
+
+
+def _place_of(token: str, bound: Bound) -> tuple[int, TimelinePlace]:
+    """Return the position and the place that a token of ListRevisions stands for."""
+    match open_token(token, bound, "page_token"):
+        case [int(known_at), int(time), int(rev_id), int(position), int(nth)]:
+            return known_at, TimelinePlace(time, rev_id, position, nth)
+        case _:
+            raise InvalidCursorError(
+                "page_token: it is of another version of the server",
+                hint="start again without it",
+                field="page_token",
+            )
 
 
 class RevisionRpc(RevisionServiceServicer):
@@ -106,14 +125,18 @@ class RevisionRpc(RevisionServiceServicer):
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         bound = ("ListRevisions", request.project, request.page_id, request.known_at)
         # The token keeps the position that the first page was resolved to, so all pages are of one history.
-        match open_offset(request.page_token, bound, "page_token"):
-            case [known_at, offset]:
-                pass
-            case _:
-                known_at, offset = self._known_at(request.known_at), 0
-        timeline = self._reader.timeline(request.project, request.page_id, known_at=known_at)
-        items, more = take_page(islice(timeline, offset, None), size, convert.timeline_item_to_proto)
-        token = seal_token(bound, [known_at, offset + len(items)]) if more else ""
+        known_at, place = self._known_at(request.known_at), None
+        if request.page_token:
+            known_at, place = _place_of(request.page_token, bound)
+        timeline = self._reader.timeline(request.project, request.page_id, known_at=known_at, after=place)
+
+        def convert_next(item: TimelineItem) -> pb.TimelineItem:
+            nonlocal place
+            place = place_behind(item, place)
+            return convert.timeline_item_to_proto(item)
+
+        items, more = take_page(timeline, size, convert_next)
+        token = seal_token(bound, [known_at, *place]) if more and place else ""
         return pb.ListRevisionsResponse(items=items, next_page_token=token, as_of=pb.AsOf(known_at=known_at))
 
     def ReadText(

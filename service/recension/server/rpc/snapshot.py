@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 import grpc
 
 from recension.model.digest import parse_digest
 from recension.model.reading import Change, Entry, Place, Reader
-from recension.server.cursors import (
-    Bound,
-    open_offset,
-    open_place,
-    page_size_of,
-    seal_place,
-    seal_token,
-    take_page,
-)
+from recension.server.cursors import Bound, open_place, page_size_of, seal_place, take_page
 from recension.server.gate import Gate, Turn
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
 from recension.v1 import snapshot_service_pb2 as pb
@@ -35,17 +26,19 @@ _SNAPSHOTS = ("ListSnapshots",)
 class SnapshotRpc(SnapshotServiceServicer):
     """Exact corpora: name them, read them, compare them."""
 
-    def __init__(self, reader: Reader, gate: Gate) -> None:
-        """``reader``: where the answers come from; ``gate``: who may stream."""
+    def __init__(self, reader: Reader, gate: Gate, makers: Gate) -> None:
+        """``reader``: where the answers come from; ``gate``: who may stream; ``makers``: who may make one."""
         self._reader = reader
         self._gate = gate
+        self._makers = makers
 
     def CreateSnapshot(
         self, request: pb.CreateSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.CreateSnapshotResponse:
         selector = convert.selector_from_proto(request.selector)
         valid_at, known_at = convert.wanted_as_of_from_proto(request.as_of)
-        manifest = self._reader.create_snapshot(selector, valid_at=valid_at, known_at=known_at)
+        with self._makers.admit():
+            manifest = self._reader.create_snapshot(selector, valid_at=valid_at, known_at=known_at)
         return pb.CreateSnapshotResponse(snapshot=convert.manifest_to_proto(manifest))
 
     def GetSnapshot(
@@ -58,11 +51,11 @@ class SnapshotRpc(SnapshotServiceServicer):
         self, request: pb.ListSnapshotsRequest, context: grpc.ServicerContext
     ) -> pb.ListSnapshotsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
-        # Snapshots are only ever added at the end, so their number is a place that stays.
-        offset = sum(open_offset(request.page_token, _SNAPSHOTS, "page_token"))
-        rest = islice(self._reader.snapshots(), offset, None)
+        # The place is the snapshot that was sent last: others are only ever added behind it.
+        last, _ = open_place(request.page_token, _SNAPSHOTS, "page_token")
+        rest = self._reader.snapshots(after=parse_digest(last, "page_token") if last else b"")
         snapshots, more = take_page(rest, size, convert.manifest_to_proto)
-        token = seal_token(_SNAPSHOTS, [offset + len(snapshots)]) if more else ""
+        token = seal_place(_SNAPSHOTS, (snapshots[-1].id, 0)) if more else ""
         return pb.ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     def ListEntries(
