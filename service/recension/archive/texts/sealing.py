@@ -204,6 +204,8 @@ def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> Plan 
         texts += live_texts(view, old)
         plan.expected[keys.block_user(old.number)] = None
         plan.blobs[keys.block(old.number)] = None
+        if not at:  # the first block of a page may have its prefix in another page
+            plan.index[keys.block_user(load(view, old.number).prefix, old.number)] = None
     plan.expected[keys.page_block(*key, at)] = old.encode() if old is not None else None
     # What came last stays last, and gives its block the id: the next tail names that as its prefix.
     newest_id = max(text.number for text in texts)
