@@ -34,6 +34,8 @@ _FAMILIES = {
     b"N": "snapshot tree nodes",
     b"Y": "snapshots by position",
     b"Z": "snapshots by id",
+    b"J": "event columns",
+    b"X": "spans of event columns",
     b"C": "counts of projects",
     b"P": "projects by name",
     b"Q": "definitions of projects",
