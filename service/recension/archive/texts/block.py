@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -37,6 +38,7 @@ MIN_PREFIX_BYTES = 8
 TAIL = 2**32 - 1
 """Index of a block that is a tail."""
 _WINDOW_LOG_MAX = 27
+_KEPT_BYTES = 2**20
 _VERSION = 1
 _HEAD = struct.Struct(">BIQIQBH")
 
@@ -120,19 +122,35 @@ def encode(project: int, page: int, index: int, texts: Sequence[bytes], prefix: 
     body = b"".join(texts)
     if not prefix.text or len(prefix.text) + len(body) > 2**_WINDOW_LOG_MAX:
         prefix = NO_PREFIX
-    options: dict[int, int] = {zstd.CompressionParameter.compression_level: level}
-    dictionary = None
-    if prefix.text:
-        window = (len(prefix.text) + len(body)).bit_length()
-        options[zstd.CompressionParameter.window_log] = max(10, window)
-        dictionary = zstd.ZstdDict(prefix.text, is_raw=True).as_prefix
-    frame = zstd.ZstdCompressor(options=options, zstd_dict=dictionary).compress(
-        body, zstd.ZstdCompressor.FLUSH_FRAME
-    )
+    frame = _compressor(prefix.text, len(body), level).compress(body, zstd.ZstdCompressor.FLUSH_FRAME)
     depth = min(prefix.depth + 1, 255) if prefix.text else 0
     lengths = [len(text) for text in texts]
     head = _HEAD.pack(_VERSION, project, page, index, prefix.block, depth, len(texts))
     return head + struct.pack(f">{len(lengths)}I", *lengths) + frame
+
+
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.compressors: dict[int, zstd.ZstdCompressor] = {}
+
+
+_OF_THREAD = _OfThread()
+
+
+def _compressor(prefix: bytes, size: int, level: int) -> zstd.ZstdCompressor:
+    """Return a compressor for one frame. To make one takes 20 to 50 us, so one without a prefix is kept."""
+    options: dict[int, int] = {zstd.CompressionParameter.compression_level: level}
+    if prefix:
+        window = max(10, (len(prefix) + size).bit_length())
+        options[zstd.CompressionParameter.window_log] = window
+        dictionary = zstd.ZstdDict(prefix, is_raw=True).as_prefix
+        return zstd.ZstdCompressor(options=options, zstd_dict=dictionary)
+    if size > _KEPT_BYTES:  # its tables would stay as large
+        return zstd.ZstdCompressor(options=options)
+    kept = _OF_THREAD.compressors
+    if level not in kept:
+        kept[level] = zstd.ZstdCompressor(options=options)
+    return kept[level]
 
 
 def read_block(raw: bytes) -> Block:

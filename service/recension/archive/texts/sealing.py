@@ -45,7 +45,11 @@ from recension.store.interface import Rewrite, Store, View
 _QUEUE = 32
 """Blocks being compressed; a writer that is further ahead waits for one of them."""
 _TOGETHER = 16
-"""Rewrites of one transaction."""
+"""Rewrites of one transaction, between commits."""
+_HELD_BYTES = 32 * 2**20
+"""Texts of blocks being compressed."""
+_SETTLING = 128
+"""The same when nobody waits for a commit: some 1 MB, in one sync."""
 _WORTHWHILE_BYTES = 2048
 """A single smaller text stays a tail: a block of its own would save nothing."""
 _ROWS = 4096
@@ -120,7 +124,7 @@ class Sealer:
                 for key in ripe:
                     self._start(view, key, pages[key])
         try:
-            while len(self._jobs) > _QUEUE:
+            while len(self._jobs) > _QUEUE or self._held_bytes() > _HELD_BYTES:
                 self._jobs[0][1].result()
                 self._put()
             if len(self._jobs) >= _TOGETHER and self._jobs[_TOGETHER - 1][1].done():
@@ -143,11 +147,12 @@ class Sealer:
                     for key, tails in waiting[at : at + _QUEUE]:
                         page = self._writer.pages.get(key) or _unread(tails)
                         pages += self._start(view, key, page)
-                while len(self._jobs) > _QUEUE:
-                    self._jobs[0][1].result()
-                    self._put()
-            self._drain()
+                while len(self._jobs) > _SETTLING or self._held_bytes() > _HELD_BYTES:
+                    self._jobs[len(self._jobs) // 2][1].result()
+                    self._put(_SETTLING)
+                    sealed(pages)
             sealed(pages)
+        self._drain()
         return pages
 
     def forget(self) -> None:
@@ -156,10 +161,13 @@ class Sealer:
             job.cancel()
         self._jobs.clear()
 
+    def _held_bytes(self) -> int:
+        return sum(new.row.raw_bytes for plan, _ in self._jobs for new in plan.blocks)
+
     def _drain(self) -> None:
         while self._jobs:
-            self._jobs[min(len(self._jobs), _TOGETHER) - 1][1].result()
-            self._put()
+            self._jobs[min(len(self._jobs), _SETTLING) - 1][1].result()
+            self._put(_SETTLING)
 
     def _start(self, view: View, key: Page, page: Pending) -> bool:
         plan = plan_seal(view, self._writer, key, page)
@@ -168,10 +176,10 @@ class Sealer:
             self._jobs.append((plan, self._pool.submit(plan.compress)))
         return plan is not None
 
-    def _put(self) -> None:
+    def _put(self, most: int = _TOGETHER) -> None:
         """Put the finished blocks at the head of the queue in place, in one transaction."""
         done: list[tuple[Plan, Rewrite]] = []
-        while self._jobs and len(done) < _TOGETHER and self._jobs[0][1].done():
+        while self._jobs and len(done) < most and self._jobs[0][1].done():
             plan, job = self._jobs.popleft()
             done.append((plan, job.result()))
         applied = self._store.rewrite([rewrite for _, rewrite in done])

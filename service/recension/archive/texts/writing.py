@@ -39,6 +39,8 @@ from recension.store.interface import Row, View
 SEAL_TEXTS = 32
 """Tails are chained one to the next, so their number bounds a read as well."""
 CACHE_BYTES = 96 * 2**20
+_PAGE_BYTES, _TAIL_BYTES = 1000, 300
+"""Of the objects that stand for a page and for a tail."""
 
 Page = tuple[int, int]
 """(project number, page id)."""
@@ -91,7 +93,7 @@ class Pending:
     @property
     def held_bytes(self) -> int:
         """Bytes of memory."""
-        return len(self.prefix.text) + self.text_bytes + 512
+        return len(self.prefix.text) + self.text_bytes + _PAGE_BYTES + _TAIL_BYTES * len(self.tails)
 
     @property
     def ripe(self) -> bool:
