@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recension.model.errors import InvalidArgumentError, StoreError
+from recension.model.errors import InvalidArgumentError, SourceError, StoreError
 from recension.server import quarantine as module
 from recension.server.quarantine import NOT_KEPT, Quarantine
 from recension.sources.items import Rejected
@@ -91,12 +91,35 @@ def test_a_run_that_breaks_off_leaves_the_earlier_file(tmp_path: Path, source: P
     assert 2 == len(lines(quarantine.path(source)))
 
 
-def test_files_of_one_name_and_two_sizes_are_apart(tmp_path: Path, source: Path) -> None:
-    """A longer file of the same name is another file."""
+def test_files_of_one_name_and_size_are_apart(tmp_path: Path, source: Path) -> None:
+    """Another file of the same name and size keeps its own records, whatever becomes of the other's."""
     quarantine = Quarantine(tmp_path, "p")
-    before = quarantine.path(source)
-    source.write_bytes(b"123456")
-    assert before != quarantine.path(source)
+    other = tmp_path / "other" / source.name
+    other.parent.mkdir()
+    other.write_bytes(source.read_bytes()[::-1])
+    write(quarantine, source, BAD)
+    write(quarantine, other, BAD, BAD)
+    assert [1, 2] == [len(lines(quarantine.path(path))) for path in (source, other)]
+    write(quarantine, other)
+    assert [quarantine.path(source)] == list((tmp_path / "quarantine/p").iterdir())
+
+
+def test_the_same_bytes_under_another_name_are_the_same_file(tmp_path: Path, source: Path) -> None:
+    """A file that was renamed replaces what it left under its old name."""
+    quarantine = Quarantine(tmp_path, "p")
+    write(quarantine, source, BAD)
+    renamed = source.rename(tmp_path / "renamed.ndjson")
+    write(quarantine, renamed, BAD, BAD)
+    assert [quarantine.path(renamed)] == list((tmp_path / "quarantine/p").iterdir())
+    assert 2 == len(lines(quarantine.path(renamed)))
+
+
+def test_a_file_that_is_gone_before_the_end_is_named(tmp_path: Path, source: Path) -> None:
+    """Its records cannot be filed, so that is an error and no half file stays."""
+    with pytest.raises(SourceError), Quarantine(tmp_path, "p").writing(source) as kept:
+        kept.add(BAD)
+        source.unlink()
+    assert [] == list((tmp_path / "quarantine/p").iterdir())
 
 
 def test_a_strange_file_name_stays_inside(tmp_path: Path) -> None:
@@ -115,7 +138,7 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path, source: Path) -> No
     quarantine = Quarantine(tmp_path, "p")
     precious = tmp_path / "precious"
     precious.write_bytes(b"mine")
-    part = quarantine.path(source).with_suffix(".part")
+    part = quarantine.path(source).with_name("ingest.part")
     part.parent.mkdir(parents=True)
     part.symlink_to(precious)
     with pytest.raises(StoreError):

@@ -241,6 +241,34 @@ def test_an_event_that_the_archive_refuses_is_kept(store: MemoryStore, run: Run,
     assert head == store.log.head()
 
 
+def test_a_refused_event_is_kept_without_what_upstream_can_hide(run: Run, tmp_path: Path) -> None:
+    """Text, comment and contributor stay out of the quarantine: they may be hidden by now."""
+    run("events", write(tmp_path, "a.ndjson", json.dumps(GOOD).encode()))
+    body = {
+        **GOOD["edit"],  # type: ignore[dict-item]
+        "comment": "secret comment",
+        "contributor": {"name": "Secret Name", "id": "9"},
+        "slots": [{"role": "main", "text": "secret text"}],
+    }
+    bad = {**GOOD, "sourceId": "b", "edit": body}
+    gone = {"project": "p", "pageId": "99", "time": GOOD["time"], "sourceId": "c"}
+    gone["delete"] = {"title": "A", "comment": "secret", "contributor": {"name": "Secret"}}
+    path = write(tmp_path, "b.ndjson", b"".join(json.dumps(line).encode() + b"\n" for line in (bad, gone)))
+    status, summary = run("events", path)
+    assert (1, {"REVISION_CONFLICT": 1, "PAGE_NOT_FOUND": 1}) == (status, summary["rejected"])
+    assert str(tmp_path / "quarantine/p") == summary["quarantine"]
+    for line in kept(tmp_path):
+        excerpt = base64.b64decode(line["excerpt_base64"])
+        assert b"ecret" not in excerpt + json.dumps(line).encode()
+        assert json.loads(excerpt)["pageId"] in (7, 99)
+
+
+def test_an_element_that_is_passed_over_is_named_as_one(run: Run) -> None:
+    """What is around an unknown element is stored, and the report tells elements from kinds of records."""
+    status, summary = run("dump", shared("wikimedia/wikidata-toolkit/mock-dump-with-bugs.xml"))
+    assert (0, 6, {"<unexpected>": 1}) == (status, summary["accepted"], summary["skipped"])
+
+
 def test_an_unknown_project_is_named(tmp_path: Path) -> None:
     """Without the project no file is opened."""
     with pytest.raises(ProjectNotFoundError):

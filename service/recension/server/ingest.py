@@ -51,6 +51,7 @@ _SUSPICIOUS_SHARE = 0.05
 _SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
 _SAMPLE_PROJECT = ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0")
 _SAMPLE_REVISIONS = 1307
+_HIDEABLE = frozenset({"slots", "contributor", "comment"})
 _POSITIONS = {"line": "line", "byte": "byte", "offset": "stored byte"}
 """Where a fault is, by the names of its metadata."""
 
@@ -75,6 +76,8 @@ class Summary:
     seconds: float = 0.0
     position: int = 0
     head: str = ""
+    quarantine: str = ""
+    """Where the rejected records are."""
 
     def document(self) -> dict[str, object]:
         """Return the summary for machines."""
@@ -85,6 +88,7 @@ class Summary:
             "accepted": self.accepted,
             "known": self.known,
             "rejected": dict(sorted(self.rejected.items())),
+            "quarantine": _plain(self.quarantine),
             "skipped": dict(sorted(self.skipped.items())),
             "claims": dict(sorted(self.claims.items())),
             "log_entries": {
@@ -244,6 +248,7 @@ def _take(
 
 def _reject(kept: QuarantineFile, summary: Summary, rejected: Rejected) -> None:
     kept.add(rejected)
+    summary.quarantine = str(kept.folder)
     summary.rejected[rejected.reason] += 1
 
 
@@ -254,13 +259,14 @@ def _where(event: Event) -> str:
 
 
 def _excerpt(event: Event) -> bytes:
-    """Say what the event was, without its texts: its bytes as they came have stayed in the parser."""
+    """Say what the event was, without what upstream can hide: its texts, its comment, its contributor."""
     what = replace(event.what, slots=()) if isinstance(event.what, Edit) else event.what
+    shown = {name: value for name, value in asdict(what).items() if name not in _HIDEABLE}
     document = {
         "pageId": event.page_id,
         "time": format_instant(event.time),
         "sourceId": event.source_id,
-        type(what).__name__: asdict(what),
+        type(what).__name__: shown,
     }
     return json.dumps(document, ensure_ascii=False).encode()[:MAX_EXCERPT_BYTES]
 
@@ -358,6 +364,8 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     table.add_row("known before", f"{summary.known:,}")
     for reason, count in sorted(summary.rejected.items()):
         table.add_row(Text(f"rejected: {reason}"), f"{count:,}")
+    if summary.rejected:
+        table.add_row("rejected records are in", Text(_plain(summary.quarantine)))
     for what, count in sorted(summary.skipped.items()):
         table.add_row(Text(_plain(f"passed over: {what}")), f"{count:,}")
     for verdict, count in sorted(summary.claims.items()):

@@ -1,7 +1,13 @@
 """What an ingest could not take: kept with its reason, never dropped silently.
 
 One NDJSON file per source file, below ``DATA/quarantine/<project>/``. A run writes a file beside it and puts
-it in place at the end, so a reader never sees half of one and ingesting twice changes nothing.
+it in place at the end, so a reader never sees half of one and ingesting twice changes nothing. A source file
+is known by its bytes, so the same file under another name replaces its own records and no others.
+
+A record that the archive refused is kept without texts, comments and contributors. One that could not be
+read is kept as it came, up to 4,096 bytes (``sources.items.MAX_EXCERPT_BYTES``), since its bytes are what has
+to be looked at: they may hold a text or a name that upstream hides later, and no erasure in the archive
+reaches them. To purge them, remove the file; nothing else refers to it.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from recension.model.errors import InvalidArgumentError, StoreError, StoreFullError
+from recension.model.errors import InvalidArgumentError, SourceError, StoreError, StoreFullError
 from recension.sources.items import Rejected
 
 MAX_KEPT = 100_000
@@ -34,6 +40,7 @@ NOT_KEPT = "NOT_KEPT"
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_SLUG_CHARS = 64
+_DIGEST_CHARS = 32
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -51,27 +58,28 @@ class Quarantine:
         self._folder = data / "quarantine" / project
 
     def path(self, source: Path) -> Path:
-        """Return where the bad records of ``source`` are, known by its name and size alone."""
-        size = source.stat().st_size
-        digest = hashlib.sha256(os.fsencode(source.name) + b"\0" + str(size).encode()).hexdigest()
+        """Return where the bad records of ``source`` are. Reads all of it; raises ``SourceError``."""
         slug = _UNSAFE.sub("-", source.name)[:_MAX_SLUG_CHARS].strip("-") or "input"
-        return self._folder / f"{digest[:16]}-{slug}.ndjson"
+        return self._folder / f"{_digest(source)}-{slug}.ndjson"
 
     @contextlib.contextmanager
     def writing(self, source: Path) -> Iterator[QuarantineFile]:
         """Collect the bad records of one run over ``source``.
 
         At the end of the block they take the place of what an earlier run left, durably; no records, no
-        file. If the block raises, the earlier file stays. Raises ``StoreError`` if it cannot be written.
+        file. If the block raises, the earlier file stays. Raises ``StoreError`` if it cannot be written, and
+        ``SourceError`` if ``source`` cannot be read once more.
         """
-        target = self.path(source)
-        file = QuarantineFile(target.with_suffix(".part"), _shown(source))
+        file = QuarantineFile(self._folder / "ingest.part", _shown(source))
         try:
             yield file
+            # A good file is not read again as long as there was never a bad one.
+            target = self.path(source) if file.kept or any(self._folder.glob("*.ndjson")) else None
         except BaseException:
             file.discard()
             raise
-        file.replace(target)
+        if target is not None:
+            file.replace(target)
 
 
 class QuarantineFile:
@@ -84,6 +92,11 @@ class QuarantineFile:
         self._part = part
         self._source = source
         self._file: IO[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the project's bad records are."""
+        return self._part.parent
 
     def add(self, rejected: Rejected) -> None:
         """Keep a record; from ``MAX_KEPT`` on, only count it."""
@@ -98,14 +111,16 @@ class QuarantineFile:
         if self._left:
             self._write("", NOT_KEPT, f"{self._left:,} more records were rejected and not kept", b"")
         with _explained(target):
-            if self._file is None:
-                target.unlink(missing_ok=True)
-                return
-            with self._file:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            self._part.replace(target)
-            _sync_folder(target.parent)
+            if self._file is not None:
+                with self._file:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                self._part.replace(target)
+            for earlier in target.parent.glob(f"{target.name[:_DIGEST_CHARS]}-*.ndjson"):
+                if self._file is None or earlier != target:  # of the same bytes under another name
+                    earlier.unlink()
+            if self._file is not None:
+                _sync_folder(target.parent)
 
     def discard(self) -> None:
         """Forget the lines."""
@@ -126,6 +141,18 @@ class QuarantineFile:
             if self._file is None:
                 self._file = _private(self._part)
             self._file.write(json.dumps(line).encode("ascii") + b"\n")
+
+
+def _digest(source: Path) -> str:
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST_CHARS]
+    except OSError as error:
+        raise SourceError(
+            f"{source}: cannot be read: {error.strerror}",
+            hint="leave the file where it is until the ingest has ended",
+            path=source,
+        ) from error
 
 
 def _private(path: Path) -> IO[bytes]:
