@@ -10,6 +10,7 @@ from recension.archive.ingest import Ingestor
 from recension.model.errors import InvalidArgumentError, InvalidEventError, RecensionError
 from recension.model.event import Event
 from recension.server.gate import Gate, draining
+from recension.sources.items import BadRecordError, checked
 from recension.sources.titles import fold_table, namespace_of
 from recension.store.interface import Store
 from recension.v1 import ingest_service_pb2 as pb
@@ -55,6 +56,9 @@ class IngestRpc(IngestServiceServicer):
                         field="project",
                     )
                 event = convert.event_from_proto(message, lambda title: namespace_of(title, table))
+                checked(event)
+            except BadRecordError as fault:
+                refused.append((index, InvalidEventError(fault.message)))
             except InvalidArgumentError as error:
                 refused.append((index, error))
             else:
