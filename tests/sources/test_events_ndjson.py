@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,45 @@ def test_numbers_as_strings_and_as_numbers() -> None:
     )
 
 
+def test_the_names_of_the_proto_file_are_read_too() -> None:
+    """A proto3 JSON parser takes both names of a field, and so do we."""
+    slot = {**SLOT, "claimedSha1": "abc", "claimedBytes": "5"}
+    camel = record(revId="2", parentRevId="1", titleInferred=True, commentHidden=True, slots=[slot])
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                re.sub("([A-Z])", lambda match: "_" + match[1].lower(), name): plain(item)
+                for name, item in value.items()
+            }
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    assert "page_id" in plain(camel)
+    assert "claimed_sha1" in plain(camel)["edit"]["slots"][0]
+    assert events(lines(camel)) == events(lines(plain(camel)))
+
+
+@pytest.mark.parametrize("number", ["118", "1.18e2", "118.0", "1180e-1", "1.18E+2"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_whole_numbers_are_read_however_they_are_written(number: str, *, quoted: bool) -> None:
+    """Exponents and zeros behind the point are no fraction, quoted or not."""
+    line = lines(record()).replace(b'"7"', json.dumps(number).encode() if quoted else number.encode())
+    (item,) = events(line)
+    assert isinstance(item, Event)
+    assert 118 == item.page_id
+
+
+@pytest.mark.parametrize("name, number", [("UNSPECIFIED", 0), ("PRESENT", 1), ("HIDDEN", 2), ("LOST", 3)])
+def test_a_presence_is_read_by_name_and_by_number(name: str, number: int) -> None:
+    """A proto3 JSON parser takes both forms of an enum."""
+    bare = {key: value for key, value in SLOT.items() if key != "text"}
+    by_name, by_number = (
+        what(record(slots=[{**bare, "presence": form}])) for form in (f"PRESENCE_{name}", number)
+    )
+    assert by_name == by_number
+    assert max(number, 1) == by_name.slots[0].presence
+
+
 @pytest.mark.parametrize(
     "value,namespaces,expected",
     [
@@ -165,7 +205,20 @@ BAD: list[tuple[Any, str]] = [
     ),
     (lines(record()).strip().replace(b'"7"', b"NaN"), "INVALID_FIELD"),
     (lines(record()).strip().replace(b'"7"', b"Infinity"), "INVALID_FIELD"),
-    (lines(record()).strip().replace(b'"7"', b"7.0"), "INVALID_FIELD"),
+    (lines(record()).strip().replace(b'"7"', b"7.5"), "INVALID_FIELD"),
+    (lines(record()).strip().replace(b'"7"', b"1e-1"), "INVALID_FIELD"),
+    (lines(record()).strip().replace(b'"7"', b"1e999999999"), "INVALID_FIELD"),
+    (lines(record()).strip().replace(b'"7"', b"1e99999999999999999999"), "INVALID_FIELD"),
+    (lines(record()).strip().replace(b'"7"', b"9.3e18"), "INVALID_FIELD"),
+    (record(top={"pageId": "7.5"}), "INVALID_FIELD"),
+    (record(top={"pageId": "1e999999999"}), "INVALID_FIELD"),
+    (record(top={"pageId": ""}), "INVALID_FIELD"),
+    (record(top={"pageId": "07.0"}), "INVALID_FIELD"),
+    (record(top={"page_id": "7"}), "DUPLICATE_KEY"),
+    (record(top={"page_ids": "7"}), "UNKNOWN_FIELD"),
+    (record(slots=[{**SLOT, "presence": 4}]), "INVALID_FIELD"),
+    (record(slots=[{**SLOT, "presence": True}]), "INVALID_FIELD"),
+    (record(slots=[{**SLOT, "presence": []}]), "INVALID_FIELD"),
     (lines(record()).strip().replace(b'"7"', b"1e400"), "INVALID_FIELD"),
     (lines(record()).strip().replace(b"Hello", b"\\ud800"), "LONE_SURROGATE"),
     (lines(record()).strip().replace(b"Apple", b"\\udc00"), "LONE_SURROGATE"),
@@ -393,3 +446,10 @@ def test_reader_takes_any_source() -> None:
     """A plain file object is a source."""
     items: list[Item] = list(read_events(io.BytesIO(lines(record())), Path("a"), "p"))
     assert 1 == len(items)
+
+
+def test_xml_is_refused_with_the_commands_that_read_it() -> None:
+    """The hint names the commands as they are called."""
+    with pytest.raises(SourceFormatError) as refused:
+        list(read_events(Dribble(b"<mediawiki>", 4096), Path("a.xml"), "p"))
+    assert "commands dump and logging" in refused.value.hint

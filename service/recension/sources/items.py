@@ -81,7 +81,11 @@ class SiteInfo:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What was passed over on purpose, counted by name; the last item of its input."""
+    """What was passed over on purpose, counted by name; the last item of its input.
+
+    ``<name>`` is an element of XML that no dump of MediaWiki has or that is no history; what is around it was
+    read. Other names are kinds of records.
+    """
 
     counts: Mapping[str, int]
 

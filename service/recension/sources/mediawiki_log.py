@@ -8,17 +8,16 @@ text before; both occur in one dump.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recension.model.errors import SourceError
 from recension.model.event import MAX_ID, MAX_TITLE_BYTES, Event, LogAction, LogEntry
-from recension.sources.items import BadRecordError, ByteSource, Item, SiteInfo, Skipped, checked
-from recension.sources.mediawiki_head import read_comment, read_contributor, read_siteinfo, read_time
+from recension.sources.items import BadRecordError, ByteSource, Item
+from recension.sources.mediawiki_dump import DumpReader
+from recension.sources.mediawiki_head import read_comment, read_contributor, read_time
 from recension.sources.php_values import PhpFormatError, PhpValue, unserialize
-from recension.sources.titles import namespace_of, namespace_table
+from recension.sources.titles import namespace_of
 from recension.sources.xml_records import Node, Record, XmlRecords, number
 
 _RECORDS = frozenset({"siteinfo", "logitem"})
@@ -66,55 +65,12 @@ def read_log(source: ByteSource, path: Path, project: str) -> Iterator[Item]:
     Raises as ``mediawiki_xml.read_history`` does.
     """
     records = XmlRecords(source, path, records=_RECORDS, alien={"page": _HISTORY})
-    reader = _LogReader(project, records)
-    try:
-        yield from reader.items()
-    except SourceError:
-        yield from reader.skipped()
-        raise
-    yield from reader.skipped()
+    yield from _LogReader(project, records).read()
 
 
-class _LogReader:
-    def __init__(self, project: str, records: XmlRecords) -> None:
-        self._project = project
-        self._records = records
-        self._prefixes: dict[str, int] = {}
-        self._others: Counter[str] = Counter()
-
-    def items(self) -> Iterator[Item]:
-        headed = False
-        for record in self._records:
-            if record.node.name == "siteinfo":
-                if headed:
-                    self._records.count("siteinfo")
-                    continue
-                site = read_siteinfo(record.node)
-                self._prefixes = namespace_table(site.namespaces)
-                yield site
-            else:
-                if not headed:
-                    yield SiteInfo()
-                item = self._item(record)
-                if item is not None:
-                    yield item
-            headed = True
-
-    def skipped(self) -> Iterator[Item]:
-        counts = self._records.counts + self._others
-        if counts:
-            yield Skipped(dict(sorted(counts.items())))
-
-    def _item(self, record: Record) -> Item | None:
-        try:
-            if record.fault is not None:
-                raise record.fault
-            event = self._event(record.node)
-            return None if event is None else checked(event)
-        except BadRecordError as fault:
-            return record.reject(fault)
-
-    def _event(self, node: Node) -> Event | None:
+class _LogReader(DumpReader):
+    def _event(self, record: Record) -> Event | None:
+        node = record.node
         kind = f"{node.value('type') or ''}/{node.value('action') or ''}"
         action = _ACTIONS.get(kind)
         if action is None:

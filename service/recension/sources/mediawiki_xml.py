@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recension.model.errors import SourceError, SourceFormatError
+from recension.model.errors import SourceFormatError
 from recension.model.event import Edit, Event, Presence, SlotText
-from recension.sources.items import BadRecordError, ByteSource, Item, SiteInfo, Skipped, checked
-from recension.sources.mediawiki_head import read_comment, read_contributor, read_siteinfo, read_time
-from recension.sources.titles import namespace_of, namespace_table
+from recension.sources.items import BadRecordError, ByteSource, Item
+from recension.sources.mediawiki_dump import DumpReader
+from recension.sources.mediawiki_head import read_comment, read_contributor, read_time
+from recension.sources.titles import namespace_of
 from recension.sources.xml_records import Node, Record, XmlRecords, number
 
 DEFAULT_MODEL = "wikitext"
@@ -30,9 +31,6 @@ _KNOWN = frozenset({"id", "parentid", "timestamp", "contributor", "minor", "comm
     "text",
     "content",
 }
-_QUIET = frozenset({"redirect", "restrictions"})
-"""Known and of no use: redirects are computed from the text, restrictions are not history."""
-
 _LOGGING = "this is a logging dump, it has no revisions"
 _STUB = "this is a stub dump, it has no texts"
 
@@ -45,51 +43,13 @@ def read_history(source: ByteSource, path: Path, project: str) -> Iterator[Item]
     before the fault has been yielded by then.
     """
     records = XmlRecords(source, path, records=_RECORDS, head=_HEAD, alien={"logitem": _LOGGING})
-    reader = _HistoryReader(path, project, records)
-    try:
-        yield from reader.items()
-    except SourceError:
-        yield from reader.skipped()
-        raise
-    yield from reader.skipped()
+    yield from _HistoryReader(path, project, records).read()
 
 
-class _HistoryReader:
+class _HistoryReader(DumpReader):
     def __init__(self, path: Path, project: str, records: XmlRecords) -> None:
+        super().__init__(project, records)
         self._path = path
-        self._project = project
-        self._records = records
-        self._prefixes: dict[str, int] = {}
-
-    def items(self) -> Iterator[Item]:
-        headed = False
-        for record in self._records:
-            if record.node.name == "siteinfo":
-                if headed:
-                    self._records.count("siteinfo")
-                    continue
-                headed = True
-                site = read_siteinfo(record.node)
-                self._prefixes = namespace_table(site.namespaces)
-                yield site
-                continue
-            if not headed:
-                headed = True
-                yield SiteInfo()
-            yield self._item(record)
-
-    def skipped(self) -> Iterator[Item]:
-        counts = {name: count for name, count in sorted(self._records.counts.items()) if name not in _QUIET}
-        if counts:
-            yield Skipped(counts)
-
-    def _item(self, record: Record) -> Item:
-        try:
-            if record.fault is not None:
-                raise record.fault
-            return checked(self._event(record))
-        except BadRecordError as fault:
-            return record.reject(fault)
 
     def _event(self, record: Record) -> Event:
         node, page = record.node, record.page
