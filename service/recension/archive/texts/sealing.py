@@ -160,6 +160,7 @@ class Sealer:
         for _, job in self._jobs:
             job.cancel()
         self._jobs.clear()
+        self._writer.planned.clear()
 
     def _held_bytes(self) -> int:
         return sum(new.row.raw_bytes for plan, _ in self._jobs for new in plan.blocks)
@@ -184,6 +185,8 @@ class Sealer:
             done.append((plan, job.result()))
         applied = self._store.rewrite([rewrite for _, rewrite in done])
         for (plan, _), fits in zip(done, applied, strict=True):
+            for new in plan.blocks:
+                self._writer.planned.pop(new.row.number, None)
             page = self._writer.pages.get(plan.page)
             if not fits or page is None:
                 self._writer.forget(plan.page)
@@ -191,9 +194,6 @@ class Sealer:
             self._writer.sealed(plan.page, plan.tails, plan.blocks[-1].index + 1 if plan.blocks else 0)
             if plan.late and len(self.disordered) < _DISORDERED:
                 self.disordered.add(plan.page)
-            first = plan.blocks[0] if plan.blocks else None
-            if first is not None and not first.index and not first.prefix.text:
-                self._writer.similar.add(first.row.number, prefix_text(first.texts))
 
 
 def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> Plan | None:
@@ -274,13 +274,19 @@ def add_block(view: View, writer: TextWriter, plan: Plan, at: int, number: int, 
     elif at:
         prefix = block_prefix(view, plan.page, at)
     else:
-        prefix, expected = similar_prefix(view, writer.similar.find(texts[0]), plan.page)
+        found = writer.similar.find(texts[0])
+        prefix, expected = writer.planned.get(found) or similar_prefix(view, found, plan.page)
         plan.expected.update(expected)
         plan.index.update(use_rows(prefix, number))
     first, last = min(text.first_time for text in run), max(text.last_time for text in run)
     row = PageBlock(number, 0, len(run), sum(map(len, texts)), first, last)
     plan.blocks.append(NewBlock(at, row, texts, prefix))
-    plan.index[keys.page_block(*plan.page, at)] = row.encode()
+    key = keys.page_block(*plan.page, at)
+    plan.index[key] = row.encode()
+    if not at and not prefix.text:
+        offered = Prefix(number, 0, prefix_text(texts))
+        writer.planned[number] = offered, {key: row.encode()}
+        writer.similar.add(number, offered.text)
     for ordinal, text in enumerate(run):
         plan.index[keys.text(text.digest)] = place_value(number, ordinal)
 

@@ -110,6 +110,8 @@ class TextWriter:
         self.touched: list[Page] = []
         """Pages of the last ``store``."""
         self.similar = Similar()
+        self.planned: dict[int, tuple[Prefix, dict[bytes, bytes | None]]] = {}
+        """First blocks being made, and the row that says that they were: only what follows may use them."""
         self._held = 0
         self._loaded: OrderedDict[Page, None] = OrderedDict()
         self._offered: dict[int, Prefix] = {}
