@@ -157,6 +157,13 @@ class _Titles:
         found = (self._follow(page, gap) for gap in range(first, end + 1))
         return [claims for claims in found if claims is not None]
 
+    def at(self, title: str, time: int) -> list[int]:
+        """Return the touches of a title at one time."""
+        touches = self.touches.get(title, [])
+        return touches[
+            bisect_left(touches, time, key=self._time) : bisect_right(touches, time, key=self._time)
+        ]
+
     def _time(self, touch: int) -> int:
         return self.steps[touch // 2].time
 
@@ -362,11 +369,11 @@ def _known_of(view: View, number: int, page: int, known_at: int, titles: _Titles
 def _is_resolved(mark: MarkRow, stated: list[str | None], page: int, titles: _Titles) -> bool:
     """Say whether a move, delete or restore is of an entry, and note that; ``stated``: title, old title."""
     folded = [None if title is None else _fold(title) for title in stated]
-    for touch in titles.touches.get(folded[0] or "", ()):
+    for touch in titles.at(folded[0] or "", mark.time):
         step = titles.steps[touch // 2]
         forms = [step.to_title, step.title] if step.action is LogAction.MOVE else [step.title]
         if (
-            (step.time, step.action) == (mark.time, _ACTIONS[mark.kind])
+            step.action is _ACTIONS[mark.kind]
             and [_fold(form) for form in forms] == folded
             and touch // 2 not in titles.owners
         ):
