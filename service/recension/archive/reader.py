@@ -89,7 +89,7 @@ from recension.model.seal import (
     read_title,
 )
 from recension.store import keys
-from recension.store.interface import Row, Store, View
+from recension.store.interface import Log, Row, Store, View
 
 _SLICE = 256
 """Entries read in one view: some 20 ms with texts."""
@@ -113,11 +113,16 @@ def _order(item: _Happening) -> tuple[int, int, int, int]:
 
 
 class _Wanted:
-    """What a scan uses of a store, for as long as anybody waits for its answer; asked at each transaction."""
+    """What a scan uses of a store, for as long as anybody waits for its answer; asked at each slice."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.log = store.log
+
+    @property
+    def log(self) -> Log:
+        """The log, unless nobody waits any more."""
+        _check_wanted()
+        return self._store.log
 
     def view(self) -> AbstractContextManager[View]:
         """Open a view, unless nobody waits any more."""
