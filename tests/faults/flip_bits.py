@@ -76,7 +76,7 @@ def rows_in(folder: Path, data: bytes) -> list[tuple[str, int, int]]:
                 for _, value in txn.cursor(table):
                     place = data.find(value)
                     if place >= 0 and data.find(value, place + 1) < 0:
-                        # The number of a blob's pieces stands before its digest: missing ones are read as none.
+                        # Before a blob's digest stands the number of its pieces; missing ones read as none.
                         skipped = name == layout.BLOBS
                         out.append((name.decode(), place + skipped, len(value) - skipped))
     return out
