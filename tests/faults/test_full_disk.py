@@ -29,7 +29,6 @@ def test_a_disk_full_at_any_step(small_disk: Path, duration: Duration, tmp_path:
     assert found.counts["STORE_FULL"]
 
 
-@pytest.mark.xfail(raises=OSError, reason="the lock file takes the process id, and OSError has no name")
 @pytest.mark.parametrize("small_disk", DISKS[:1], indirect=True)
 def test_the_right_to_write_on_a_full_disk(small_disk: Path) -> None:
     """Without any room at all the right to write is refused by name, or had."""

@@ -30,7 +30,6 @@ def test_a_fault_at_a_system_call(fault: str, duration: Duration, tmp_path: Path
     assert found.counts["missed"] <= found.counts["cases"] / 10
 
 
-@pytest.mark.xfail(reason="whatever LMDB says while a store is made is taken for a lack of room")
 @pytest.mark.usefixtures("strace")
 def test_an_error_while_a_store_is_made(tmp_path: Path) -> None:
     """A disk that fails is not called full: to make room would not help."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from recension.archive.check import Check
+from recension.archive.check.run import Check
 from recension.archive.reader import Archive
 from recension.archive.texts.block import read_block
 from recension.model.errors import NotAStoreError, RecensionError, RevisionNotFoundError

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from recension.archive.rows import Tally, read_tally
-from recension.model.errors import InvalidArgumentError, ProjectNotFoundError
+from recension.model.errors import DataLossError, InvalidArgumentError, ProjectNotFoundError
 from recension.model.manifest import canonical_json
 from recension.model.reading import ProjectInfo
 from recension.store import keys
@@ -86,7 +86,10 @@ def project_number(view: View, name: str) -> int:
 def project_names(view: View) -> list[tuple[str, int]]:
     """Return (name, number) of all projects, by name."""
     rows = view.scan(b"P", b"Q")
-    return [(key[1:].decode(), int.from_bytes(value, "big")) for key, value in rows]
+    try:
+        return [(key[1:].decode(), int.from_bytes(value, "big")) for key, value in rows]
+    except UnicodeDecodeError:
+        raise DataLossError("the name of a project is damaged") from None
 
 
 def definition_of(view: View, number: int) -> Definition:

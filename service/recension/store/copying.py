@@ -176,7 +176,7 @@ def _read_batch(opened: Opened, txn: lmdb.Transaction, table: bytes, rows: Itera
             if digest(key + table + raw[length:]).digest()[:length] != raw[:length]:
                 raise damaged(table, key)
         elif table == BLOBS:
-            _check_blob(opened, txn, key, raw)
+            opened.joined(txn, key, raw)
         else:
             _check_piece(opened, txn, key)
         append(row)
@@ -184,11 +184,6 @@ def _read_batch(opened: Opened, txn: lmdb.Transaction, table: bytes, rows: Itera
         if size >= _BATCH_BYTES:
             break
     return out
-
-
-def _check_blob(opened: Opened, txn: lmdb.Transaction, key: bytes, raw: bytes) -> None:
-    pieces = [opened.get(txn, PIECES, key + bytes([at])) or b"" for at in range(raw[0])] if raw else []
-    unseal(BLOBS, key, b"".join([raw[1:], *pieces]))
 
 
 def _check_piece(opened: Opened, txn: lmdb.Transaction, key: bytes) -> None:

@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recension.model.errors import StoreError, StoreFullError, WriterBusyError
@@ -143,7 +143,8 @@ class DataDirectory:
                         raise self._busy(lock, doing) from None
                     time.sleep(0.001)
             os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            with suppress(OSError):  # on a full disk the lock is had without a name in it
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
             yield
             os.ftruncate(lock, 0)
         finally:

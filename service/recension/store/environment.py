@@ -29,7 +29,17 @@ from recension.model.errors import (
     StoreVersionError,
 )
 from recension.store.directory import DataDirectory, FileId, sync
-from recension.store.layout import META, SCHEMA_KEY, TABLES, read_schema, schema_row
+from recension.store.layout import (
+    BLOBS,
+    META,
+    PIECES,
+    SCHEMA_KEY,
+    TABLES,
+    damaged,
+    read_schema,
+    schema_row,
+    unseal,
+)
 
 UNSAFE_MOUNT = "RECENSION_UNSAFE_MOUNT"
 """Environment variable; 1 accepts mounts that are refused otherwise."""
@@ -63,6 +73,16 @@ class Opened:
     def get(self, txn: lmdb.Transaction, table: bytes, key: bytes) -> bytes | None:
         """Return a row as it is stored."""
         return cast("bytes | None", txn.get(key, db=self.tables[table]))  # memoryviews only if asked for
+
+    def joined(self, txn: lmdb.Transaction, key: bytes, head: bytes) -> bytes:
+        """Return a whole blob, checked, from its row and the pieces that follow it."""
+        parts = [head[1:]]
+        for at in range(head[0] if head else 0):
+            piece = self.get(txn, PIECES, key + bytes([at]))
+            if piece is None:
+                raise damaged(BLOBS, key)
+            parts.append(piece)
+        return unseal(BLOBS, key, b"".join(parts) if len(parts) > 1 else parts[0])
 
 
 def check_usable(path: Path, *, force: bool) -> None:
@@ -329,9 +349,15 @@ def make_env(path: Path, map_bytes: int, schema: int, *, sync_each: bool = True)
     except BaseException as error:
         env.close()
         if isinstance(error, lmdb.Error):
-            raise no_room(path, error) from None
+            raise _not_made(path, error) from None
         raise
     return Opened(env, tables, (0, 0))
+
+
+def _not_made(path: Path, error: lmdb.Error) -> StoreError:
+    if isinstance(error, lmdb.MapFullError) or error.code in FULL:
+        return no_room(path, error)
+    return StoreError(f"{path} cannot be made: {error}", hint="look at the disk", path=path)
 
 
 def settle(path: Path) -> None:

@@ -624,11 +624,7 @@ class _LmdbView:
         raw = self._opened.get(self._txn, BLOBS, key) if 0 < len(key) <= MAX_KEY_BYTES else None
         if raw is None:
             return None
-        if raw[:1] > b"\0":
-            get, txn = self._opened.get, self._txn
-            pieces = [get(txn, PIECES, key + bytes([at])) or b"" for at in range(raw[0])]
-            raw = b"".join([raw, *pieces])
-        return unseal(BLOBS, key, raw[1:])
+        return self._opened.joined(self._txn, key, raw)
 
     @names_damage
     def last_blob_key(self, start: bytes, stop: bytes) -> bytes | None:
