@@ -7,7 +7,7 @@ consumer holds no transaction.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from heapq import merge
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -17,6 +17,7 @@ from recension.archive import history, snapshots
 from recension.archive.claims import Verdict
 from recension.archive.clock import Clock, system_clock
 from recension.archive.columns import changed_pages
+from recension.archive.garbage import lacks_nodes
 from recension.archive.history import Choice, State
 from recension.archive.ingest import append_commit
 from recension.archive.projects import (
@@ -300,6 +301,7 @@ class Archive:
             head = view.head()
             known = _known_at(head, known_at)
             tallies = {name: tally_of(view, number, known) for name, number in numbers.items()}
+            collected = view.get(keys.collected())
         if not known_at:
             known = max(position for position, _ in tallies.values())
         as_of = self._as_of(head, valid_at, known)
@@ -312,6 +314,11 @@ class Archive:
         manifest = make_manifest(selector, as_of, parts)
         _check_wanted()
         self._keep(manifest)
+        with self._store.view() as view:
+            undisturbed = view.get(keys.collected()) == collected
+        for part in () if undisturbed else parts:  # nodes that nothing kept yet may have been removed
+            if lacks_nodes(self._store, part.root):
+                snapshots.build_part(self._store, part.project, numbers[part.project], selector, choice)
         return manifest
 
     def _part(
@@ -322,9 +329,10 @@ class Archive:
         if base is not None:
             share = next(part for part in base.parts if part.project == project)
             before = _choice(base.selector, base.as_of)
-            derived = snapshots.derive_part(store, share, number, selector, before, choice)
-            if derived is not None:
-                return derived
+            with suppress(DataLossError):  # of nodes that only the older snapshot needs
+                derived = snapshots.derive_part(store, share, number, selector, before, choice)
+                if derived is not None:
+                    return derived
         return snapshots.build_part(store, project, number, selector, choice)
 
     def _nearest(self, selector: Selector, as_of: AsOf) -> Manifest | None:

@@ -36,6 +36,7 @@ _FAMILIES = {
     b"Z": "snapshots by id",
     b"J": "event columns",
     b"X": "spans of event columns",
+    b"A": "last removal",
     b"C": "counts of projects",
     b"P": "projects by name",
     b"Q": "definitions of projects",

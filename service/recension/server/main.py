@@ -23,7 +23,7 @@ from recension.archive.projects import check_definition
 from recension.archive.reader import Archive
 from recension.model.errors import RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
-from recension.server import ingest, logs
+from recension.server import checking, ingest, logs, operating
 from recension.server.build import Service, make_service
 from recension.server.config import DEFAULT_LISTEN, ServeConfig
 from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
@@ -139,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", add_help=False)
     worker.add_argument("config")
     worker.set_defaults(run=_worker)
+
+    operating.add_commands(commands, LmdbStore)
+    checking.add_commands(commands, LmdbStore.open)
 
     health = commands.add_parser("health", help="ask a server whether it serves")
     health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")

@@ -131,6 +131,11 @@ def log_entries(project: int) -> tuple[bytes, bytes]:
     return struct.pack(">cI", b"L", project), struct.pack(">cI", b"L", project + 1)
 
 
+def collected() -> bytes:
+    """Key of a row that is another after each removal of what nothing needs."""
+    return b"A"
+
+
 def event_run(project: int, upto: int = 0, part: int = 0) -> bytes:
     """Key of what a part of a project's event columns covers, the newest positions last."""
     return _RUN.pack(b"X", project, upto, part)
