@@ -70,13 +70,6 @@ def open_place(token: str, bound: Bound, field: str) -> Place:
             raise _invalid(field)
 
 
-def open_offset(token: str, bound: Bound, field: str) -> list[int]:
-    """Return the numbers of a page token; none for an empty one."""
-    if not token:
-        return []
-    return [number for number in open_token(token, bound, field) if isinstance(number, int)]
-
-
 def page_size_of(asked: int, default: int = MAX_PAGE) -> int:
     """Return how many items to send: the default for 0, never more than ``MAX_PAGE`` (AIP-158)."""
     if asked < 0:

@@ -79,7 +79,8 @@ class SnapshotServiceServicer(object):
         """Computes and keeps a snapshot. The same selector and as-of give the same id, at any later date.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE: before the first event, in the
-        future, or beyond the newest position); INVALID_ARGUMENT.
+        future, or beyond the newest position); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being
+        made as this server makes at once); UNAVAILABLE (DRAINING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -31,7 +31,8 @@ class SnapshotServiceStub:
     """Computes and keeps a snapshot. The same selector and as-of give the same id, at any later date.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE: before the first event, in the
-    future, or beyond the newest position); INVALID_ARGUMENT.
+    future, or beyond the newest position); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being
+    made as this server makes at once); UNAVAILABLE (DRAINING).
     """
 
     GetSnapshot: grpc.UnaryUnaryMultiCallable[
@@ -96,7 +97,8 @@ class SnapshotServiceAsyncStub:
     """Computes and keeps a snapshot. The same selector and as-of give the same id, at any later date.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE: before the first event, in the
-    future, or beyond the newest position); INVALID_ARGUMENT.
+    future, or beyond the newest position); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being
+    made as this server makes at once); UNAVAILABLE (DRAINING).
     """
 
     GetSnapshot: grpc.aio.UnaryUnaryMultiCallable[
@@ -163,7 +165,8 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         """Computes and keeps a snapshot. The same selector and as-of give the same id, at any later date.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE: before the first event, in the
-        future, or beyond the newest position); INVALID_ARGUMENT.
+        future, or beyond the newest position); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being
+        made as this server makes at once); UNAVAILABLE (DRAINING).
         """
 
     @abc.abstractmethod
