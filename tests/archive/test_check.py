@@ -14,13 +14,15 @@ import lmdb
 import pytest
 
 from recension.archive import columns
-from recension.archive.check import Check, Remedy, State, read_state
+from recension.archive.check import texts
+from recension.archive.check.run import WALKS, Check
+from recension.archive.check.state import Remedy, State, read_state
 from recension.archive.erase import erase_text
 from recension.archive.garbage import collect
 from recension.archive.ingest import Ingestor
 from recension.archive.rebuild import rebuild
-from recension.archive.replay import LABELS, open_sealed, snapshot_rows
-from recension.archive.sealed import CONTENT_FIELD, Note, with_sealed
+from recension.archive.replay import LABELS, snapshot_rows
+from recension.archive.sealed import CONTENT_FIELD, Note, open_sealed, with_sealed
 from recension.archive.texts.block import NO_PREFIX, encode, read_block
 from recension.archive.texts.reading import place_value, read_place
 from recension.archive.texts.rows import read_page_block, read_tail
@@ -368,7 +370,7 @@ def test_without_the_walk_over_rows_an_orphan_would_be_missed(monkeypatch: pytes
     key, value = rows(world.store, b"L")[0]
     put(world.store, {key[:-1] + b"\x09": value})
     assert found(world.store) == {"row-orphan": 1}
-    monkeypatch.setattr(Check, "_rows", lambda _: iter(()))
+    monkeypatch.setitem(WALKS, "rows", lambda _: iter(()))
     assert found(world.store) == {}
 
 
@@ -377,7 +379,7 @@ def test_without_the_log_a_missing_row_would_be_missed(monkeypatch: pytest.Monke
     world = busy_world()
     put(world.store, {rows(world.store, b"S")[0][0]: None})
     assert found(world.store) == {"row-missing": 1}
-    monkeypatch.setattr(Check, "_log", lambda _: iter(()))
+    monkeypatch.setitem(WALKS, "log", lambda _: iter(()))
     assert found(world.store) == {}
 
 
@@ -550,8 +552,8 @@ def test_without_counting_a_text_row_too_many_would_be_missed(monkeypatch: pytes
     state = Check(store).run()
     assert state.kinds == {"text-row-orphan": 1}
     assert state.vouched[0] == len(rows(store, b"D")) - 1
-    places = Check._check_places
-    monkeypatch.setattr(Check, "_check_places", lambda *args, **_: places(*args, closely=False))
+    places = texts._check_places
+    monkeypatch.setattr(texts, "_check_places", lambda *args, **_: places(*args, closely=False))
     assert found(store) == {}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recension.archive import garbage, snapshots
-from recension.archive.check import Check
+from recension.archive.check.run import Check
 from recension.archive.garbage import Garbage, collect, lacks_nodes
 from recension.archive.history import Choice
 from recension.archive.texts.block import NO_PREFIX, TAIL, Prefix, encode, prefix_text

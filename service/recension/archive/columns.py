@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -41,22 +41,34 @@ class _Part:
     last_time: int
 
 
+@dataclass(slots=True)
+class Events:
+    """Events in the order of the log, as three columns."""
+
+    times: array[int] = field(default_factory=lambda: array("q"))
+    pages: array[int] = field(default_factory=lambda: array("q"))
+    positions: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, position: int, events: list[tuple[int, int]]) -> None:
+        """Add the (time, page) of a commit's events."""
+        for time, page in events:
+            self.times.append(time)
+            self.pages.append(page)
+            self.positions.append(position)
+
+
 def extend(store: Store, project: str, number: int) -> None:
     """Put what was committed since the newest part into columns; durable when it returns. Idempotent."""
     parts = _parts(store, number)
     after = parts[-1].upto if parts else 0
-    times, pages, positions = array("q"), array("q"), array("q")
-    for position, events in _logged(store, project, after):
-        for time, page in events:
-            times.append(time)
-            pages.append(page)
-            positions.append(position)
-        if len(times) >= _SORTED:
-            _write(store, number, after, position, times, pages, positions)
-            after = position
-            times, pages, positions = array("q"), array("q"), array("q")
-    if len(times) >= _WORTHWHILE:
-        _write(store, number, after, positions[-1], times, pages, positions)
+    events = Events()
+    for position, some in logged(store, project, after):
+        events.add(position, some)
+        if len(events.times) >= _SORTED:
+            _write(store, number, after, position, events)
+            after, events = position, Events()
+    if len(events.times) >= _WORTHWHILE:
+        _write(store, number, after, events.positions[-1], events)
 
 
 def changed_pages(
@@ -82,7 +94,7 @@ def changed_pages(
         found.update(np.unique(pages[wanted]).tolist())
         if len(found) > limit:
             return None
-    for position, events in _logged(store, project, parts[-1].upto if parts else 0):
+    for position, events in logged(store, project, parts[-1].upto if parts else 0):
         if position > high:
             break
         for time, page in events:
@@ -105,7 +117,7 @@ def _parts(store: Store, number: int) -> list[_Part]:
     return out
 
 
-def _logged(store: Store, project: str, after: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+def logged(store: Store, project: str, after: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """Yield (position, [(time, page)]) of a project's commits after a position."""
     while records := store.log.read(after + 1, _LOG_SLICE):
         for record in records:
@@ -122,29 +134,29 @@ def _logged(store: Store, project: str, after: int) -> Iterator[tuple[int, list[
         after += len(records)
 
 
-def _write(
-    store: Store,
-    number: int,
-    after: int,
-    upto: int,
-    times: array[int],
-    pages: array[int],
-    positions: array[int],
-) -> None:
+def _write(store: Store, number: int, after: int, upto: int, events: Events) -> None:
     """Write the parts of some events: first the columns, then, at once, the rows that name them."""
-    order = np.argsort(np.frombuffer(times, np.int64), kind="stable")
-    columns = [np.frombuffer(column, np.int64)[order] for column in (times, pages, positions)]
     spans: list[Row] = []
 
     def bodies() -> Iterator[Row]:
-        for part, at in enumerate(range(0, len(order), PART)):
-            mine = [column[at : at + PART] for column in columns]
-            span = _SPAN.pack(after, len(mine[0]), int(mine[0][0]), int(mine[0][-1]))
-            spans.append((keys.event_run(number, upto, part), span))
-            yield keys.event_columns(number, upto, part), pack(b"".join(map(_planes, mine)))
+        for body, span in part_rows(number, after, upto, events):
+            spans.append(span)
+            yield body
 
     store.put_derived(bodies())
     store.put_derived(iter(spans))
+
+
+def part_rows(number: int, after: int, upto: int, events: Events) -> Iterator[tuple[Row, Row]]:
+    """Yield, of each part of some events, the row of its columns and the row that names them."""
+    order = np.argsort(np.frombuffer(events.times, np.int64), kind="stable")
+    all_ = events.times, events.pages, events.positions
+    columns = [np.frombuffer(column, np.int64)[order] for column in all_]
+    for part, at in enumerate(range(0, len(order), PART)):
+        mine = [column[at : at + PART] for column in columns]
+        span = _SPAN.pack(after, len(mine[0]), int(mine[0][0]), int(mine[0][-1]))
+        body = pack(b"".join(map(_planes, mine)))
+        yield (keys.event_columns(number, upto, part), body), (keys.event_run(number, upto, part), span)
 
 
 def _planes(column: np.ndarray) -> bytes:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import pairwise
+from secrets import token_bytes
 
 from recension.archive.history import edit_row
-from recension.archive.replay import open_sealed
-from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed
-from recension.archive.texts.block import TAIL, read_block
+from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_sealed
+from recension.archive.texts.block import TAIL, Block, read_block
 from recension.archive.texts.reading import read_place
 from recension.archive.texts.rows import read_page_block
 from recension.model.errors import DataLossError, InvalidArgumentError
@@ -94,7 +94,10 @@ class _Guard:
 
     def delete(self, index: dict[bytes, bytes], blobs: list[bytes]) -> bool:
         """Delete rows that are as they were read, and blobs; False, with nothing deleted, after a commit."""
-        change = Rewrite({**index, self._next: None}, dict.fromkeys(index), dict.fromkeys(blobs))
+        removed: dict[bytes, bytes | None] = dict.fromkeys(index)
+        # A snapshot in the making sees that nodes it found may be gone, and makes them again.
+        removed[keys.collected()] = token_bytes(8)
+        change = Rewrite({**index, self._next: None}, removed, dict.fromkeys(blobs))
         return self._store.rewrite([change]) == [True]
 
 
@@ -299,12 +302,15 @@ def _lying(view: View, key: bytes) -> _Lying:
     number = int.from_bytes(key[1:], "big")
     raw = view.blob(key) or b""
     block = read_block(raw)
+    return _Lying(number, block.prefix, len(raw), is_named(view, number, block))
+
+
+def is_named(view: View, number: int, block: Block) -> bool:
+    """Say whether a block's page names it."""
     if block.index == TAIL:
-        named = view.get(keys.tail(block.project, block.page, number)) is not None
-    else:
-        row = view.get(keys.page_block(block.project, block.page, block.index))
-        named = row is not None and read_page_block(row).number == number
-    return _Lying(number, block.prefix, len(raw), named)
+        return view.get(keys.tail(block.project, block.page, number)) is not None
+    row = view.get(keys.page_block(block.project, block.page, block.index))
+    return row is not None and read_page_block(row).number == number
 
 
 def _places(store: Store, blocks: AbstractSet[int]) -> set[int]:

@@ -22,10 +22,8 @@ from recension.archive.replay import (
     facts_of,
     held_texts,
     holder_keys,
-    open_sealed,
-    sealed_keys,
 )
-from recension.archive.sealed import CONTENT_FIELD, Sealed
+from recension.archive.sealed import CONTENT_FIELD, Sealed, open_sealed, sealed_keys
 from recension.archive.texts.block import TAIL, Block, read_block
 from recension.archive.texts.reading import load, place_value
 from recension.archive.texts.rows import GONE, SHORT_DIGEST, PageBlock, Tail
@@ -163,14 +161,19 @@ def _manifest(payload: bytes) -> Manifest:
         raise DataLossError(f"the log holds a manifest that cannot be read: {error.message}") from None
 
 
+def choice_of(manifest: Manifest) -> Choice:
+    """Return what a snapshot asks of the history."""
+    selector, as_of = manifest.selector, manifest.as_of
+    return Choice(as_of.valid_at, as_of.known_at, selector.min_age_seconds, selector.on_hidden)
+
+
 def _plant(target: Store, manifest: Manifest) -> None:
     """Store the trees of a snapshot; they have to come out as they were."""
-    selector, as_of = manifest.selector, manifest.as_of
-    choice = Choice(as_of.valid_at, as_of.known_at, selector.min_age_seconds, selector.on_hidden)
+    choice = choice_of(manifest)
     for part in manifest.parts:
         with target.view() as view:
             number = project_number(view, part.project)
-        if snapshots.build_part(target, part.project, number, selector, choice) != part:
+        if snapshots.build_part(target, part.project, number, manifest.selector, choice) != part:
             raise DataLossError(
                 f"snapshot {manifest.snapshot_id.hex()} does not follow from the log",
                 hint="run recension-server fsck",

@@ -6,10 +6,8 @@ with what is stored. Rows that say how texts lie come from the blocks themselves
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from recension.archive.projects import find_project, read_definition, tally_of
@@ -21,13 +19,7 @@ from recension.archive.rows import (
     page_value,
     visibility_value,
 )
-from recension.archive.sealed import (
-    CONTENT_FIELD,
-    TOGETHER,
-    Sealed,
-    _open,
-    read_sealed,
-)
+from recension.archive.sealed import CONTENT_FIELD, Sealed
 from recension.model.errors import DataLossError
 from recension.model.event import Delete, Edit, Happening, LogEntry, Move, Presence, Restore, Visibility
 from recension.model.record import NO_SOURCE, Commit, Kind, Skeleton, Statement
@@ -52,6 +44,8 @@ KINDS: dict[type[Happening], Kind] = {
 }
 LABELS = {kind: FIELDS[what] for what, kind in KINDS.items()}
 """The sealed fields of each kind of event, in the order in which their commitments are sealed."""
+NO_DEFINITION = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a definition raises for bytes that are none."""
 _NO_COMMITMENT = bytes(32)
 _PAGE_KINDS = frozenset({Kind.EDIT, Kind.MOVE, Kind.DELETE, Kind.RESTORE})
 _SLICE = 4096
@@ -63,26 +57,6 @@ class Facts(NamedTuple):
     commitments: Sequence[bytes]
     titles: Sequence[str] = ()
     """Titles that the event says its page has or had; without what was purged."""
-
-
-def sealed_keys(position: int, events: int) -> list[bytes]:
-    """Return the blob keys of a commit's sealed values."""
-    return [keys.sealed_blob(position, part) for part in range(-(-events // TOGETHER))]
-
-
-def open_sealed(raw: bytes) -> list[Sealed]:
-    """Return the sealed values of one blob. Raises ``DataLossError`` for bytes that no writer makes."""
-    try:
-        body, lengths = _open(raw)
-        ends = list(accumulate(lengths, initial=1 + 4 * len(lengths)))
-        parts = [body[start:end] for start, end in pairwise(ends)]
-        sealed = [read_sealed(part) for part in parts]
-        fits = ends[-1] == len(body) and [one.encode() for one in sealed] == parts
-    except (struct.error, ValueError, IndexError) as error:
-        raise DataLossError(f"sealed values cannot be read: {error}") from None
-    if not fits:
-        raise DataLossError("sealed values have another length than they say")
-    return sealed
 
 
 def facts_of(kind: Kind, sealed: Sealed) -> Facts:
@@ -218,7 +192,7 @@ def _statement_rows(view: View, position: int, statement: Statement) -> list[Row
         return snapshot_rows(position, statement.payload)
     try:
         name = read_definition(statement.payload).name
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except NO_DEFINITION:
         raise DataLossError(f"the definition in commit {position} cannot be read") from None
     number = find_project(view, name)
     if number is not None and _defined_before(view, number, position):

@@ -120,16 +120,35 @@ def sealed_blobs(position: int, sealed: Sequence[Sealed]) -> list[Row]:
     return [
         (
             keys.sealed_blob(position, at // TOGETHER),
-            _join([one.encode() for one in sealed[at : at + TOGETHER]]),
+            pack(_body([one.encode() for one in sealed[at : at + TOGETHER]])),
         )
         for at in range(0, len(sealed), TOGETHER)
     ]
 
 
+def sealed_keys(position: int, events: int) -> list[bytes]:
+    """Return the blob keys of a commit's sealed values."""
+    return [keys.sealed_blob(position, part) for part in range(-(-events // TOGETHER))]
+
+
+def open_sealed(raw: bytes) -> list[Sealed]:
+    """Return the sealed values of one blob. Raises ``DataLossError`` for bytes that no writer makes."""
+    try:
+        body = unpack(raw)
+        sealed = [read_sealed(part) for part in _split(body)]
+        fits = _body([one.encode() for one in sealed]) == body
+    except (struct.error, ValueError, IndexError) as error:
+        raise DataLossError(f"sealed values cannot be read: {error}") from None
+    if not fits:
+        raise DataLossError("sealed values have another length than they say")
+    return sealed
+
+
 def find_sealed(view: View, position: int, ordinal: int) -> Sealed:
     """Return the sealed values of an event. Raises ``DataLossError`` when they are missing."""
     raw = view.blob(keys.sealed_blob(position, ordinal // TOGETHER))
-    body, lengths = _open(raw) if raw is not None else (b"", ())
+    body = unpack(raw) if raw is not None else b"\0"
+    lengths = _lengths(body)
     at = ordinal % TOGETHER
     if at >= len(lengths):
         raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
@@ -145,24 +164,23 @@ def with_sealed(
     raw = blobs.get(key) or view.blob(key)
     if raw is None:
         raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
-    parts = _split(raw)
+    parts = _split(unpack(raw))
     parts[ordinal % TOGETHER] = sealed.encode()
-    blobs[key] = _join(parts)
+    blobs[key] = pack(_body(parts))
 
 
-def _join(parts: list[bytes]) -> bytes:
-    lengths = struct.pack(f">{len(parts)}I", *map(len, parts))
-    return pack(bytes([len(parts)]) + lengths + b"".join(parts))
+def _body(parts: list[bytes]) -> bytes:
+    """Return what a blob holds of the sealed values of some events."""
+    return bytes([len(parts)]) + struct.pack(f">{len(parts)}I", *map(len, parts)) + b"".join(parts)
 
 
-def _open(raw: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Return the unpacked blob and the length of each part."""
-    body = unpack(raw)
-    return body, struct.unpack_from(f">{body[0]}I", body, 1)
+def _lengths(body: bytes) -> tuple[int, ...]:
+    """Return the length of each part."""
+    return struct.unpack_from(f">{body[0]}I", body, 1)
 
 
-def _split(raw: bytes) -> list[bytes]:
-    body, lengths = _open(raw)
+def _split(body: bytes) -> list[bytes]:
+    lengths = _lengths(body)
     at = 1 + 4 * len(lengths)
     parts = []
     for length in lengths:

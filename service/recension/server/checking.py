@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from recension.archive.check import PHASES, Check, State, read_state
+from recension.archive.check.run import Check
+from recension.archive.check.state import PHASES, State, read_state
 from recension.archive.garbage import Garbage, collect
 from recension.archive.rebuild import Rebuilt, rebuild
 from recension.model.errors import RecensionError, StoreError

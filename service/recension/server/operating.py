@@ -16,7 +16,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from recension.archive.check import Check, Remedy
+from recension.archive.check.run import Check
+from recension.archive.check.state import Remedy
 from recension.archive.stats import Stats, read_stats
 from recension.model.errors import DataLossError
 from recension.store.interface import Compacted, Copied, Store

@@ -1,0 +1,222 @@
+"""The phases ``snapshots`` and ``nodes``.
+
+The tree of each kept snapshot is compared with the history page by page, and every tree node is checked by
+itself, whether or not a manifest leads to it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from recension.archive.check.forms import name_of
+from recension.archive.check.patience import PatientView
+from recension.archive.check.state import Remedy
+from recension.archive.check.work import FEW, Work
+from recension.archive.history import page_at, selects
+from recension.archive.projects import find_project
+from recension.archive.rebuild import choice_of
+from recension.model.errors import DataLossError, InvalidArgumentError
+from recension.model.manifest import Manifest, ProjectPart, read_manifest
+from recension.model.tree import Child, Leaf, children_of, entry_leaf, leaves_of, level_of, node_digest
+from recension.store import keys
+from recension.store.interface import Row, View
+
+_LAST_PAGE = 2**63
+
+
+def check_snapshots(work: Work) -> Iterator[bool]:
+    """Walk the manifests, their parts and the pages of these; the cursor is a place in all three."""
+    state = work.state
+    position, at, page, count, size = state.cursor or (0, 0, 0, 0, 0)
+    while True:
+        with work.store.view() as view:
+            start, stop = keys.snapshot_at(position), keys.snapshot_at(state.known_at + 1)
+            rows = PatientView(view).scan(start, stop, limit=1)
+        if not rows:
+            return
+        position = int.from_bytes(rows[0][0][1:], "big")
+        try:
+            manifest = read_manifest(rows[0][1])
+        except InvalidArgumentError:
+            position, at = position + 1, 0
+            continue  # told by the phase ``log``
+        for part in manifest.parts[at:]:
+            for place in _Part(work, manifest, part).steps(page, count, size):
+                state.reach([position, at, *place], position / max(state.known_at, 1))
+                yield True
+            state.entries += part.count
+            at, page, count, size = at + 1, 0, 0, 0
+            state.cursor = [position, at, 0, 0, 0]
+        position, at = position + 1, 0
+        state.cursor = [position, 0, 0, 0, 0]
+        yield True
+
+
+@dataclass(slots=True)
+class _Slice:
+    """What the history says of some pages."""
+
+    upto: int
+    """The last of them."""
+    entries: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    """By page: revision and leaf."""
+    text_bytes: int = 0
+    unread: set[int] = field(default_factory=set)
+    """Pages that cannot be read."""
+
+
+class _Part:
+    """One project's share of a snapshot, compared with the history page by page."""
+
+    def __init__(self, work: Work, manifest: Manifest, part: ProjectPart) -> None:
+        self._work = work
+        self._part = part
+        self._selector = manifest.selector
+        self._place = f"snapshot sha256:{manifest.snapshot_id.hex()}, project {part.project}"
+        self._choice = choice_of(manifest)
+
+    def steps(self, page: int, count: int, size: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (last page done, entries, bytes) after each step."""
+        is_whole = True
+        while page < _LAST_PAGE:
+            with self._work.store.view() as view:
+                number = find_project(PatientView(view), self._part.project)
+                if number is None:
+                    self._find("snapshot-project", "", "there is no such project")
+                    return
+                expected = self._expected(view, number, page)
+                self._compare(view, expected, page)
+            count += len(expected.entries)
+            size += expected.text_bytes
+            page = expected.upto
+            is_whole = is_whole and not expected.unread
+            yield page, count, size
+        if is_whole and (count, size) != (self._part.count, self._part.text_bytes):
+            what = f"the history has {count} entries of {size} bytes, the manifest others"
+            self._find("snapshot-count", "", what)
+
+    def _find(self, kind: str, where: str, what: str) -> None:
+        self._work.find(kind, self._place + where, what, Remedy.REBUILD)
+
+    def _expected(self, view: View, number: int, after: int) -> _Slice:
+        """Return what the history says of the next pages."""
+        patient = PatientView(view)
+        found = _Slice(after)
+        for _ in range(FEW):
+            start = keys.edits_from(number, found.upto + 1)
+            rows = patient.scan(start, keys.edits_to(number), limit=1)
+            if not rows:
+                found.upto = _LAST_PAGE
+                break
+            page = found.upto = keys.read_edit(rows[0][0])[0]
+            try:
+                state = page_at(view, number, page, self._choice)
+            except (DataLossError, struct.error, ValueError, LookupError):
+                found.unread.add(page)  # told by the phases ``log`` and ``rows``
+                continue
+            if state is not None and selects(self._selector, state):
+                edit = state.edit
+                leaf = entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content)
+                found.entries[page] = edit.rev, leaf
+                found.text_bytes += edit.text_bytes
+        return found
+
+    def _compare(self, view: View, expected: _Slice, after: int) -> None:
+        found: dict[int, tuple[int, bytes]] = {}
+        holes: list[range] = []
+        root = Child(0, self._part.count, self._part.root)
+        for item in self._leaves(view, root, None, after, expected.upto):
+            if isinstance(item, range):
+                holes.append(item)
+            else:
+                found[item.page_id] = item.rev_id, item.leaf
+        for page in sorted(expected.entries.keys() | found.keys()):
+            if page in expected.unread or any(page in hole for hole in holes):
+                continue
+            if page not in found:
+                self._find("snapshot-leaf", f", page {page}", "its entry is not in the tree")
+            elif page not in expected.entries:
+                self._find("snapshot-leaf", f", page {page}", "the history has no such entry")
+            elif expected.entries[page] != found[page]:
+                self._find("snapshot-leaf", f", page {page}", "its leaf does not follow from the history")
+
+    def _leaves(
+        self, view: View, child: Child, level: int | None, after: int, upto: int
+    ) -> Iterator[Leaf | range]:
+        """Yield the leaves of a subtree with ``after`` < page id <= ``upto``, and pages that cannot be read.
+
+        ``child`` and ``level`` are what its parent says of it; no level for a root, which has no parent.
+        """
+        try:
+            node = view.get(keys.node(child.digest))
+            if node is None:
+                raise DataLossError("it is missing")  # noqa: TRY301 - told as the others are
+            own_level, records = _read_node(child.digest, node)
+            if level is not None:
+                _check_child(child, level, own_level, records)
+        except DataLossError as error:
+            self._find("snapshot-node", f", node {child.digest.hex()}", error.message)
+            yield range(_LAST_PAGE) if level is None else _pages(child, level + 1)
+            return
+        for record in records:
+            if isinstance(record, Leaf):
+                if after < record.page_id <= upto:
+                    yield record
+                continue
+            pages = _pages(record, own_level)
+            if pages.stop > after and pages.start <= upto:
+                yield from self._leaves(view, record, own_level - 1, after, upto)
+
+
+def _pages(child: Child, level: int) -> range:
+    """Return the pages that lie below a child of a node of some level."""
+    return range(child.prefix << 4 * level, child.prefix + 1 << 4 * level)
+
+
+def _check_child(child: Child, level: int, own_level: int, records: Sequence[Leaf | Child]) -> None:
+    """Check a node against what its parent says of it. Raises ``DataLossError``."""
+    if own_level != level:
+        raise DataLossError("it is of another level than its parent says")
+    said = [(one.page_id, 1) if isinstance(one, Leaf) else (one.prefix, one.count) for one in records]
+    if any(prefix >> 4 != child.prefix for prefix, _ in said):
+        raise DataLossError("it lies under another prefix")
+    if child.count != sum(count for _, count in said):
+        raise DataLossError("it has another number of entries than its parent says")
+
+
+# --- nodes ----------------------------------------------------------------------------------------
+
+
+def check_nodes(work: Work) -> Iterator[bool]:
+    """Walk the tree nodes; the cursor is the next key."""
+    start = bytes.fromhex(work.state.cursor[0]) if work.state.cursor else b"N"
+    for next_ in work.walk(start, b"O", partial(_check_nodes, work)):
+        work.state.reach([next_.hex()], next_[1] / 256)
+        yield True
+
+
+def _read_node(digest: bytes, node: bytes) -> tuple[int, Sequence[Leaf | Child]]:
+    """Return (level, records) of a node. Raises ``DataLossError`` if it is none, or another."""
+    if node_digest(node) != digest:
+        raise DataLossError("it does not match its digest")
+    level = level_of(node)
+    return level, leaves_of(node) if level == 0 else children_of(node)
+
+
+def _check_nodes(work: Work, view: View, rows: list[Row]) -> None:
+    for key, node in rows:
+        what = _node_fault(view, key, node)
+        if what:
+            work.find("node-wrong", name_of(key), what, Remedy.REBUILD)
+
+
+def _node_fault(view: View, key: bytes, node: bytes) -> str:
+    try:
+        _, records = _read_node(key[1:], node)
+        below = [keys.node(record.digest) for record in records if isinstance(record, Child)]
+        return "a child is missing" if None in view.get_many(below) else ""
+    except DataLossError as error:
+        return error.message

@@ -1,0 +1,81 @@
+"""The phase ``texts``: each row of a text leads to it, each row of a further holder has its text.
+
+Texts found in blocks and rows of texts are counted against each other; only where the counts differ is each
+row compared with the text itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from recension.archive.check.forms import name_of
+from recension.archive.check.state import Remedy, summed
+from recension.archive.check.work import FEW, Work
+from recension.archive.texts.block import read_block
+from recension.archive.texts.reading import read_place
+from recension.archive.texts.rows import SHORT_DIGEST
+from recension.model.errors import DataLossError
+from recension.store import keys
+from recension.store.interface import Row, View
+
+
+def check_texts(work: Work) -> Iterator[bool]:
+    """Walk the rows of texts, holders and users; the cursor is the next key, and what was counted."""
+    state = work.state
+    start, *counted, closely = state.cursor or (b"D".hex(), 0, 0, False)
+
+    def visit(view: View, rows: list[Row]) -> None:
+        nonlocal counted
+        formed = work.formed(rows)
+        if rows[0][0][:1] == b"D":
+            counted = summed((key[1:] for key, _ in rows), counted)
+            _check_places(work, view, formed, closely=closely)
+        elif rows[0][0][:1] == b"K":
+            _check_holders(work, view, formed)
+
+    for letter in (b"D", b"J", b"K", b"U", b"X"):
+        begin, stop = max(bytes.fromhex(start), letter), bytes([letter[0] + 1])
+        if begin >= stop:
+            continue
+        for next_ in work.walk(begin, stop, visit, FEW):
+            state.reach([next_.hex(), *counted, closely], next_[1] / 256)
+            yield True
+        if letter == b"D" and counted != state.vouched and not closely:
+            # There are other rows than texts: compare each with the text itself.
+            state.cursor = [b"D".hex(), 0, 0, True]
+            yield from check_texts(work)
+            return
+
+
+def _check_places(work: Work, view: View, rows: list[Row], *, closely: bool) -> None:
+    by_block: dict[int, list[tuple[bytes, int]]] = {}
+    for key, value in rows:
+        number, ordinal = read_place(value)
+        by_block.setdefault(number, []).append((key, ordinal))
+    for number, some in sorted(by_block.items()):
+        try:
+            raw = view.blob(keys.block(number))
+            size = 0 if raw is None else len(read_block(raw).lengths)
+            found = work.held.block(view, number) if closely else None
+        except DataLossError:
+            continue  # told by the phase ``pages`` or ``blobs``
+        for key, ordinal in some:
+            what, remedy = "", Remedy.GC
+            if raw is None:
+                what = f"block {number} is missing"
+            elif ordinal >= size:
+                what = f"block {number} has {size} texts"
+            elif found is not None and keys.text(found[1][ordinal]) != key:
+                what, remedy = f"another text lies in its place in block {number}", Remedy.REBUILD
+            if what:
+                work.find("text-row-orphan", name_of(key), what, remedy)
+
+
+def _check_holders(work: Work, view: View, rows: list[Row]) -> None:
+    for key, _ in rows:
+        try:
+            held = view.get(b"D" + key[1 : 1 + SHORT_DIGEST]) is not None
+        except DataLossError:
+            continue
+        if not held:
+            work.find("row-orphan", name_of(key), "its text is not stored", Remedy.REBUILD)
