@@ -544,6 +544,14 @@ def test_damage_of_texts_and_of_what_leads_to_them_is_found(plant: Plant, expect
     assert set(found(store)) == expected
 
 
+def test_a_text_row_that_names_no_possible_block_ends_no_check() -> None:
+    """A value that is too long is told, and so is the text that it should lead to."""
+    world = busy_world()
+    key, value = rows(world.store, b"D")[0]
+    put(world.store, {key: b"\xff" + value})
+    assert {"row-alien", "text-row-wrong", "text-missing"} <= found(world.store).keys()
+
+
 def test_without_counting_a_text_row_too_many_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that leads to another text is found because rows and texts are counted against each other."""
     store = MemoryStore()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recension.archive.check import blobs
+from recension.archive.check import texts
 from recension.model.errors import NotAStoreError, WriterBusyError
 from recension.server import checking
 from recension.store import keys
@@ -104,7 +104,7 @@ def test_an_interrupted_check_goes_on(
         if steps == 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(blobs, "_check_blob", interrupted)
+    monkeypatch.setattr(texts, "_check_blob", interrupted)
     assert run("fsck", "--data", data) == 130
     assert "go on with --resume" in capsys.readouterr().out
     monkeypatch.undo()

@@ -22,7 +22,7 @@ _EDIT_BYTES = 85
 """Of an edit's value, without its content model."""
 
 
-def is_named(key: bytes) -> bool:
+def is_key(key: bytes) -> bool:
     """Say whether a key is of a kind that there is, and as long as that kind's."""
     return key[:1] in _FORMS and _FORMS[key[:1]][1] in (None, len(key))
 

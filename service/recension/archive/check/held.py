@@ -75,7 +75,7 @@ class Held:
 
     def block(self, view: View, number: int) -> tuple[Block, list[bytes]] | None:
         """Return a block and the digests of its texts. Raises ``DataLossError`` if one cannot be decoded."""
-        raw = view.blob(keys.block(number))
+        raw = view.blob(keys.block(number)) if number <= keys.END else None
         if raw is None:
             return None
         block = read_block(raw)

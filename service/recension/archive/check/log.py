@@ -12,27 +12,20 @@ from recension.archive.check.work import Work
 from recension.archive.projects import read_definition
 from recension.archive.replay import NO_DEFINITION, Facts, commit_rows, facts_of
 from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_sealed, sealed_keys
+from recension.model import seal
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.manifest import read_manifest
 from recension.model.record import EMPTY_LOG, Commit, Kind, Skeleton, Statement, commit_hash, decode_commit
-from recension.model.seal import (
-    read_comment,
-    read_content,
-    read_contributor,
-    read_log_entry,
-    read_title,
-    seal,
-)
 from recension.store.interface import View
 
 _COMMITMENT_BYTES = 32
 _READERS: dict[Kind, tuple[Callable[[bytes], Any], ...]] = {
-    Kind.EDIT: (read_title, read_contributor, read_comment, read_content),
-    Kind.MOVE: (read_title, read_title, read_contributor, read_comment),
-    Kind.DELETE: (read_title, read_contributor, read_comment),
-    Kind.RESTORE: (read_title, read_contributor, read_comment),
-    Kind.VISIBILITY: (read_contributor, read_comment),
-    Kind.LOG_ENTRY: (read_title, read_log_entry, read_contributor, read_comment),
+    Kind.EDIT: (seal.read_title, seal.read_contributor, seal.read_comment, seal.read_content),
+    Kind.MOVE: (seal.read_title, seal.read_title, seal.read_contributor, seal.read_comment),
+    Kind.DELETE: (seal.read_title, seal.read_contributor, seal.read_comment),
+    Kind.RESTORE: (seal.read_title, seal.read_contributor, seal.read_comment),
+    Kind.VISIBILITY: (seal.read_contributor, seal.read_comment),
+    Kind.LOG_ENTRY: (seal.read_title, seal.read_log_entry, seal.read_contributor, seal.read_comment),
 }
 
 
@@ -135,7 +128,7 @@ def _check_event(work: Work, place: str, event: Skeleton, sealed: Sealed | None)
         work.find("sealed-damaged", place, str(error), Remedy.RESTORE)
         return None
     commitments = list(facts.commitments)
-    if any(len(one) != _COMMITMENT_BYTES for one in commitments) or seal(commitments) != event.sealed:
+    if any(len(one) != _COMMITMENT_BYTES for one in commitments) or seal.seal(commitments) != event.sealed:
         work.find("sealed-hash", place, "its sealed values are not those of the log", Remedy.RESTORE)
         return None
     try:

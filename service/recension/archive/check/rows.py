@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
 
-from recension.archive.check.forms import is_formed, is_named, name_of, page_of
+from recension.archive.check.forms import is_formed, is_key, name_of, page_of
 from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, ROWS, Work
@@ -45,7 +45,7 @@ def _check_some(work: Work, view: View, rows: list[Row]) -> None:
     patient = PatientView(view)
     for row in rows:
         key = row[0]
-        if not is_named(key) or (key[:1] == b"P" and not is_formed(row)):
+        if not is_key(key) or (key[:1] == b"P" and not is_formed(row)):
             work.find_alien(key)
         elif not _is_made(work, patient, row):
             work.find("row-orphan", name_of(key), "nothing in the log makes it", Remedy.REBUILD)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from recension.archive.check.blobs import check_blobs
 from recension.archive.check.columns import check_columns
 from recension.archive.check.log import check_log
 from recension.archive.check.pages import check_pages
 from recension.archive.check.rows import check_rows
 from recension.archive.check.snapshots import check_nodes, check_snapshots
 from recension.archive.check.state import PHASES, State
-from recension.archive.check.texts import check_texts
+from recension.archive.check.texts import check_blobs, check_texts
 from recension.archive.check.work import Work
 from recension.model.errors import DataLossError, StoreError
 from recension.model.record import EMPTY_LOG, commit_hash

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from recension.archive.check.forms import name_of
@@ -25,6 +24,8 @@ from recension.store import keys
 from recension.store.interface import Row, View
 
 _LAST_PAGE = 2**63
+_Entry = tuple[int, bytes]
+"""Revision and leaf."""
 
 
 def check_snapshots(work: Work) -> Iterator[bool]:
@@ -55,19 +56,6 @@ def check_snapshots(work: Work) -> Iterator[bool]:
         yield True
 
 
-@dataclass(slots=True)
-class _Slice:
-    """What the history says of some pages."""
-
-    upto: int
-    """The last of them."""
-    entries: dict[int, tuple[int, bytes]] = field(default_factory=dict)
-    """By page: revision and leaf."""
-    text_bytes: int = 0
-    unread: set[int] = field(default_factory=set)
-    """Pages that cannot be read."""
-
-
 class _Part:
     """One project's share of a snapshot, compared with the history page by page."""
 
@@ -80,68 +68,69 @@ class _Part:
 
     def steps(self, page: int, count: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Yield (last page done, entries, bytes) after each step."""
-        is_whole = True
+        is_read = True
         while page < _LAST_PAGE:
             with self._work.store.view() as view:
                 number = find_project(PatientView(view), self._part.project)
                 if number is None:
                     self._find("snapshot-project", "", "there is no such project")
                     return
-                expected = self._expected(view, number, page)
-                self._compare(view, expected, page)
-            count += len(expected.entries)
-            size += expected.text_bytes
-            page = expected.upto
-            is_whole = is_whole and not expected.unread
+                expected, text_bytes, upto = self._expected(view, number, page)
+                self._compare(view, expected, page, upto)
+            count += sum(entry is not None for entry in expected.values())
+            size += text_bytes
+            page = upto
+            is_read = is_read and None not in expected.values()
             yield page, count, size
-        if is_whole and (count, size) != (self._part.count, self._part.text_bytes):
+        if is_read and (count, size) != (self._part.count, self._part.text_bytes):
             what = f"the history has {count} entries of {size} bytes, the manifest others"
             self._find("snapshot-count", "", what)
 
     def _find(self, kind: str, where: str, what: str) -> None:
         self._work.find(kind, self._place + where, what, Remedy.REBUILD)
 
-    def _expected(self, view: View, number: int, after: int) -> _Slice:
-        """Return what the history says of the next pages."""
+    def _expected(self, view: View, number: int, page: int) -> tuple[dict[int, _Entry | None], int, int]:
+        """Return (entries, bytes of their texts, last page) of the next pages; ``None`` is one unread."""
         patient = PatientView(view)
-        found = _Slice(after)
+        entries: dict[int, _Entry | None] = {}
+        size = 0
         for _ in range(FEW):
-            start = keys.edits_from(number, found.upto + 1)
+            start = keys.edits_from(number, page + 1)
             rows = patient.scan(start, keys.edits_to(number), limit=1)
             if not rows:
-                found.upto = _LAST_PAGE
-                break
-            page = found.upto = keys.read_edit(rows[0][0])[0]
+                return entries, size, _LAST_PAGE
+            page = keys.read_edit(rows[0][0])[0]
             try:
                 state = page_at(view, number, page, self._choice)
             except (DataLossError, struct.error, ValueError, LookupError):
-                found.unread.add(page)  # told by the phases ``log`` and ``rows``
+                entries[page] = None  # told by the phases ``log`` and ``rows``
                 continue
             if state is not None and selects(self._selector, state):
                 edit = state.edit
                 leaf = entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content)
-                found.entries[page] = edit.rev, leaf
-                found.text_bytes += edit.text_bytes
-        return found
+                entries[page] = edit.rev, leaf
+                size += edit.text_bytes
+        return entries, size, page
 
-    def _compare(self, view: View, expected: _Slice, after: int) -> None:
-        found: dict[int, tuple[int, bytes]] = {}
+    def _compare(self, view: View, expected: dict[int, _Entry | None], after: int, upto: int) -> None:
+        found: dict[int, _Entry] = {}
         holes: list[range] = []
         root = Child(0, self._part.count, self._part.root)
-        for item in self._leaves(view, root, None, after, expected.upto):
+        for item in self._leaves(view, root, None, after, upto):
             if isinstance(item, range):
                 holes.append(item)
             else:
                 found[item.page_id] = item.rev_id, item.leaf
-        for page in sorted(expected.entries.keys() | found.keys()):
-            if page in expected.unread or any(page in hole for hole in holes):
+        for page in sorted(expected.keys() | found.keys()):
+            if expected.get(page, b"") is None or any(page in hole for hole in holes):
                 continue
-            if page not in found:
-                self._find("snapshot-leaf", f", page {page}", "its entry is not in the tree")
-            elif page not in expected.entries:
-                self._find("snapshot-leaf", f", page {page}", "the history has no such entry")
-            elif expected.entries[page] != found[page]:
-                self._find("snapshot-leaf", f", page {page}", "its leaf does not follow from the history")
+            if expected.get(page) != found.get(page):
+                what = "its leaf does not follow from the history"
+                if page not in found:
+                    what = "its entry is not in the tree"
+                elif page not in expected:
+                    what = "the history has no such entry"
+                self._find("snapshot-leaf", f", page {page}", what)
 
     def _leaves(
         self, view: View, child: Child, level: int | None, after: int, upto: int

@@ -50,7 +50,6 @@ class State:
     """The first findings."""
     commits: int = 0
     events: int = 0
-    rows: int = 0
     texts: int = 0
     text_bytes: int = 0
     entries: int = 0

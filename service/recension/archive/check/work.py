@@ -83,7 +83,6 @@ class Work:
                     self.find_damaged(bad, start)
                 if rows:
                     visit(view, rows)
-            self.state.rows += len(rows)
             whole = bad is None and len(rows) < size
             if (bad is not None and not bad.key) or (whole and not rows):
                 return
