@@ -18,9 +18,21 @@ from tests.client.processes import BIN, at, free_port, make_project, run, servin
 COMMANDS = {
     "recension": ["", "projects", "show", "log", "snapshot", "snapshots", "ls", "diff", "cat"],
     "recension-server": [
-        "", "project", "project create", "project list", "ingest", "serve", "compact", "backup", "restore",
-        "stats", "fsck", "rebuild", "gc", "health",
-    ],  # fmt: skip
+        "",
+        "project",
+        "project create",
+        "project list",
+        "ingest",
+        "serve",
+        "compact",
+        "backup",
+        "restore",
+        "stats",
+        "fsck",
+        "rebuild",
+        "gc",
+        "health",
+    ],
 }
 # Odd on purpose; the model refuses titles with tabs and newlines, so those come from ``output`` below.
 TITLES = [

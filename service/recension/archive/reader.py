@@ -148,6 +148,14 @@ class Archive:
         """Read from ``store``; the clock is asked once for each answer that needs it."""
         self._store = store
         self._clock = clock
+        self._numbers: dict[str, int] = {}
+
+    def _number(self, view: View, project: str) -> int:
+        """Return a project's number, which never changes. Raises ``ProjectNotFoundError``."""
+        number = self._numbers.get(project)
+        if number is None:
+            number = self._numbers[project] = project_number(view, project)
+        return number
 
     # --- catalog --------------------------------------------------------------------------------
 
@@ -164,14 +172,14 @@ class Archive:
     def project(self, name: str) -> ProjectInfo:
         """Return one project."""
         with self._store.view() as view:
-            return _project_info(view, project_number(view, name))
+            return _project_info(view, self._number(view, name))
 
     # --- single revisions -----------------------------------------------------------------------
 
     def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
         """Return a revision, named as at its own time."""
         with self._store.view() as view:
-            number = project_number(view, project)
+            number = self._number(view, project)
             known = _known_at(view.head(), known_at)
             edit = _edit(view, number, project, rev_id, known)
             return Answer(_revision(view, project, number, edit, known, text=text), AsOf(edit.time, known))
@@ -204,7 +212,7 @@ class Archive:
     ) -> Answer:
         """Return a page, by id or title, as it was."""
         with self._store.view() as view:
-            number = project_number(view, project)
+            number = self._number(view, project)
             as_of = self._as_of(view.head(), valid_at, known_at)
             choice = Choice(as_of.valid_at, as_of.known_at)
             state = (
@@ -236,7 +244,7 @@ class Archive:
         """Yield what happened to a page by (valid time, revision id, position), behind ``after``."""
         _check_place(after)
         with self._store.view() as view:
-            number = project_number(view, project)
+            number = self._number(view, project)
             known = _known_at(view.head(), known_at)
             if not _is_known(view, number, page_id, known):
                 raise _no_page(view, project, number, page_id, known)
@@ -297,7 +305,7 @@ class Archive:
         the same id.
         """
         with self._store.view() as view:
-            numbers = {name: project_number(view, name) for name in selector.projects}
+            numbers = {name: self._number(view, name) for name in selector.projects}
             head = view.head()
             known = _known_at(head, known_at)
             tallies = {name: tally_of(view, number, known) for name, number in numbers.items()}
@@ -414,7 +422,7 @@ class Archive:
                 entries: list[Entry] = []
                 room, more = _SLICE_BYTES, False
                 with self._store.view() as view:
-                    number = project_number(view, part.project)
+                    number = self._number(view, part.project)
                     for leaf in snapshots.leaves(view, part.root, last):
                         if not shard.holds(leaf.page_id):
                             continue
@@ -454,7 +462,7 @@ class Archive:
         """Yield the changes of pages whose leaves differ."""
         while True:
             with self._store.view() as view:
-                number = project_number(view, left.project)
+                number = self._number(view, left.project)
                 found = snapshots.differences(view, left.root, right.root, last)
                 slice_ = list(islice(found, _SLICE))
                 changes = [_change(view, left.project, number, item, a, b) for item in slice_]
@@ -475,7 +483,7 @@ class Archive:
         pages = self._with_changed_visibility(left.project, a.as_of.known_at, b.as_of.known_at, last)
         while slice_ := list(islice(pages, _SLICE)):
             with self._store.view() as view:
-                number = project_number(view, left.project)
+                number = self._number(view, left.project)
                 changes = []
                 for page in slice_:
                     leaves = [
@@ -490,7 +498,7 @@ class Archive:
     def _with_changed_visibility(self, project: str, low: int, high: int, last: int) -> Iterator[int]:
         """Yield the pages with id > ``last`` of which a visibility change became known in (low, high]."""
         with self._store.view() as view:
-            number = project_number(view, project)
+            number = self._number(view, project)
         # Two questions of one valid time differ by what became known between them.
         questions = (Choice(0, low), Choice(0, high))
         found = changed_pages(self._store, project, number, *questions, _CANDIDATES)
@@ -607,13 +615,17 @@ def _recorded_at(view: View, position: int) -> int:
     return int.from_bytes(raw, "big", signed=True)
 
 
-def _title(view: View, state: State, sealed: Sealed) -> tuple[int, str, bytes]:
-    """Return (namespace, title, the title's salt); ``sealed`` are the values of the state's own edit."""
+def _naming(view: View, state: State, sealed: Sealed) -> Sealed:
+    """Return the values of the event that gave the title; ``sealed`` are those of the state's own edit."""
     edit, source = state
-    if (source.position, source.ordinal) != (edit.position, edit.ordinal):
-        sealed = find_sealed(view, source.position, source.ordinal)
-    namespace, title = read_title(sealed.value(source.field))
-    return namespace, title, sealed.field_salt(source.field, source.label)
+    if (source.position, source.ordinal) == (edit.position, edit.ordinal):
+        return sealed
+    return find_sealed(view, source.position, source.ordinal)
+
+
+def _title(view: View, state: State, sealed: Sealed) -> tuple[int, str]:
+    """Return (namespace, title); ``sealed`` are the values of the state's own edit."""
+    return read_title(_naming(view, state, sealed).value(state.title.field))
 
 
 def _by_id(view: View, number: int, page: int, choice: Choice) -> State | None:
@@ -725,7 +737,7 @@ def _revision_in(view: View, project: str, number: int, state: State, *, text: b
     sealed = find_sealed(view, edit.position, edit.ordinal)
     # What is hidden binds every later answer about any T, so the newest position decides.
     flags = history.hidden_flags(view, number, edit, _NEWEST)
-    namespace, title, _ = _title(view, state, sealed)
+    namespace, title = _title(view, state, sealed)
     contributor, comment = sealed.values[1:3]
     hide_contributor = flags & Flag.CONTRIBUTOR_HIDDEN
     return Revision(
@@ -803,7 +815,9 @@ def _entry(view: View, project: str, number: int, state: State, *, text: bool) -
     sealed = find_sealed(view, edit.position, edit.ordinal)
     flags = history.hidden_flags(view, number, edit, _NEWEST)
     hidden = bool(flags & Flag.TEXT_HIDDEN) or sealed.values[CONTENT_FIELD] is None
-    namespace, title, title_salt = _title(view, state, sealed)
+    naming = _naming(view, state, sealed)
+    namespace, title = read_title(naming.value(state.title.field))
+    title_salt = naming.field_salt(state.title.field, state.title.label)
     return Entry(
         project,
         edit.page,

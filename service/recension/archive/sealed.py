@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from recension.model.errors import DataLossError
 from recension.model.seal import SALT_BYTES, commit_field, commitment, field_salt
@@ -16,8 +16,8 @@ from recension.store import keys
 from recension.store.interface import Row, View
 from recension.store.packed import pack, unpack
 
-TOGETHER = 16
-"""Events in one blob: twice as many save 5 % of the bytes and cost 4 us more a read."""
+TOGETHER = 4
+"""Events in one blob: twice as many take a sixth less and 3 us more a read."""
 CONTENT_FIELD = 3
 """Of an edit's fields, the one that names its texts."""
 _WHOLE, _PURGED = 1, 2
@@ -26,8 +26,7 @@ _NOTE = struct.Struct(">BqB")
 _COMMITMENT_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """What became of upstream's claims about one slot; kept with the sealed values, never hashed."""
 
     verdict: int
@@ -37,8 +36,7 @@ class Note:
     """Only of a mismatch; hidden slots keep none, since it would confirm a guess of their text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """The sealed values of an event, in the order of its fields."""
 
     salt: bytes

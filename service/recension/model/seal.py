@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from hmac import digest as hmac_digest
 from typing import TypeVar
@@ -57,6 +58,8 @@ _DIGEST_BYTES = 32
 _PRESENT = bytes([Presence.PRESENT])
 _NAMESPACE_BYTES = 4
 _WITH_ID_BYTES = 10
+_ONE = (1).to_bytes(2, "big")
+_TAIL_BYTES = 1 + _CONTENT_SLOT.size
 _PRESENCES = {presence.value: presence for presence in Presence}
 _VALUE_LABEL = {FROM_TITLE: TITLE}
 
@@ -126,6 +129,7 @@ def contributor_value(contributor: Contributor) -> bytes:
     return head + _WITH_ID + contributor.id.to_bytes(8, "big", signed=True) + contributor.name.encode()
 
 
+@lru_cache(maxsize=4096)
 def read_contributor(value: bytes) -> Contributor:
     """Return the contributor of a canonical value."""
     return _strictly(_read_contributor, value)
@@ -200,6 +204,11 @@ def read_content(value: bytes) -> list[SlotState]:
 
 
 def _read_content(value: bytes) -> list[SlotState]:
+    names = (
+        _names(value[2:-_TAIL_BYTES]) if value[:2] == _ONE and value[-_TAIL_BYTES:][:1] == _PRESENT else None
+    )
+    if names is not None:  # one slot with a text, as nearly all revisions have: twice as fast
+        return [SlotState(*names, Presence.PRESENT, *_CONTENT_SLOT.unpack(value[1 - _TAIL_BYTES :]))]
     slots = []
     at = 2
     last = ""
@@ -220,6 +229,18 @@ def _read_content(value: bytes) -> list[SlotState]:
         slots.append(SlotState(role, model, form, presence, size_bytes, digest))
     _require(at == len(value))
     return slots
+
+
+@lru_cache(maxsize=1024)
+def _names(value: bytes) -> tuple[str, str, str] | None:
+    """Return the role, model and format that ``value`` consists of; ``None`` when it is something else."""
+    try:
+        role, at = _read_name(value, 0)
+        model, at = _read_name(value, at)
+        form, at = _read_name(value, at)
+    except ValueError:
+        return None
+    return (role, model, form) if role and at == len(value) else None
 
 
 def _read_name(value: bytes, at: int) -> tuple[str, int]:

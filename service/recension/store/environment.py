@@ -132,6 +132,17 @@ def check_mount(path: Path, mountinfo: str, *, force: bool) -> None:
         )
 
 
+DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.CursorFullError, lmdb.BadTxnError)
+"""What LMDB raises when its pages, rather than a value, are damaged."""
+
+
+def pages_damaged(error: Exception) -> DataLossError:
+    """Return the error for ``DAMAGE``."""
+    return DataLossError(
+        f"the pages of the store are damaged: {error}", hint="restore the data directory from a backup"
+    )
+
+
 def names_damage(read: Callable[_P, _T]) -> Callable[_P, _T]:
     """Say ``DataLossError`` when the pages, rather than a value, are damaged."""
 
@@ -139,11 +150,8 @@ def names_damage(read: Callable[_P, _T]) -> Callable[_P, _T]:
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return read(*args, **kwargs)
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.CursorFullError, lmdb.BadTxnError) as error:
-            raise DataLossError(
-                f"the pages of the store are damaged: {error}",
-                hint="restore the data directory from a backup",
-            ) from None
+        except DAMAGE as error:
+            raise pages_damaged(error) from None
 
     return wrapped
 

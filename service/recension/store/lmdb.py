@@ -32,12 +32,14 @@ from recension.model.record import EMPTY_LOG, MAGIC, Head
 from recension.store.copying import arriving, backup_at, copy, copy_checked, used_bytes
 from recension.store.directory import LOOK_SECONDS, DataDirectory, free_bytes, remove, sync
 from recension.store.environment import (
+    DAMAGE,
     FULL,
     Opened,
     check_usable,
     make,
     names_damage,
     open_newest,
+    pages_damaged,
     readers,
     vacant,
 )
@@ -579,14 +581,14 @@ class _LmdbView:
         """Return the log's head as of this view."""
         return _head(self._txn, self._opened)
 
-    @names_damage
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key."""
-        raw = (
-            cast("bytes | None", self._txn.get(key, db=self._index))
-            if 0 < len(key) <= MAX_KEY_BYTES
-            else None
-        )
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            return None
+        try:
+            raw = cast("bytes | None", self._txn.get(key, db=self._index))
+        except DAMAGE as error:
+            raise pages_damaged(error) from None
         return None if raw is None else unseal(INDEX, key, raw)
 
     @names_damage
@@ -613,10 +615,16 @@ class _LmdbView:
             append((key, value))
         return out
 
-    @names_damage
     def last(self, start: bytes, stop: bytes) -> Row | None:
         """Return the greatest index row with ``start <= key < stop``."""
-        return _last(self._cursor, INDEX, start, stop)
+        cursor = self._cursor
+        try:
+            if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
+                return None
+            key, raw = cast("Row", cursor.item())
+        except DAMAGE as error:
+            raise pages_damaged(error) from None
+        return (key, unseal(INDEX, key, raw)) if start <= key < stop else None
 
     @names_damage
     def blob(self, key: bytes) -> bytes | None:
@@ -665,15 +673,6 @@ def _replace(txn: lmdb.Transaction, opened: Opened, rows: list[TableRow]) -> Non
             txn.delete(key, db=opened.tables[table])
         else:
             txn.put(key, raw, db=opened.tables[table])
-
-
-def _last(cursor: lmdb.Cursor, table: bytes, start: bytes, stop: bytes) -> Row | None:
-    if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
-        return None
-    key, raw = cast("Row", cursor.item())
-    if not start <= key < stop:
-        return None
-    return key, unseal(table, key, raw)
 
 
 def _failed(cause: str) -> StoreFailedError:
