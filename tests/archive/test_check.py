@@ -174,7 +174,7 @@ def test_a_purged_field_is_no_finding_but_a_wrong_commitment_in_its_place_is() -
     assert found(world.store) == {}
     key = keys.sealed_blob(position, 0)
     one = open_sealed(blob(world.store, key))[1]
-    wrong = replace(one, salts=(*one.salts[:3], bytes(32)))
+    wrong = one._replace(salts=(*one.salts[:3], bytes(32)))
     blobs: dict[bytes, bytes | None] = {}
     with world.store.view() as view:
         with_sealed(view, blobs, position, 1, wrong)
@@ -307,7 +307,7 @@ def _change_sealed(store: MemoryStore) -> None:
     blobs: dict[bytes, bytes | None] = {}
     with store.view() as view:
         values = (*one.values[:2], b"\1another comment", *one.values[3:])
-        with_sealed(view, blobs, position, 2, replace(one, values=values))
+        with_sealed(view, blobs, position, 2, one._replace(values=values))
     put(store, {}, blobs)
 
 
@@ -316,17 +316,17 @@ def _drop_field(store: MemoryStore) -> None:
     one = open_sealed(blob(store, keys.sealed_blob(position, 0)))[2]
     blobs: dict[bytes, bytes | None] = {}
     with store.view() as view:
-        with_sealed(view, blobs, position, 2, replace(one, values=one.values[:3], notes=(Note(0, -1, ""),)))
+        with_sealed(view, blobs, position, 2, one._replace(values=one.values[:3], notes=(Note(0, -1, ""),)))
     put(store, {}, blobs)
 
 
 @pytest.mark.parametrize(
     "plant, kind, place",
     [
-        (_lose_sealed, "sealed-damaged", "events 2.0 to 2.15"),
-        (_shorten_sealed, "sealed-damaged", "events 2.0 to 2.15"),
-        (_garble_sealed, "sealed-damaged", "events 2.0 to 2.15"),
-        (_lengthen_sealed, "sealed-damaged", "events 2.0 to 2.15"),
+        (_lose_sealed, "sealed-damaged", "events 2.0 to 2.3"),
+        (_shorten_sealed, "sealed-damaged", "events 2.0 to 2.3"),
+        (_garble_sealed, "sealed-damaged", "events 2.0 to 2.3"),
+        (_lengthen_sealed, "sealed-damaged", "events 2.0 to 2.3"),
         (_drop_field, "sealed-damaged", "event 2.2"),
         (_change_sealed, "sealed-hash", "event 2.2"),
     ],
