@@ -126,7 +126,8 @@ class _Seen:
 
     page: int
     time: int
-    slots: list[SlotState]
+    slots: list[SlotState] | None
+    """``None`` once they were erased."""
     flags: int
     """What is hidden of it now among them."""
     stated: int
@@ -377,9 +378,12 @@ class Ingestor:
         """Decide what a revision that is known already means; True if it has to be stored again."""
         edit = event.what
         assert isinstance(edit, Edit)  # noqa: S101 - for the type checker
-        old = {slot.role: slot for slot in seen.slots}
         if seen.page != event.page_id or seen.time != event.time:
             raise _conflict(edit.rev_id, "page or time")
+        if seen.slots is None:  # what was erased does not come back
+            draft.known += 1
+            return False
+        old = {slot.role: slot for slot in seen.slots}
         gained = False
         for slot in slots:
             before = old.get(slot.role)
@@ -548,7 +552,7 @@ def _find_revision(draft: _Draft, rev_id: int) -> _Seen | None:
     page, time = read_page_value(row[1])
     _, position, ordinal = keys.read_revision(row[0])
     content = find_sealed(draft.view, position, ordinal).values[CONTENT_FIELD]
-    slots = read_content(content) if content is not None else []
+    slots = read_content(content) if content is not None else None
     edit = draft.view.get(keys.edit(draft.number, page, time, rev_id, position, ordinal))
     flags = read_edit_value(edit)[0] if edit is not None else 0
     stated = flags & HIDDEN
