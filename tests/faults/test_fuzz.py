@@ -45,5 +45,5 @@ def test_mutated_files(duration: Duration, tmp_path: Path) -> None:
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
     print(done.stdout)

@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -359,21 +358,18 @@ def test_memory_on_a_large_7z(peps_7z: Path) -> None:
 @pytest.mark.parametrize(
     "name,count", [("peps-events.ndjson.zst", 18_662), ("peps-pages-meta-history.xml.zst", 16_235)]
 )
-def test_speed_and_memory_on_peps(name: str, count: int) -> None:
-    """The reader of 334 MB of text spends less than 1.5 s of its own, its child less than 400 MiB."""
+def test_memory_on_peps(name: str, count: int) -> None:
+    """All of 334 MB of text is read, and the child that parses it takes less than 400 MiB."""
     path = shared(f"peps/{name}")
     kind: Kind = "events" if "ndjson" in name else "history"
     number, peak = 0, 0
-    started = time.process_time()
     with Feed(kind, path, "peps") as feed:
         for batch in feed:
             assert not any(isinstance(item, Rejected) for item in batch)
             number += sum(isinstance(item, Event) for item in batch)
             peak = max(peak, peak_kib(feed.pid))
-        spent = time.process_time() - started
     assert count == number
     assert peak < MEMORY_KIB
-    assert spent < 1.5
 
 
 def test_first_item_of_a_dump_is_its_head() -> None:
