@@ -54,7 +54,7 @@ def plain(path: Path) -> bytes:
 
 
 def peak_kib() -> int:
-    """Return the most memory this program had; ``ru_maxrss`` counts that of the process it was started from."""
+    """Return the most memory this program had, where ``ru_maxrss`` counts that of who started it as well."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1])
