@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -80,7 +79,7 @@ def test_seeking_finds_what_reading_all_finds(seed: int, monkeypatch: pytest.Mon
     found = 0
     for on_hidden in OnHidden:
         for _ in range(10):
-            choice = replace(world.choice(), on_hidden=on_hidden)
+            choice = world.choice()._replace(on_hidden=on_hidden)
             monkeypatch.setattr(snapshots, "_LONG", 10**9)
             read = list(snapshots.scan(world.store, 1, choice))
             monkeypatch.setattr(snapshots, "_LONG", 0)

@@ -7,7 +7,6 @@ revision id and so come before an edit of the same instant.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from recension.archive.rows import (
@@ -49,8 +48,7 @@ class State(NamedTuple):
     title: TitleSource
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What a query takes of a page's history."""
 
     valid_at: int

@@ -113,6 +113,8 @@ class LmdbStore:
         self._failed = False
         self._closed = False
         self._log = _LmdbLog(self)
+        self.newest_head: tuple[bytes, Head] = b"", EMPTY_LOG
+        """Row and meaning of the head that was read last."""
 
     @classmethod
     def open(
@@ -579,7 +581,13 @@ class _LmdbView:
     @names_damage
     def head(self) -> Head:
         """Return the log's head as of this view."""
-        return _head(self._txn, self._opened)
+        raw = self._opened.get(self._txn, META, HEAD_KEY)
+        if raw is None:
+            return EMPTY_LOG
+        known = self._store.newest_head
+        if known[0] != raw:  # each answer asks for it, and it seldom changes
+            known = self._store.newest_head = raw, read_head(raw)
+        return known[1]
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key."""
