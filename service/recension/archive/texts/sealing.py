@@ -8,9 +8,11 @@ any point has its texts either as tails or in a block.
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from recension.archive.texts.block import (
@@ -174,7 +176,8 @@ class Sealer:
         plan = plan_seal(view, self._writer, key, page)
         if plan is not None:
             page.sealing = True
-            self._jobs.append((plan, self._pool.submit(plan.compress)))
+            with _no_interrupt():
+                self._jobs.append((plan, self._pool.submit(plan.compress)))
         return plan is not None
 
     def _put(self, most: int = _TOGETHER) -> None:
@@ -194,6 +197,16 @@ class Sealer:
             self._writer.sealed(plan.page, plan.tails, plan.blocks[-1].index + 1 if plan.blocks else 0)
             if plan.late and len(self.disordered) < _DISORDERED:
                 self.disordered.add(plan.page)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Keep Ctrl-C waiting: it could leave a thread half started, which the process would wait for at its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> Plan | None:
