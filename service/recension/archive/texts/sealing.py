@@ -201,7 +201,7 @@ class Sealer:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Keep Ctrl-C waiting: it could leave a thread half started, which the process would wait for at its end."""
+    """Keep Ctrl-C waiting: a thread half started would be waited for at the end of the process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
