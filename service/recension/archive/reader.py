@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import cast
 
-from recension.archive import history, snapshots
+from recension.archive import history, snapshots, trees
 from recension.archive.claims import Verdict
 from recension.archive.clock import Clock, system_clock
 from recension.archive.columns import changed_pages
@@ -423,13 +423,13 @@ class Archive:
                 room, more = _SLICE_BYTES, False
                 with self._store.view() as view:
                     number = self._number(view, part.project)
-                    for leaf in snapshots.leaves(view, part.root, last):
+                    for leaf in trees.leaves(view, part.root, last):
                         if not shard.holds(leaf.page_id):
                             continue
                         if len(entries) == _SLICE or room <= 0:
                             more = True
                             break
-                        state = snapshots.state_of(view, number, leaf.page_id, choice, leaf.leaf)
+                        state = trees.state_of(view, number, leaf.page_id, choice, leaf.leaf)
                         entry = _entry(view, part.project, number, state, text=text)
                         room -= sum(len(slot.text or b"") for slot in entry.slots)
                         entries.append(entry)
@@ -463,7 +463,7 @@ class Archive:
         while True:
             with self._store.view() as view:
                 number = self._number(view, left.project)
-                found = snapshots.differences(view, left.root, right.root, last)
+                found = trees.differences(view, left.root, right.root, last)
                 slice_ = list(islice(found, _SLICE))
                 changes = [_change(view, left.project, number, item, a, b) for item in slice_]
             yield from (change for change in changes if change is not None)
@@ -486,12 +486,10 @@ class Archive:
                 number = self._number(view, left.project)
                 changes = []
                 for page in slice_:
-                    leaves = [
-                        next(snapshots.leaves(view, part.root, page - 1), None) for part in (left, right)
-                    ]
+                    leaves = [next(trees.leaves(view, part.root, page - 1), None) for part in (left, right)]
                     before, after = (leaf if leaf and leaf.page_id == page else None for leaf in leaves)
                     if before is not None and before == after:
-                        difference = snapshots.Difference(page, before, after)
+                        difference = trees.Difference(page, before, after)
                         changes.append(_change(view, left.project, number, difference, a, b))
             yield from (change for change in changes if change is not None)
 
@@ -835,7 +833,7 @@ def _entry(view: View, project: str, number: int, state: State, *, text: bool) -
 
 
 def _change(
-    view: View, project: str, number: int, item: snapshots.Difference, a: Manifest, b: Manifest
+    view: View, project: str, number: int, item: trees.Difference, a: Manifest, b: Manifest
 ) -> Change | None:
     """Return how a page differs, or ``None`` when only the event that gave its title does.
 
@@ -845,13 +843,13 @@ def _change(
     flags = seen = 0
     content = old_content = b""
     if item.before is not None:
-        state = snapshots.state_of(view, number, item.page_id, _choice(a.selector, a.as_of), item.before.leaf)
+        state = trees.state_of(view, number, item.page_id, _choice(a.selector, a.as_of), item.before.leaf)
         before = _entry(view, project, number, state, text=False)
         old_content = state.edit.content
         seen = history.hidden_flags(view, number, state.edit, a.as_of.known_at)
         flags = history.hidden_flags(view, number, state.edit, b.as_of.known_at)
     if item.after is not None:
-        new = snapshots.state_of(view, number, item.page_id, _choice(b.selector, b.as_of), item.after.leaf)
+        new = trees.state_of(view, number, item.page_id, _choice(b.selector, b.as_of), item.after.leaf)
         after = _entry(view, project, number, new, text=False)
         content = new.edit.content
     if before is None:

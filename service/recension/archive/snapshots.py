@@ -1,13 +1,12 @@
-"""Snapshots: the whole corpus as of (T, K), its tree, reading it by page, comparing two.
+"""Making snapshots: the whole corpus as of (T, K) and its tree.
 
 The scan reads each page's timeline once, in page order, in slices with a transaction of their own; the
-tree's nodes are handed to the store as they are made. Comparing reads no subtree that both sides share.
+tree's nodes are handed to the store as they are made. ``trees`` reads what is made here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from recension.archive.columns import changed_pages
 from recension.archive.history import (
@@ -21,10 +20,10 @@ from recension.archive.history import (
 )
 from recension.archive.projects import tally_of
 from recension.archive.rows import EditRow, MarkRow, read_mark_row, read_visibility
-from recension.model.errors import DataLossError
+from recension.archive.trees import node_at
 from recension.model.manifest import OnHidden, ProjectPart, Selector
 from recension.model.record import Flag, Kind
-from recension.model.tree import Leaf, build, children_of, entry_leaf, leaves_of, level_of, update
+from recension.model.tree import build, entry_leaf, update
 from recension.store import keys
 from recension.store.interface import Row, Store, View
 
@@ -91,7 +90,7 @@ def derive_part(
         root, count = update(
             base.root,
             changes,
-            lambda digest: _node(view, digest),
+            lambda digest: node_at(view, digest),
             lambda digest, node: nodes.append((keys.node(digest), node)),
         )
     store.put_derived(iter(nodes))
@@ -216,102 +215,3 @@ def _choose(past: list[EditRow], hidden: dict[int, bool], choice: Choice) -> Edi
         if choice.on_hidden is OnHidden.SKIP:
             return None
     return None
-
-
-# --- reading a tree -----------------------------------------------------------------------------
-
-
-def _node(view: View, digest: bytes) -> bytes:
-    node = view.get(keys.node(digest))
-    if node is None:
-        raise DataLossError(f"snapshot node {digest.hex()} is missing", node=digest.hex())
-    return node
-
-
-def leaves(view: View, root: bytes, after: int) -> Iterator[Leaf]:
-    """Yield the leaves with page id > ``after``, by page id; subtrees before it are not read."""
-    node = _node(view, root)
-    level = level_of(node)
-    if level == 0:
-        yield from (leaf for leaf in leaves_of(node) if leaf.page_id > after)
-        return
-    for child in children_of(node):
-        if (child.prefix + 1) << (4 * level) > after:
-            yield from leaves(view, child.digest, after)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One page that differs between two trees."""
-
-    page_id: int
-    before: Leaf | None
-    after: Leaf | None
-
-
-_Ref = tuple[int, bytes]
-"""(level, digest)."""
-
-
-def differences(view: View, before: bytes, after: bytes, start: int) -> Iterator[Difference]:
-    """Yield the pages with id > ``start`` whose leaves differ, by page id; equal subtrees are not read."""
-    if before == after:
-        return
-    left, right = _node(view, before), _node(view, after)
-    yield from _compare(view, left, right, start)
-
-
-def _compare(view: View, left: bytes | None, right: bytes | None, start: int) -> Iterator[Difference]:
-    level = max(level_of(node) for node in (left, right) if node is not None)
-    if level == 0:
-        yield from _compare_leaves(left, right, start)
-        return
-    a, b = _children(left, level), _children(right, level)
-    for prefix in sorted(a.keys() | b.keys()):
-        x, y = a.get(prefix), b.get(prefix)
-        if x == y or (prefix + 1) << (4 * level) <= start:
-            continue
-        yield from _compare(view, _expand(view, x), _expand(view, y), start)
-
-
-def _expand(view: View, child: bytes | None) -> bytes | None:
-    if child is None or len(child) != 32:  # noqa: PLR2004 - a digest, else the node itself
-        return child
-    return _node(view, child)
-
-
-def _children(node: bytes | None, level: int) -> dict[int, bytes]:
-    """Children of a node as seen from ``level``: a lower node is its own only child there."""
-    if node is None:
-        return {}
-    if level_of(node) == level:
-        return {child.prefix: child.digest for child in children_of(node)}
-    own = level_of(node)
-    records = leaves_of(node) if own == 0 else None
-    if records is not None:
-        return {records[0].page_id >> (4 * level): node} if records else {}
-    first = children_of(node)[0].prefix
-    return {(first << (4 * own)) >> (4 * level): node}
-
-
-def _compare_leaves(left: bytes | None, right: bytes | None, start: int) -> Iterator[Difference]:
-    a = {leaf.page_id: leaf for leaf in leaves_of(left)} if left else {}
-    b = {leaf.page_id: leaf for leaf in leaves_of(right)} if right else {}
-    for page_id in sorted(a.keys() | b.keys()):
-        x, y = a.get(page_id), b.get(page_id)
-        if page_id > start and x != y:
-            yield Difference(page_id, x, y)
-
-
-def state_of(view: View, number: int, page: int, choice: Choice, leaf: bytes) -> State:
-    """Return a page's state and check it against its leaf in the tree."""
-    state = page_at(view, number, page, choice)
-    if state is not None:
-        edit = state.edit
-        if entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content) == leaf:
-            return state
-    raise DataLossError(
-        f"page {page} does not match its leaf in the snapshot",
-        hint="run recension-server fsck",
-        pageId=page,
-    )
