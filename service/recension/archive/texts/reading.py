@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recension.archive.texts.block import NO_PREFIX, Block, Prefix, read_block
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
@@ -30,18 +32,43 @@ def knows_text(view: View, digest: bytes) -> bool:
 
 def read_text(view: View, digest: bytes) -> bytes:
     """Return the text with that digest, checked. Raises ``DataLossError`` when it is not there or not it."""
-    value = view.get(keys.text(digest))
-    if value is None:
-        raise DataLossError(f"text sha256:{digest.hex()} is missing", digest=digest.hex())
-    number, ordinal = read_place(value)
-    block = load(view, number)
-    if ordinal >= len(block.lengths):
-        raise DataLossError(f"text sha256:{digest.hex()} is not in its block", digest=digest.hex())
-    start, end = block.bounds(ordinal)
-    text = block.decode(prefix_of(view, block).text, end)[start:]
-    if digest_of(text) != digest:
-        raise DataLossError(f"text sha256:{digest.hex()} does not match its digest", digest=digest.hex())
-    return text
+    return read_texts(view, [digest])[0]
+
+
+def read_texts(view: View, digests: Sequence[bytes]) -> list[bytes]:
+    """Return the texts with those digests, in the order asked, each checked; a block is decoded once for all.
+
+    Holds the texts asked for and one block. Raises ``DataLossError`` when one is not there or not it.
+    """
+    wanted: dict[int, list[tuple[int, bytes]]] = {}
+    for digest, value in zip(digests, view.get_many([keys.text(digest) for digest in digests]), strict=True):
+        if value is None:
+            raise _lost(digest, "is missing")
+        number, ordinal = read_place(value)
+        wanted.setdefault(number, []).append((ordinal, digest))
+    texts: dict[bytes, bytes] = {}
+    for number, some in wanted.items():
+        texts.update(_texts_in(view, load(view, number), some))
+    return [texts[digest] for digest in digests]
+
+
+def _texts_in(view: View, block: Block, wanted: list[tuple[int, bytes]]) -> dict[bytes, bytes]:
+    """Return texts of a block by their digests, which they are checked against."""
+    last, digest = max(wanted)
+    if last >= len(block.lengths):
+        raise _lost(digest, "is not in its block")
+    body = block.decode(prefix_of(view, block).text, block.bounds(last)[1])
+    texts: dict[bytes, bytes] = {}
+    for ordinal, digest in wanted:
+        start, end = block.bounds(ordinal)
+        text = texts[digest] = body[start:end]
+        if digest_of(text) != digest:
+            raise _lost(digest, "does not match its digest")
+    return texts
+
+
+def _lost(digest: bytes, why: str) -> DataLossError:
+    return DataLossError(f"text sha256:{digest.hex()} {why}", digest=digest.hex())
 
 
 def load(view: View, number: int) -> Block:
