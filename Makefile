@@ -83,5 +83,5 @@ $(VENV)/.server: pyproject.toml uv.lock | $(BIN)/uv
 	touch $@
 
 $(VENV)/.dev: pyproject.toml uv.lock | $(BIN)/uv
-	$(BIN)/uv sync --locked --extra server
+	$(BIN)/uv sync --locked --all-extras
 	touch $@ $(VENV)/.server

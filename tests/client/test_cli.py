@@ -10,13 +10,25 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 from tests.client.processes import BIN, at, free_port, make_project, run, serving
 
 COMMANDS = {
-    "recension": ["", "projects", "show", "log", "snapshot", "snapshots", "ls", "diff", "cat"],
+    "recension": [
+        "",
+        "projects",
+        "show",
+        "log",
+        "snapshot",
+        "snapshots",
+        "ls",
+        "diff",
+        "cat",
+        "completion",
+    ],
     "recension-server": [
         "",
         "project",
@@ -87,7 +99,11 @@ def watched(world: dict[str, str], *arguments: str, stream: str = "stdout") -> s
         streams = {"stdout": subprocess.DEVNULL, stream: terminal}
         env = world | {"TERM": "xterm", "COLUMNS": "80"}
         subprocess.run([BIN / "recension", *arguments], check=True, env=env, **streams)  # type: ignore[call-overload]
-        return screen.read(65_536).decode()
+        terminal.write(b"\0")  # what is read ends here, also where nothing was shown
+        shown = b""
+        while not shown.endswith(b"\0"):
+            shown += screen.read(65_536)
+        return shown[:-1].decode()
 
 
 @pytest.mark.parametrize("command,names", COMMANDS.items())
@@ -281,6 +297,36 @@ def test_a_title_does_not_steer_a_terminal(odd: dict[str, str], form: tuple[str,
 def test_a_narrow_terminal_shows_ids_whole(sample: dict[str, str]) -> None:
     """What a person copies off the screen is what was meant, however narrow it is."""
     assert snapshot(sample, "aawiki", "2010-01-01") in watched(sample, "snapshots")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_program_of_its_shell(shell: str) -> None:
+    """Each shell that is here reads its completion without complaint, and all know every command."""
+    script = run("recension", "completion", shell)
+    assert all(name in script for name in COMMANDS["recension"])
+    if which(shell):
+        checked = subprocess.run([shell, "-n"], input=script.encode(), capture_output=True, check=True)
+        assert b"" == checked.stderr
+
+
+def test_bash_completes() -> None:
+    """In a bash that has sourced it, a prefix of a command finds the command."""
+    ask_bash = (
+        'eval "$(recension completion bash)"; COMP_WORDS=(recension snap); COMP_CWORD=1; '
+        '$(complete -p recension | sed "s/.*-F //; s/ .*//") recension snap; printf "%s\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", ask_bash], capture_output=True, check=True, env=at("127.0.0.1:1"))
+    assert {b"snapshot", b"snapshots"} == set(done.stdout.split())
+
+
+def test_quiet_says_nothing_but_results(sample: dict[str, str]) -> None:
+    """``--quiet`` leaves out what is said to a person on the terminal, and errors stay."""
+    asked = ("snapshot", "aawiki", "--at", "2010-01-01")
+    assert "279 entries" in watched(sample, *asked, stream="stderr")
+    assert "" == watched(sample, *asked, "--quiet", stream="stderr")
+    listed = ("ls", snapshot(sample, "aawiki", "2010-01-01"), "--quiet")
+    assert "" == watched(sample, *listed, stream="stderr")
+    assert run("recension", "projects", "--quiet", "--server", f"127.0.0.1:{free_port()}", status=3)
 
 
 def test_diff_says_by_its_status_what_it_found(sample: dict[str, str]) -> None:

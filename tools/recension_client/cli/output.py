@@ -20,6 +20,20 @@ _EVERY = 200
 """Items between two updates of a progress bar: drawing must not cost more than reading."""
 
 
+_loud = True
+
+
+def be_quiet() -> None:
+    """Say nothing but results and errors from now on."""
+    global _loud  # noqa: PLW0603 - one process, one command line
+    _loud = False
+
+
+def watches() -> bool:
+    """Say whether a person watches stderr and wants to be told."""
+    return _loud and sys.stderr.isatty()
+
+
 def write(content: bytes) -> None:
     """Write bytes to stdout as they are."""
     sys.stdout.buffer.write(content)
@@ -93,7 +107,7 @@ _NUMBERS = {"revisions", "pages", "position", "known at", "entries", "bytes", "r
 
 def note(message: str) -> None:
     """Say something to the person at the terminal; nothing when nobody watches."""
-    if sys.stderr.isatty():
+    if watches():
         print(clean(message), file=sys.stderr)
 
 
@@ -152,7 +166,7 @@ def watched(items: Iterable[_Item], what: str, total: int | None) -> Iterator[_I
 
     With both on one terminal the bar and the lines would overwrite each other.
     """
-    if not sys.stderr.isatty() or sys.stdout.isatty():
+    if not watches() or sys.stdout.isatty():
         yield from items
         return
     progress = Progress(

@@ -1,125 +1,76 @@
-"""What each command does: ask the reader, then write. Options are already checked by ``cli.main``."""
+"""Commands about whole corpora: ``snapshot``, ``snapshots``, ``ls``, ``diff``, ``cat``."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import assert_never
 
 from recension.model.digest import format_digest
-from recension.model.errors import TextUnavailableError
-from recension.model.event import Delete, Move, Presence, Restore, Visibility
 from recension.model.instant import format_instant
-from recension.model.manifest import Manifest, Selector
-from recension.model.reading import Entry, Reader, Revision, Shard, TimelineItem
-from recension_client.cli import forms, output
-
-OK = 0
-DIFFERENT = 1
+from recension.model.manifest import Manifest, OnHidden, Redirects, Selector
+from recension.model.reading import WHOLE, Entry, Reader, Shard
+from recension_client.cli import arguments, forms, output
+from recension_client.cli.arguments import DIFFERENT, OK, Commands, asking
 
 
-def projects(reader: Reader, options: Namespace) -> int:
-    """List the projects."""
-    held = reader.projects()
-    if options.json:
-        for project in held:
-            output.write_json(forms.project_row(project))
-        return OK
-    output.write_table(
-        ["project", "language", "license", "pages", "revisions", "position", "first event", "last event"],
-        (
-            (
-                project.name,
-                project.language,
-                project.license,
-                project.pages,
-                project.revisions,
-                project.position,
-                forms.instant(project.first_event_at) or "",
-                forms.instant(project.last_event_at) or "",
-            )
-            for project in held
-        ),
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    one = commands.add("snapshot", "make a snapshot and write its id", asking(_snapshot))
+    one.add_argument("projects", metavar="PROJECT", nargs="+", help="one or more projects")
+    arguments.as_of(one, required=True)
+    one.add_argument(
+        "--namespace",
+        metavar="N",
+        type=arguments.namespace,
+        nargs="+",
+        action="extend",
+        help="only these namespaces",
     )
-    return OK
-
-
-def show(reader: Reader, options: Namespace) -> int:
-    """Write an article as it was."""
-    answer = reader.article(options.project, options.page, valid_at=options.at, known_at=options.known_at)
-    revision, as_of = answer.revision, answer.as_of
-    if options.json:
-        output.write_json(forms.revision_row(revision) | {"as_of": forms.as_of_row(as_of)})
-        return OK
-    main = revision.slot()
-    if main is None or main.text is None:
-        state = "has no main slot" if main is None else f"is {main.presence.name.lower()}"
-        raise TextUnavailableError(
-            f"the text of revision {revision.rev_id} {state}",
-            hint="--json shows what is known of the revision",
-            project=revision.project,
-            revId=revision.rev_id,
-        )
-    output.note(
-        f"{revision.title}: revision {revision.rev_id} of {format_instant(revision.timestamp)}, "
-        f"as of {format_instant(as_of.valid_at)} known at {as_of.known_at}"
+    one.add_argument("--model", metavar="MODEL", nargs="+", action="extend", help="only these content models")
+    one.add_argument(
+        "--redirects",
+        type=Redirects,
+        choices=list(Redirects),
+        default=Redirects.INCLUDE,
+        help="default: include",
     )
-    output.write_text(main.text)
-    return OK
-
-
-def log(reader: Reader, options: Namespace) -> int:
-    """Write what happened to a page."""
-    items = reader.timeline(options.project, _page_id(reader, options), known_at=options.known_at)
-    if options.json:
-        for item in items:
-            output.write_json(forms.timeline_row(item))
-        return OK
-    output.write_table(["time", "kind", "revision", "by", "what"], map(_log_cells, items))
-    return OK
-
-
-def _page_id(reader: Reader, options: Namespace) -> int:
-    if isinstance(options.page, int):
-        return options.page
-    answer = reader.article(
-        options.project, options.page, valid_at=options.at, known_at=options.known_at, text=False
+    one.add_argument(
+        "--on-hidden",
+        type=OnHidden,
+        choices=list(OnHidden),
+        default=OnHidden.SKIP,
+        help="hidden pages: leave out, take the newest that is not, or keep without text",
     )
-    return answer.revision.page_id
+    one.add_argument(
+        "--min-age",
+        metavar="SECONDS",
+        type=arguments.age,
+        default=0,
+        help="take the newest revision that is at least this old",
+    )
 
+    one = commands.add("snapshots", "list the snapshots in the order of their making", asking(_snapshots))
+    one.add_argument("--tsv", action="store_true", help="id, T, K, projects, entries, bytes")
 
-def _log_cells(item: TimelineItem) -> tuple[str, str, str, str, str]:
-    what = item.what
-    by = "(hidden)" if what.contributor.presence is Presence.HIDDEN else what.contributor.name
-    said = "(comment hidden)" if what.comment.presence is Presence.HIDDEN else what.comment.text
-    rev_id = about = ""
-    match what:
-        case Revision():
-            rev_id = str(what.rev_id)
-        case Move():
-            about = f"{what.from_title} -> {what.to_title}"
-        case Delete() | Restore():
-            about = what.title
-        case Visibility():
-            rev_id = str(what.rev_id)
-            flags = {
-                "text": what.text_hidden,
-                "comment": what.comment_hidden,
-                "name": what.contributor_hidden,
-            }
-            hidden = [name for name, on in flags.items() if on]
-            about = f"hidden: {', '.join(hidden)}" if hidden else "shown again"
-        case _ as never:
-            assert_never(never)
-    return (
-        format_instant(item.time),
-        forms.kind_of(item),
-        rev_id,
-        by,
-        "; ".join(part for part in (about, said) if part),
+    one = commands.add("ls", "list the entries of a snapshot in page order", asking(_ls))
+    arguments.snapshot(one, "snapshot", "SNAPSHOT")
+    one.add_argument("--tsv", action="store_true", help="page id, title, revision, digest of the main text")
+
+    one = commands.add("diff", "write what differs between two snapshots", asking(_diff))
+    arguments.snapshot(one, "before", "A")
+    arguments.snapshot(one, "after", "B")
+    one.add_argument(
+        "--tsv", action="store_true", help="kind, page id, title in A and B, revision in A and B"
+    )
+    one.add_argument("--exit-code", action="store_true", help="leave with 1 when they differ")
+
+    one = commands.add("cat", "write the articles of a snapshot, one JSON object a line", asking(_cat))
+    arguments.snapshot(one, "snapshot", "SNAPSHOT")
+    one.add_argument(
+        "--shard", metavar="I/N", type=arguments.shard, default=WHOLE, help="part I of N, from 0/N"
     )
 
 
-def snapshot(reader: Reader, options: Namespace) -> int:
+def _snapshot(reader: Reader, options: Namespace) -> int:
     """Make a snapshot and name it."""
     selector = Selector.of(
         options.projects,
@@ -140,7 +91,7 @@ def snapshot(reader: Reader, options: Namespace) -> int:
     return OK
 
 
-def snapshots(reader: Reader, options: Namespace) -> int:
+def _snapshots(reader: Reader, options: Namespace) -> int:
     """List the snapshots."""
     if options.json:
         for manifest in reader.snapshots():
@@ -166,7 +117,7 @@ def _snapshot_cells(manifest: Manifest) -> tuple[object, ...]:
     )
 
 
-def ls(reader: Reader, options: Namespace) -> int:
+def _ls(reader: Reader, options: Namespace) -> int:
     """List a snapshot's entries."""
     manifest = reader.snapshot(options.snapshot)
     widths = (10, 40, 12, 0)
@@ -186,7 +137,7 @@ def ls(reader: Reader, options: Namespace) -> int:
     return OK
 
 
-def cat(reader: Reader, options: Namespace) -> int:
+def _cat(reader: Reader, options: Namespace) -> int:
     """Write a snapshot, or one shard of it, as lines of JSON."""
     shard: Shard = options.shard
     total = _count(reader.snapshot(options.snapshot)) // shard.count
@@ -195,7 +146,7 @@ def cat(reader: Reader, options: Namespace) -> int:
     return OK
 
 
-def diff(reader: Reader, options: Namespace) -> int:
+def _diff(reader: Reader, options: Namespace) -> int:
     """Write what differs between two snapshots."""
     found = 0
     sizes = [_count(reader.snapshot(id_)) for id_ in (options.before, options.after)]
