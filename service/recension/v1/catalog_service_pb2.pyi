@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import recension.v1.checkpoint_service_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -97,6 +98,7 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
     MAX_PAGE_SIZE_FIELD_NUMBER: builtins.int
     MAX_UNARY_TEXT_BYTES_FIELD_NUMBER: builtins.int
+    SIGNING_KEYS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Version of the software."""
     position: builtins.int
@@ -115,6 +117,10 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     def recorded_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was recorded."""
 
+    @property
+    def signing_keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[recension.v1.checkpoint_service_pb2.SigningKey]:
+        """The keys that checkpoints are signed with, the newest last; empty when this server signs nothing."""
+
     def __init__(
         self,
         *,
@@ -125,9 +131,10 @@ class GetServerInfoResponse(google.protobuf.message.Message):
         max_batch_size: builtins.int = ...,
         max_page_size: builtins.int = ...,
         max_unary_text_bytes: builtins.int = ...,
+        signing_keys: collections.abc.Iterable[recension.v1.checkpoint_service_pb2.SigningKey] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["recorded_at", b"recorded_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["formats", b"formats", "max_batch_size", b"max_batch_size", "max_page_size", b"max_page_size", "max_unary_text_bytes", b"max_unary_text_bytes", "position", b"position", "recorded_at", b"recorded_at", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["formats", b"formats", "max_batch_size", b"max_batch_size", "max_page_size", b"max_page_size", "max_unary_text_bytes", b"max_unary_text_bytes", "position", b"position", "recorded_at", b"recorded_at", "signing_keys", b"signing_keys", "version", b"version"]) -> None: ...
 
 global___GetServerInfoResponse = GetServerInfoResponse
 

@@ -853,3 +853,75 @@ class DiffEnd(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["changes", b"changes", "complete", b"complete", "cursor", b"cursor"]) -> None: ...
 
 global___DiffEnd = DiffEnd
+
+@typing.final
+class ProveEntryRequest(google.protobuf.message.Message):
+    """Request of ProveEntry."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    snapshot: builtins.str
+    """Snapshot id."""
+    project: builtins.str
+    """One of its projects."""
+    page_id: builtins.int
+    """Page id, 1 to 2^63-1."""
+    def __init__(
+        self,
+        *,
+        snapshot: builtins.str = ...,
+        project: builtins.str = ...,
+        page_id: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_id", b"page_id", "project", b"project", "snapshot", b"snapshot"]) -> None: ...
+
+global___ProveEntryRequest = ProveEntryRequest
+
+@typing.final
+class ProveEntryResponse(google.protobuf.message.Message):
+    """Answer of ProveEntry: whether the snapshot holds a page, and why that is so."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    ENTRY_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
+    manifest: builtins.str
+    """The manifest that the snapshot's id is the digest of: canonical JSON."""
+    project: builtins.str
+    """Project."""
+    page_id: builtins.int
+    """Page id."""
+    prefix: builtins.int
+    """Only when all pages of the project lie under another prefix than this page: the prefix of the root."""
+    @property
+    def entry(self) -> global___Entry:
+        """The page's entry, without texts; absent when the snapshot does not hold the page."""
+
+    @property
+    def path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Nodes of the project's snapshot tree from the root towards the page, in the short form of docs/format.md,
+        section 11. Of a page that is not there, up to the node that has no record for it; none if the tree is empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        manifest: builtins.str = ...,
+        project: builtins.str = ...,
+        page_id: builtins.int = ...,
+        entry: global___Entry | None = ...,
+        path: collections.abc.Iterable[builtins.bytes] | None = ...,
+        prefix: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_prefix", b"_prefix", "entry", b"entry", "prefix", b"prefix"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_prefix", b"_prefix", "entry", b"entry", "manifest", b"manifest", "page_id", b"page_id", "path", b"path", "prefix", b"prefix", "project", b"project"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_prefix", b"_prefix"]) -> typing.Literal["prefix"] | None: ...
+
+global___ProveEntryResponse = ProveEntryResponse
