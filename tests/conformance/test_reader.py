@@ -31,6 +31,7 @@ from recension.store.interface import View
 from recension_client import verify
 from recension_client.client import Client
 from recension_client.evidence import evidence
+from recension_client.proof import proof_file
 from tests.archive.helpers import DAY, NOW, World, delete, edit, hide, move, restore
 
 PAGES = 700
@@ -352,3 +353,29 @@ def test_work_ends_when_nobody_waits(world: World, monkeypatch: pytest.MonkeyPat
         wanted.reset(token)
     assert asked == 10
     assert len(list(world.archive.snapshots())) == kept
+
+
+def test_proofs(any_reader: Reader, world: World) -> None:
+    """A page is proved in or out, also one whose text was hidden since; a snapshot knows its own projects."""
+    wanted = world.snapshot(2)
+    for page in (3, 4, 900):
+        proof = any_reader.prove(wanted, "w", page)
+        assert proof.entry == next(any_reader.entries(wanted, after=("w", page - 1)))
+        shown = verify.verify_proof(proof_file(proof), f"sha256:{wanted.hex()}")
+        assert shown.entry is not None
+        assert shown.entry.title == proof.entry.title
+    for page in (5, 901, 2**63 - 1):
+        proof = any_reader.prove(wanted, "w", page)
+        assert proof.entry is None
+        assert verify.verify_proof(proof_file(proof), f"sha256:{wanted.hex()}").entry is None
+    kept = world.snapshot(2, on_hidden=OnHidden.KEEP)
+    hidden = any_reader.prove(kept, "w", 7).entry
+    assert hidden is not None
+    assert (len(hidden.content_commitment), hidden.text_hidden) == (32, True)
+    with pytest.raises(errors.ProjectNotFoundError):
+        any_reader.prove(wanted, "x", 3)
+    with pytest.raises(errors.SnapshotNotFoundError):
+        any_reader.prove(bytes(32), "w", 3)
+    for page in (0, -1, 2**63):
+        with pytest.raises(errors.InvalidArgumentError):
+            any_reader.prove(wanted, "w", page)

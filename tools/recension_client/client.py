@@ -26,6 +26,7 @@ from recension.model.reading import (
     Entry,
     Place,
     ProjectInfo,
+    Proof,
     Revision,
     ServerInfo,
     Shard,
@@ -42,6 +43,8 @@ from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire import convert
 from recension.wire.status import error_of
+from recension_client.proof import proof_file
+from recension_client.verify import verify_proof
 
 _Item = TypeVar("_Item")
 
@@ -58,7 +61,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _READS = {
     "CatalogService": ("GetServerInfo", "ListProjects", "GetProject"),
     "RevisionService": ("GetRevision", "BatchGetRevisions", "GetArticle", "ListRevisions"),
-    "SnapshotService": ("GetSnapshot", "ListSnapshots", "ListEntries"),
+    "SnapshotService": ("GetSnapshot", "ListSnapshots", "ListEntries", "ProveEntry"),
 }
 # Streams are resumed below instead: gRPC retries them only until their first message.
 _SERVICE_CONFIG = json.dumps(
@@ -302,6 +305,19 @@ class Client:
             return self._read_once(request, text=text)
 
         return self._resumed(batches)
+
+    def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
+        """Prove that a page is in a snapshot, or that it is not; what is returned was checked."""
+        wanted = format_digest(snapshot_id)
+        request = snapshot_pb.ProveEntryRequest(snapshot=wanted, project=project, page_id=_id(page_id))
+        proof = convert.proof_from_proto(self._ask(self._snapshots().ProveEntry, request))
+        try:
+            shown = verify_proof(proof_file(proof), wanted)
+        except ValueError as error:
+            raise VerificationError(f"the proof does not hold: {error}", pageId=page_id) from None
+        if (shown.project, shown.page_id) != (project, page_id):
+            raise VerificationError("the server proved something else than was asked for", pageId=page_id)
+        return proof
 
     def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
         """Yield what differs between two snapshots; a cut stream is resumed unnoticed."""

@@ -7,13 +7,14 @@ are that page's. Functions raise ``ValueError``; those named ``check_...`` retur
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import islice, pairwise
 from typing import Any
@@ -219,14 +220,31 @@ def _match(pattern: str, value: Any) -> bool:
     return type(value) is str and re.fullmatch(pattern, value) is not None
 
 
+def _json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _read_json(encoded: bytes, what: str) -> Any:
+    try:
+        document = json.loads(encoded.decode())
+        again = _json(document)
+    except RecursionError as error:
+        raise ValueError(f"{what} is nested too deeply") from error
+    _need(again == encoded, f"{what} is not canonical JSON")
+    return document
+
+
+def _read_instant(text: Any, what: str) -> int:
+    day, clock = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2}:[0-9]{2}:[0-9]{2}"
+    _need(_match(rf"{day}T{clock}(\.[0-9]{{0,5}}[1-9])?Z", text), f"{what} is wrong")
+    _need(not text[11:].startswith("24"), f"{what} is wrong")  # some Pythons take 24:00 for the next day
+    since = datetime.fromisoformat(text) - datetime.fromisoformat("1970-01-01T00:00:00Z")
+    return since // timedelta(microseconds=1)
+
+
 def read_manifest(manifest: bytes) -> dict[str, Any]:
     """Return the manifest's document. Refuses any byte that the format would not have written."""
-    try:
-        document: dict[str, Any] = json.loads(manifest.decode())
-        again = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-    except RecursionError as error:
-        raise ValueError("the manifest is nested too deeply") from error
-    _need(again == manifest, "the manifest is not canonical JSON")
+    document: dict[str, Any] = _read_json(manifest, "the manifest")
     _need(_keys(document, "as_of format projects selector"), "the manifest has other keys")
     _need(document["format"] == "recension/snapshot/v1", "the manifest has another format")
     selector, as_of, parts = document["selector"], document["as_of"], document["projects"]
@@ -244,10 +262,7 @@ def read_manifest(manifest: bytes) -> dict[str, Any]:
     _need(_keys(as_of, "known_at valid_at"), "as_of has other keys")
     known, valid = as_of["known_at"], as_of["valid_at"]
     _need(_match("0|[1-9][0-9]{0,19}", known) and int(known) < 2**64, "known_at is wrong")
-    day, clock = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2}:[0-9]{2}:[0-9]{2}"
-    _need(_match(rf"{day}T{clock}(\.[0-9]{{0,5}}[1-9])?Z", valid), "valid_at is wrong")
-    _need(not valid[11:].startswith("24"), "valid_at is wrong")  # some Pythons take 24:00 for the next day
-    datetime.fromisoformat(valid)  # a ValueError for a day or a time that does not exist
+    _read_instant(valid, "valid_at")  # a ValueError also for a day or a time that does not exist
     _need(type(parts) is list, "projects is not an array")
     for part in parts:
         _need(_keys(part, "bytes count project root"), "a project has other keys")
@@ -312,6 +327,154 @@ def check_snapshot(manifest: bytes, wanted: str, entries: Mapping[str, Iterable[
         found = islice(_check_project(parts[name], entries[name]), MAX_PROBLEMS)
         problems += [f"{name}: {problem}" for problem in found]
     return sorted(problems)
+
+
+# Proofs of one page: section 11
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What a proof has shown: the snapshot holds the page with this entry, or does not hold it."""
+
+    manifest: dict[str, Any]
+    project: str
+    page_id: int
+    entry: Entry | None
+
+
+def verify_proof(proof: bytes, wanted: str) -> Proven:
+    """Return what a proof file shows of the snapshot with the id ``wanted``; a ``ValueError`` if nothing."""
+    document = _read_json(proof, "the proof")
+    _need(type(document) is dict, "the proof is no object")
+    wrong = document.keys() - {"entry", "prefix"} ^ {"format", "manifest", "page_id", "path", "project"}
+    _need(not wrong, "the proof has other keys")
+    _need(document["format"] == "recension/proof/v1", "the proof has another format")
+    manifest = _json(document["manifest"])
+    _need(snapshot_id(manifest) == wanted, "the manifest is not the one that the snapshot id stands for")
+    parts = {part["project"]: part for part in read_manifest(manifest)["projects"]}
+    name, path = document["project"], document["path"]
+    _need(type(name) is str and name in parts, "the manifest has no such project")
+    _need(type(path) is list and all(type(node) is str for node in path), "the path is no array of strings")
+    page = _read_id(document["page_id"], "the page id")
+    entry = _read_entry(page, document["entry"]) if "entry" in document else None
+    nodes = [base64.b85decode(node) for node in path]
+    _need([base64.b85encode(node).decode() for node in nodes] == path, "a node is written in another way")
+    prefix = None
+    if "prefix" in document:
+        _need(_match("0|[1-9][0-9]{0,18}", document["prefix"]), "the prefix is wrong")
+        prefix = int(document["prefix"])
+        _need(entry is None and len(nodes) == 1, "only the root of a tree without the page has a prefix")
+    root, count = _climb(page, entry, nodes, prefix)
+    _need(count == parts[name]["count"], "the path leads to another number of entries than the manifest says")
+    _need("sha256:" + root.hex() == parts[name]["root"], "the path leads to another root than the manifest's")
+    return Proven(document["manifest"], name, page, entry)
+
+
+def _climb(page: int, entry: Entry | None, nodes: list[bytes], prefix: int | None) -> tuple[bytes, int]:
+    """Return (root, number of entries) by short nodes, the root first; a page without entry is in none."""
+    if not nodes:
+        _need(entry is None, "an empty tree has no entry")
+        return _node(0, b""), 0
+    record = b"" if entry is None else _pack("Q", entry.rev_id) + leaf_of(entry)
+    digest, records, count, level = b"", b"", 0, -1
+    for node in reversed(nodes):
+        _need(len(node) > 2 and node[0] < 16, "a node of the path is too short, or of no level")
+        _need(level < 0 or node[0] == level + 1, "the levels of the path do not fall by one")
+        _need(entry is None or level >= 0 or node[0] == 0, "an entry is in a node of level 0")
+        level = node[0]
+        own = page >> 4 * level
+        under = own >> 4 if prefix is None else prefix
+        _need(under != own >> 4 or prefix is None, "the page lies under the prefix of the root")
+        records, count = _expand(node, under, own, record)
+        digest = _node(level, records)
+        record = _pack("Q", count) + digest
+    _need(level == 0 or len(records) > 48, "a root has more than one child")
+    return digest, count
+
+
+def _expand(node: bytes, prefix: int, own: int, record: bytes) -> tuple[bytes, int]:
+    """Return (records, entries below) of a short node; ``record`` is the page's own, which was left out."""
+    level, present, at = node[0], int.from_bytes(node[1:3], "big"), 3
+    _need(present, "a node of the path is empty")
+    out, total = b"", 0
+    for key in (prefix << 4 | digit for digit in range(16) if present >> digit & 1):
+        rest = record
+        if key != own or not record:
+            _need(key != own, "the tree goes on towards the page, the path does not")
+            number, at = _varint(node, at)
+            rest, at = _pack("Q", number) + node[at : at + 32], at + 32
+            _need(len(rest) == 40 and at <= len(node), "a node of the path ends early")
+        number = int.from_bytes(rest[:8], "big")
+        first = key << 4 * level
+        _need(0 <= first <= MAX_ID and (level or first), "a page id or a prefix is out of range")
+        _need(0 < number <= (16**level if level else MAX_ID), "a revision id or a count is out of range")
+        total += number if level else 1
+        out += _pack("Q", key) + rest
+    _need(at == len(node), "bytes follow the last record of a node")
+    _need(not record or present >> (own & 15) & 1, "the path leads to a page that the tree has not")
+    return out, total
+
+
+def _varint(node: bytes, at: int) -> tuple[int, int]:
+    """Return a number of seven bits a byte, lowest first, in its shortest form, and where it ends."""
+    number = shift = 0
+    while True:
+        _need(at < len(node) and shift < 64, "a number of the path does not end")
+        number |= (node[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if node[at - 1] < 128:
+            _need(node[at - 1] or shift == 7, "a number of the path is longer than it has to be")
+            return number, at
+
+
+def _read_id(text: Any, what: str) -> int:
+    _need(_match("[1-9][0-9]{0,18}", text) and int(text) <= MAX_ID, f"{what} is wrong")
+    return int(text)
+
+
+def _read_hex(text: Any, size: int, what: str) -> bytes:
+    _need(_match(f"[0-9a-f]{{{2 * size}}}", text), f"{what} is wrong")
+    return bytes.fromhex(text)
+
+
+def _read_entry(page: int, entry: Any) -> Entry:
+    shown = "content_salt namespace rev_id slots timestamp title title_salt"
+    held = "content_commitment namespace rev_id timestamp title title_salt"
+    _need(_keys(entry, shown) or _keys(entry, held), "the entry has other keys")
+    _need(type(entry["namespace"]) is int and type(entry["title"]) is str, "the entry's title is wrong")
+    slots = None
+    if "slots" in entry:
+        _need(type(entry["slots"]) is list, "the slots are no array")
+        slots = [_read_slot(slot) for slot in entry["slots"]]
+        roles = [slot.role.encode() for slot in slots]
+        _need(roles == sorted(roles), "the slots are out of order")
+    return Entry(
+        page,
+        _read_id(entry["rev_id"], "the revision id"),
+        _read_instant(entry["timestamp"], "the timestamp"),
+        entry["namespace"],
+        entry["title"],
+        _read_hex(entry["title_salt"], 16, "the title's salt"),
+        slots=slots,
+        content_salt=_read_hex(entry.get("content_salt", ""), 16 * (slots is not None), "the content's salt"),
+        content_commitment=_read_hex(
+            entry.get("content_commitment", ""), 32 * (slots is None), "the content's commitment"
+        ),
+    )
+
+
+def _read_slot(slot: Any) -> Slot:
+    present = _keys(slot, "digest format model role size")
+    _need(present or _keys(slot, "format model presence role"), "a slot has other keys")
+    role, model, form = slot["role"], slot["model"], slot["format"]
+    _need(type(role) is type(model) is type(form) is str, "a slot's role, model or format is no string")
+    if not present:
+        _need(slot["presence"] in ("hidden", "lost"), "a slot has an unknown presence")
+        return Slot(role, model, form, 2 if slot["presence"] == "hidden" else 3)
+    _need(_size(slot["size"]) and type(slot["digest"]) is str, "a slot's size or digest is wrong")
+    _need(slot["digest"].startswith("sha256:"), "a slot's digest is wrong")
+    digest = _read_hex(slot["digest"][7:], 32, "a slot's digest")
+    return Slot(role, model, form, PRESENT, slot["size"], digest)
 
 
 # The chain of commits: sections 4 and 5

@@ -35,6 +35,7 @@ from recension.model.errors import (
     DeadlineError,
     InvalidArgumentError,
     PageNotFoundError,
+    ProjectNotFoundError,
     RecensionError,
     RevisionNotFoundError,
     SnapshotNotFoundError,
@@ -62,6 +63,7 @@ from recension.model.manifest import (
     make_manifest,
     read_manifest,
 )
+from recension.model.proof import path_to
 from recension.model.reading import (
     MAX_BATCH,
     START,
@@ -72,6 +74,7 @@ from recension.model.reading import (
     Entry,
     Place,
     ProjectInfo,
+    Proof,
     Revision,
     ServerInfo,
     Shard,
@@ -436,6 +439,30 @@ class Archive:
                 yield from entries
                 if more:
                     last = entries[-1].page_id
+
+    def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
+        """Prove that a page is in a snapshot, or that it is not."""
+        if not _is_id(page_id):
+            raise InvalidArgumentError(
+                f"{page_id} is not a page id", hint="page ids run from 1 to 2^63-1", field="page_id"
+            )
+        with self._store.view() as view:
+            manifest = _manifest(view, snapshot_id)
+            part = next((one for one in manifest.parts if one.project == project), None)
+            if part is None:
+                raise ProjectNotFoundError(
+                    f"the snapshot has no project {project!r}",
+                    hint=f"it has: {', '.join(manifest.selector.projects)}",
+                    project=project,
+                )
+            path, prefix, leaf = path_to(part.root, page_id, lambda digest: trees.node_at(view, digest))
+            entry = None
+            if leaf is not None:
+                number = self._number(view, project)
+                choice = _choice(manifest.selector, manifest.as_of)
+                state = trees.state_of(view, number, page_id, choice, leaf.leaf)
+                entry = _entry(view, project, number, state, text=False)
+        return Proof(manifest, project, page_id, entry, path, prefix)
 
     def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
         """Yield what differs between two snapshots of the same projects, by (project, page id)."""

@@ -132,6 +132,21 @@ class Entry:
         return next((slot for slot in self.slots if slot.role == role), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether a snapshot holds a page, and why that is so; ``recension_client.verify`` checks it."""
+
+    manifest: Manifest
+    project: str
+    page_id: int
+    entry: Entry | None
+    """Without texts; ``None`` when the snapshot does not hold the page."""
+    path: tuple[bytes, ...]
+    """Short forms of the tree's nodes from the root towards the page (``model.proof``)."""
+    prefix: int | None = None
+    """Of the root, where the page lies outside of it."""
+
+
 class ChangeKind(StrEnum):
     """How a page differs between two snapshots."""
 
@@ -294,4 +309,8 @@ class Reader(Protocol):
 
     def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
         """Yield what differs between two snapshots of the same projects, by (project, page id)."""
+        ...
+
+    def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
+        """Prove that a page is in a snapshot, or that it is not. Raises ``ProjectNotFoundError``."""
         ...

@@ -32,6 +32,7 @@ from recension.model.reading import (
     Entry,
     Place,
     ProjectInfo,
+    Proof,
     Revision,
     ServerInfo,
     Shard,
@@ -492,6 +493,30 @@ def entry_from_proto(message: snapshot_pb.Entry, *, text: bool = True) -> Entry:
         content_salt=message.content_salt,
         content_commitment=message.content_commitment,
         text_hidden=message.text_hidden,
+    )
+
+
+def proof_to_proto(proof: Proof) -> snapshot_pb.ProveEntryResponse:
+    """Write a proof of an entry or of its absence."""
+    return snapshot_pb.ProveEntryResponse(
+        manifest=proof.manifest.encoded.decode(),
+        project=proof.project,
+        page_id=proof.page_id,
+        entry=None if proof.entry is None else entry_to_proto(proof.entry),
+        path=proof.path,
+        prefix=proof.prefix,
+    )
+
+
+def proof_from_proto(message: snapshot_pb.ProveEntryResponse) -> Proof:
+    """Read a proof; nothing of it is checked yet."""
+    return Proof(
+        manifest=read_manifest(message.manifest.encode()),
+        project=message.project,
+        page_id=message.page_id,
+        entry=entry_from_proto(message.entry, text=False) if message.HasField("entry") else None,
+        path=tuple(message.path),
+        prefix=message.prefix if message.HasField("prefix") else None,
     )
 
 

@@ -115,6 +115,12 @@ class SnapshotRpc(SnapshotServiceServicer):
                     )
                 )
 
+    def ProveEntry(
+        self, request: pb.ProveEntryRequest, context: grpc.ServicerContext
+    ) -> pb.ProveEntryResponse:
+        snapshot_id = parse_digest(request.snapshot, "snapshot")
+        return convert.proof_to_proto(self._reader.prove(snapshot_id, request.project, request.page_id))
+
 
 def _start(
     request: pb.ListEntriesRequest | pb.ReadSnapshotRequest | pb.DiffSnapshotsRequest,
