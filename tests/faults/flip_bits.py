@@ -1,8 +1,8 @@
 """Flip one bit of a store after the other, and ask it everything after each.
 
-Run by ``test_flips``: ``flip_bits SEED SECONDS FLIPS HABIT SCRATCH``. Half of the flips hit any bit of the
-file; the others hit a row that is in use, and have to be noticed. The habit ``blind`` leaves out the checks
-of digests.
+Run by ``test_flips``: ``flip_bits SEED SECONDS FLIPS HABIT STATE SCRATCH``. Half of the flips hit any bit of
+the file; the others hit a row that is in use, and have to be noticed. The habit ``blind`` leaves out the
+checks of digests. The state is ``written``, or ``compacted``, in which rows lie in another way.
 
 A flip in a page that nothing uses, or beside the rows of one, changes nothing. As in ``damage_store``: a flip
 in a page's own structure may hide rows, which the check of the product finds, end the process, or let LMDB go
@@ -66,6 +66,12 @@ def blind() -> None:
         patch.object(each, "sha256", _Digest).start()
 
 
+def compact(data: Path) -> None:
+    """Compact a store."""
+    with closing(module.LmdbStore.open(data, force_mount=True)) as store:
+        store.compact()
+
+
 def rows_in(folder: Path, data: bytes) -> list[tuple[str, int, int]]:
     """Return (table, place, length) of the values in use, of which there is one copy in the file."""
     out = []
@@ -110,13 +116,15 @@ def kind_of(problem: str) -> str:
 
 
 def main() -> int:
-    seed, duration, flips, habit, scratch = sys.argv[1:]
+    seed, duration, flips, habit, state, scratch = sys.argv[1:]
     seconds = 60 if habit == "sound" else 2  # without checks some flips make for endless reads
     found = Findings()
     folder, steps = Path(scratch), steps_of(seed, _STEPS)
     folder.mkdir()
     history, store = History(steps), folder / "data/lmdb"
     in_a_child(partial(work, folder / "data", folder / "told", steps, 0))
+    if state == "compacted":
+        in_a_child(lambda: compact(folder / "data"))
     data = (store / "data.mdb").read_bytes()
     rows = in_a_child(lambda: rows_in(store, data))
     if habit == "blind":

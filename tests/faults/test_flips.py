@@ -13,19 +13,21 @@ from tests.faults.findings import Findings, run_script
 Tell = Callable[[str, Findings], None]
 
 
+@pytest.mark.parametrize("state", ["written", "compacted"])
 @pytest.mark.parametrize("duration", DURATIONS)
-def test_flips(duration: Duration, tmp_path: Path, tell: Tell) -> None:
+def test_flips(duration: Duration, state: str, tmp_path: Path, tell: Tell) -> None:
     """Each flip in a row is noticed; no flip anywhere gives another text, or an error without a name."""
     flips = 2000 if duration.seconds else 24
     limits = (duration.seed, duration.seconds, flips)
-    found = run_script("flip_bits", *limits, "sound", tmp_path / "scratch")
+    found = run_script("flip_bits", *limits, "sound", state, tmp_path / "scratch")
     tell(duration.seed, found)
     assert [] == found.broken
     assert flips <= found.counts["cases"]
 
 
-def test_without_digests_flips_are_missed(tmp_path: Path, tell: Tell) -> None:
+@pytest.mark.parametrize("state", ["written", "compacted"])
+def test_without_digests_flips_are_missed(state: str, tmp_path: Path, tell: Tell) -> None:
     """The comparison can fail: a store that takes rows as they are misses flips, or answers wrongly."""
-    found = run_script("flip_bits", "blind", 0, 16, "blind", tmp_path / "scratch")
+    found = run_script("flip_bits", "blind", 0, 16, "blind", state, tmp_path / "scratch")
     tell("blind", found)
     assert found.broken

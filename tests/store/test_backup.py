@@ -17,6 +17,7 @@ from recension.model.errors import DataLossError, NotAStoreError, StoreError, Wr
 from recension.model.reading import ProjectInfo
 from recension.server.ingest import run_ingest
 from recension.store.interface import Rewrite, Store
+from recension.store.layout import TABLES
 from recension.store.lmdb import LmdbStore
 from tests.ingest.fixed_run import NOW, salts_of
 from tests.ingest.test_resume import SAMPLE, command, head_of
@@ -150,7 +151,7 @@ def test_a_damaged_backup_is_not_restored(store: LmdbStore, tmp_path: Path, what
     """A row that changed, or a log with a gap or a lost end, is found before there is a data directory."""
     store.backup(tmp_path / "backup")
     table, change = CHANGES[what]
-    with lmdb.open(str(tmp_path / "backup" / "lmdb"), max_dbs=5, lock=False) as env:
+    with lmdb.open(str(tmp_path / "backup" / "lmdb"), max_dbs=len(TABLES), lock=False) as env:
         handle = env.open_db(table, create=False)
         with env.begin(write=True) as txn:
             change(txn, handle)

@@ -28,6 +28,7 @@ from recension.model.errors import (
 from recension.model.record import EMPTY_LOG, Head, commit_hash, decode_commit
 from recension.store import copying
 from recension.store.interface import Outcome, Rewrite
+from recension.store.layout import TABLES
 from recension.store.lmdb import LmdbStore
 from tests.store.commits import following
 
@@ -120,7 +121,8 @@ def test_everything_is_there_and_smaller(store: LmdbStore, data: Path) -> None:
     assert size == compacted.copied.size_bytes < compacted.before_bytes / 2
     usage = store.usage()
     assert usage.free_bytes < 20 * 4096
-    assert sum(table.rows for table in usage.tables.values()) == compacted.copied.rows
+    walked = ("log", "index", "blobs", "meta")
+    assert sum(usage.tables[name].rows for name in walked) == compacted.copied.rows
     assert {entry.name for entry in data.iterdir()} == _TREE
     append(store)
     store.close()
@@ -140,6 +142,52 @@ def test_erased_bytes_are_in_no_file(store: LmdbStore, data: Path, size: int) ->
     assert set() == found_in(data, CANARY)
     with store.view() as view:
         assert view.blob(b"blob") is None
+
+
+def test_long_values_leave_no_room_free(store: LmdbStore) -> None:
+    """After compaction the pages of blobs hold little but their bytes."""
+    record, head = following(store.log.head())
+    sizes = random.Random(3).choices(range(1, 30_000), k=400)
+    blobs = [(at.to_bytes(4, "big"), value(bytes([at % 256]), size)) for at, size in enumerate(sizes)]
+    store.commit(record, head, [], blobs)
+    store.compact()
+    usage = store.usage().tables
+    stored = sum(size for _, size in store.blob_sizes(b"", b"\xff" * 9, 1000))
+    assert 0 == usage["pieces"].rows < usage["rests"].rows
+    assert stored < usage["blobs"].page_bytes + usage["rests"].page_bytes < 1.03 * stored
+    with store.view() as view:
+        assert blobs == [(key, view.blob(key)) for key, _ in blobs]
+
+
+def test_values_that_shared_a_bin_go_one_by_one(store: LmdbStore, data: Path) -> None:
+    """What is put over a blob, or deleted, leaves no byte of it in the state that is; the others stay."""
+    store.compact()
+    keys = [
+        at.to_bytes(4, "big") + bytes([kind]) for at in range(1, COMMITS + 1) for kind in range(len(SIZES))
+    ]
+    random.Random(4).shuffle(keys)
+    for at, key in enumerate(keys):
+        new = None if at % 2 else b"another"
+        assert [True] == store.rewrite([Rewrite({}, {}, {key: new})])
+        with store.view() as view:
+            assert new == view.blob(key)
+            assert all(value(one, SIZES[one[-1]]) == view.blob(one) for one in keys[at + 1 :])
+    assert 0 == store.usage().tables["rests"].rows
+    store.compact()
+    for key in keys:
+        assert set() == found_in(data, value(key, SIZES[key[-1]])[-64:])
+
+
+def test_a_value_of_zeros_may_share_a_bin(store: LmdbStore) -> None:
+    """Zeros at the end of a bin are not kept, and read all the same, whatever else goes."""
+    record, head = following(store.log.head())
+    blobs = [(b"x" + bytes([at]), bytes(2000)) for at in range(3)]
+    store.commit(record, head, [], blobs)
+    store.compact()
+    store.rewrite([Rewrite({}, {}, {b"x\0": None})])
+    store.compact()
+    with store.view() as view:
+        assert [None, bytes(2000), bytes(2000)] == [view.blob(key) for key, _ in blobs]
 
 
 def test_open_views_keep_what_they_see(store: LmdbStore, data: Path) -> None:
@@ -202,11 +250,17 @@ def test_not_while_someone_ingests(store: LmdbStore, data: Path) -> None:
     store.compact()
 
 
-@pytest.mark.parametrize("table", ["log", "index", "blobs", "pieces"])
-def test_a_damaged_row_is_not_copied(store: LmdbStore, data: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    "table, compacted",
+    [(table, again) for table in ("log", "index", "blobs") for again in (False, True)]
+    + [("pieces", False), ("rests", True)],
+)
+def test_a_damaged_row_is_not_copied(store: LmdbStore, data: Path, table: str, *, compacted: bool) -> None:
     """A row that does not match its digest ends the compaction, and everything stays as it was."""
+    if compacted:
+        store.compact()
     store.close()
-    with lmdb.open(str(data / "lmdb"), max_dbs=5) as env:
+    with lmdb.open(str(data / "lmdb"), max_dbs=len(TABLES)) as env:
         handle = env.open_db(table.encode(), create=False)
         with env.begin(write=True) as txn:
             with txn.cursor(handle) as cursor:

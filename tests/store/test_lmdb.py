@@ -22,6 +22,7 @@ from recension.model.record import EMPTY_LOG
 from recension.store import lmdb as module
 from recension.store.environment import check_mount
 from recension.store.interface import Outcome
+from recension.store.layout import TABLES
 from recension.store.lmdb import SCHEMA_VERSION, LmdbStore
 from tests.store.commits import following
 
@@ -201,7 +202,7 @@ def test_unknown_mounts() -> None:
 
 def raw_value(file: Path, table: bytes, key: bytes) -> bytes:
     """Return a value as LMDB serves it, digest and all."""
-    with lmdb.open(str(file.parent), max_dbs=5) as env:
+    with lmdb.open(str(file.parent), max_dbs=len(TABLES)) as env:
         handle = env.open_db(table, create=False)
         with env.begin() as txn:
             return bytes(txn.get(key, db=handle) or b"")
@@ -252,7 +253,7 @@ def test_swapped_rows_are_not_served(store: LmdbStore, tmp_path: Path) -> None:
     record, head = following()
     store.commit(record, head, [(b"i", b"1")], [])
     store.close()
-    env = lmdb.open(str(tmp_path / "data" / "lmdb"), max_dbs=5)
+    env = lmdb.open(str(tmp_path / "data" / "lmdb"), max_dbs=len(TABLES))
     index, blobs = env.open_db(b"index", create=False), env.open_db(b"blobs", create=False)
     with env.begin(write=True) as txn:
         raw = txn.get(b"i", db=index)

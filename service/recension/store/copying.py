@@ -1,7 +1,8 @@
 """Copies of an environment: every row by key, checked on the way, into pages that are filled to the end.
 
-LMDB's own compact copy keeps half-empty pages as they are; rows put in order leave none. A copy is read back
-whole before it counts: each row against its digest, and the log from its first record to its head.
+LMDB's own compact copy keeps half-empty pages as they are; rows put in order leave none, and long values are
+laid out anew. A copy is read back whole before it counts: each row against its digest, and the log from its
+first record to its head.
 """
 
 from __future__ import annotations
@@ -37,21 +38,26 @@ from recension.store.interface import Copied, Progress, Row
 from recension.store.layout import (
     BLOBS,
     HEAD_KEY,
+    INDEX,
     LOG,
     META,
     PIECES,
+    RESTS,
     SEAL_BYTES,
-    TABLES,
     damaged,
     log_key,
     read_head,
-    unseal,
 )
 from recension.store.packed import unpack
+from recension.store.rests import Rests
 
 _BATCH_BYTES = 8 << 20
 """Rows of one transaction of a copy."""
 _LOW_SPACE_BYTES = 1 << 20
+_WALKED = LOG, INDEX, BLOBS, META
+"""The tables whose rows are copied; the others hold parts of theirs."""
+_CUT = frozenset({LOG, BLOBS})
+"""The tables whose values may lie in parts."""
 _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 _RESTORE = "restore the data directory from a backup"
 
@@ -74,10 +80,9 @@ def copy(
     try:
         made = make_env(target, map_bytes, schema, sync_each=False)
         try:
-            _copy_rows(opened, txn, made, progress)
+            expected = _copy_rows(opened, txn, made, progress)
             with made.env.begin() as copied:
                 rows, head = _verify(made, copied, progress)
-                expected = _counts(opened, txn)
                 if rows != expected:
                     raise DataLossError("the copy does not have the rows that were put there")
             made.env.sync(True)  # noqa: FBT003 - its parameter is positional
@@ -98,28 +103,43 @@ def _named(error: lmdb.Error | OSError, target: Path) -> StoreError:
     return StoreError(f"{target} cannot be written: {error}", path=target)
 
 
-def _copy_rows(opened: Opened, txn: lmdb.Transaction, made: Opened, progress: Progress) -> None:
+def _copy_rows(opened: Opened, txn: lmdb.Transaction, made: Opened, progress: Progress) -> dict[bytes, int]:
+    """Copy all rows, laid out anew; return their number in each table."""
+    counts = dict.fromkeys(_WALKED, 0)
+    rests = Rests()
     for table, batch in _walk(opened, txn, "copy", progress):
-        with made.env.begin(write=True) as new, new.cursor(made.tables[table]) as cursor:
-            fresh = table != META  # there the schema's version is already
-            put = cursor.putmulti(batch, append=fresh, overwrite=not fresh)
-            if put != (len(batch), len(batch)):
-                raise DataLossError(f"the rows of table {table.decode()} are not in order", hint=_RESTORE)
+        with made.env.begin(write=True) as new:
+            rows = [(key, rests.lay(raw)) for key, raw in batch] if table in _CUT else batch
+            _append(new, made, table, rows)
+            _put_bins(new, made, rests.full())
+        counts[table] += len(batch)
+    with made.env.begin(write=True) as new:
+        _put_bins(new, made, rests.full(all_=True))
+    return counts
 
 
-def _counts(opened: Opened, txn: lmdb.Transaction) -> dict[bytes, int]:
-    return {table: int(txn.stat(opened.tables[table])["entries"]) for table in TABLES}
+def _append(txn: lmdb.Transaction, made: Opened, table: bytes, rows: list[Row]) -> None:
+    with txn.cursor(made.tables[table]) as cursor:
+        fresh = table != META  # there the schema's version is already
+        put = cursor.putmulti(rows, append=fresh, overwrite=not fresh)
+    if put != (len(rows), len(rows)):
+        raise DataLossError(f"the rows of table {table.decode()} are not in order", hint=_RESTORE)
+
+
+def _put_bins(txn: lmdb.Transaction, made: Opened, bins: list[Row]) -> None:
+    for key, some in bins:  # they are full in no order
+        txn.put(key, some, db=made.tables[RESTS])
 
 
 def _verify(opened: Opened, txn: lmdb.Transaction, progress: Progress) -> tuple[dict[bytes, int], Head]:
     """Read all rows; return their number in each table, and the head that the log leads to."""
-    rows = dict.fromkeys(TABLES, 0)
+    rows = dict.fromkeys(_WALKED, 0)
     position, parent = EMPTY_LOG.position, EMPTY_LOG.hash
     for table, batch in _walk(opened, txn, "check", progress):
         rows[table] += len(batch)
         if table == LOG:
             for key, raw in batch:
-                record = unpack(unseal(LOG, key, raw))
+                record = unpack(raw[SEAL_BYTES:])
                 position += 1
                 if key != log_key(position) or record[_PARENT] != parent:
                     raise DataLossError(
@@ -140,12 +160,13 @@ def _verify(opened: Opened, txn: lmdb.Transaction, progress: Progress) -> tuple[
 def _walk(
     opened: Opened, txn: lmdb.Transaction, what: str, progress: Progress
 ) -> Iterator[tuple[bytes, list[Row]]]:
-    """Yield all rows of all tables by key, some megabytes at a time, each checked; tell of bytes of pages."""
+    """Yield all rows by key, some megabytes at a time, each whole and checked; tell of bytes of pages."""
     done = 0
     sizes = used_bytes(opened, txn)
+    sizes[BLOBS] += sizes.pop(PIECES) + sizes.pop(RESTS)
     total = sum(sizes.values())
-    for table in TABLES:
-        entries = max(_counts(opened, txn)[table], 1)
+    for table in _WALKED:
+        entries = max(int(txn.stat(opened.tables[table])["entries"]), 1)
         seen = 0
         for batch in _batches(opened, txn, table):
             yield table, batch
@@ -169,28 +190,16 @@ def _batches(opened: Opened, txn: lmdb.Transaction, table: bytes) -> Iterator[li
 def _read_batch(opened: Opened, txn: lmdb.Transaction, table: bytes, rows: Iterator[Row]) -> list[Row]:
     out: list[Row] = []
     append, digest, length, size = out.append, sha256, SEAL_BYTES, 0  # every row there is passes here
-    plain = table not in {BLOBS, PIECES}
-    for row in rows:
-        key, raw = row
-        if plain:
-            if digest(key + table + raw[length:]).digest()[:length] != raw[:length]:
-                raise damaged(table, key)
-        elif table == BLOBS:
-            opened.joined(txn, key, raw)
-        else:
-            _check_piece(opened, txn, key)
-        append(row)
+    cut = table in _CUT
+    for key, row in rows:
+        raw = opened.whole(txn, table, key, row) if cut else row
+        if digest(key + table + raw[length:]).digest()[:length] != raw[:length]:
+            raise damaged(table, key)
+        append((key, raw))
         size += len(key) + len(raw)
         if size >= _BATCH_BYTES:
             break
     return out
-
-
-def _check_piece(opened: Opened, txn: lmdb.Transaction, key: bytes) -> None:
-    """Refuse a piece that no blob names; one that is named was checked with its blob."""
-    head = opened.get(txn, BLOBS, key[:-1])
-    if not head or key[-1] >= head[0]:
-        raise damaged(PIECES, key)
 
 
 def _page_bytes(stat: lmdb._StatDict) -> int:

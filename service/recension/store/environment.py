@@ -30,9 +30,9 @@ from recension.model.errors import (
 )
 from recension.store.directory import DataDirectory, FileId, sync
 from recension.store.layout import (
-    BLOBS,
     META,
     PIECES,
+    RESTS,
     SCHEMA_KEY,
     TABLES,
     damaged,
@@ -40,6 +40,7 @@ from recension.store.layout import (
     schema_row,
     unseal,
 )
+from recension.store.rests import SHARED, joined, place_of
 
 UNSAFE_MOUNT = "RECENSION_UNSAFE_MOUNT"
 """Environment variable; 1 accepts mounts that are refused otherwise."""
@@ -74,15 +75,25 @@ class Opened:
         """Return a row as it is stored."""
         return cast("bytes | None", txn.get(key, db=self.tables[table]))  # memoryviews only if asked for
 
-    def joined(self, txn: lmdb.Transaction, key: bytes, head: bytes) -> bytes:
-        """Return a whole blob, checked, from its row and the pieces that follow it."""
+    def whole(self, txn: lmdb.Transaction, table: bytes, key: bytes, head: bytes) -> bytes:
+        """Return a value of the log or of the blobs, unchecked, from its row and from where its parts are."""
+        kind = head[0] if head else 0
+        if not kind:
+            return head[1:]
+        if kind == SHARED:
+            bin_, offset, length = place_of(table, key, head)
+            return joined(head, self.get(txn, RESTS, bin_) or b"", offset, length)
         parts = [head[1:]]
-        for at in range(head[0] if head else 0):
+        for at in range(kind):
             piece = self.get(txn, PIECES, key + bytes([at]))
             if piece is None:
-                raise damaged(BLOBS, key)
+                raise damaged(table, key)
             parts.append(piece)
-        return unseal(BLOBS, key, b"".join(parts) if len(parts) > 1 else parts[0])
+        return b"".join(parts)
+
+    def value(self, txn: lmdb.Transaction, table: bytes, key: bytes, head: bytes) -> bytes:
+        """Return the same, checked."""
+        return unseal(table, key, self.whole(txn, table, key, head))
 
 
 def check_usable(path: Path, *, force: bool) -> None:

@@ -50,6 +50,7 @@ class Copied:
 
     head: Head
     rows: int
+    """Of log, index and blobs, however they lie."""
     size_bytes: int
     """Of the copy's file."""
     seconds: float

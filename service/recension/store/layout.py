@@ -1,4 +1,7 @@
-"""How rows lie in the tables: each value behind a digest of itself and its key, long blobs in pieces."""
+"""How rows lie in the tables: each value behind a digest of itself and its key, long ones in parts.
+
+A row of the log and of the blobs begins with a byte: the number of its pieces, or ``rests.SHARED``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ from recension.model.record import Head
 from recension.store.interface import Rewrite, Row
 from recension.store.pieces import MAX_PIECES, cut
 
-LOG, INDEX, BLOBS, PIECES, META = TABLES = (b"log", b"index", b"blobs", b"pieces", b"meta")
+LOG, INDEX, BLOBS, PIECES, RESTS, META = TABLES = (
+    b"log",
+    b"index",
+    b"blobs",
+    b"pieces",
+    b"rests",
+    b"meta",
+)
 SEAL_BYTES = 8
 """Length of the digest before each value: enough against decay and swapped rows; no defence by itself."""
 MAX_KEY_BYTES = 64
@@ -80,6 +90,11 @@ def replacement(change: Rewrite) -> list[TableRow]:
     for table, rows in zip((BLOBS, PIECES), cut_all(prepared(BLOBS, blobs)), strict=True):
         out += [(table, key, raw) for key, raw in rows]
     return out
+
+
+def log_row(key: bytes, packed: bytes) -> bytes:
+    """Return the row of a commit record; records are not cut before they are copied."""
+    return b"\0" + seal(LOG, key, packed)
 
 
 def log_key(position: int) -> bytes:

@@ -62,21 +62,23 @@ from recension.store.layout import (
     MAX_KEY_BYTES,
     META,
     PIECES,
+    RESTS,
     SEAL_BYTES,
     TableRow,
     cut_all,
     damaged,
     head_row,
     log_key,
+    log_row,
     prepared,
     read_head,
     replacement,
-    seal,
     unseal,
 )
 from recension.store.packed import pack, unpack
+from recension.store.rests import SHARED, place_of, without
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the tables and of the layout of their values. A store with a greater one is refused."""
 
 MAP_BYTES = 2**40
@@ -211,16 +213,15 @@ class LmdbStore:
         index_rows = prepared(INDEX, index)
         blob_rows, piece_rows = cut_all(prepared(BLOBS, blobs))
         key = log_key(head.position)
-        log_row = seal(LOG, key, pack(record))
+        row = log_row(key, pack(record))
 
         def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
             current = _head(txn, opened)
             if (head.position - 1, record[_PARENT]) != (current.position, current.hash):
                 return Outcome.TAKEN
             tables = opened.tables
-            _insert(txn, tables[BLOBS], blob_rows)
-            _insert(txn, tables[PIECES], piece_rows)
-            if not txn.put(key, log_row, append=True, overwrite=False, db=tables[LOG]):
+            _insert_blobs(txn, opened, blob_rows, piece_rows)
+            if not txn.put(key, row, append=True, overwrite=False, db=tables[LOG]):
                 raise damaged(LOG, key)  # the log would be ahead of its own head
             if _insert(txn, tables[INDEX], index_rows) < len(index_rows):
                 _check_same(txn, tables[INDEX], index_rows)
@@ -378,8 +379,12 @@ class LmdbStore:
                     name = bytes(key)
                     if name >= stop:
                         break
-                    rest = [txn.get(name + bytes([at]), b"", db=pieces) for at in range(raw[0])]
-                    out.append((name, len(raw) + sum(map(len, rest))))
+                    if raw[0] == SHARED:
+                        rest = place_of(BLOBS, name, bytes(raw[:16]))[2]
+                    else:
+                        parts = [txn.get(name + bytes([at]), b"", db=pieces) for at in range(raw[0])]
+                        rest = sum(map(len, parts))
+                    out.append((name, len(raw) + rest))
         return out
 
     def free_dead_readers(self) -> int:
@@ -549,7 +554,7 @@ class _LmdbLog:
                 raw = opened.get(txn, LOG, key)
                 if raw is None:
                     raise damaged(LOG, key)
-                out.append(unpack(unseal(LOG, key, raw)))
+                out.append(unpack(opened.value(txn, LOG, key, raw)))
         return out
 
 
@@ -640,7 +645,7 @@ class _LmdbView:
         raw = self._opened.get(self._txn, BLOBS, key) if 0 < len(key) <= MAX_KEY_BYTES else None
         if raw is None:
             return None
-        return self._opened.joined(self._txn, key, raw)
+        return self._opened.value(self._txn, BLOBS, key, raw)
 
     @names_damage
     def last_blob_key(self, start: bytes, stop: bytes) -> bytes | None:
@@ -664,6 +669,14 @@ def _insert(txn: lmdb.Transaction, table: lmdb._Database, rows: list[Row]) -> in
     return int(added)
 
 
+def _insert_blobs(txn: lmdb.Transaction, opened: Opened, heads: list[Row], pieces: list[Row]) -> None:
+    """Put the blobs that are not there yet, with their pieces."""
+    if _insert(txn, opened.tables[BLOBS], heads) < len(heads):
+        others = {key for key, head in heads if opened.get(txn, BLOBS, key) != head}
+        pieces = [row for row in pieces if row[0][:-1] not in others]
+    _insert(txn, opened.tables[PIECES], pieces)
+
+
 def _check_same(txn: lmdb.Transaction, table: lmdb._Database, rows: list[Row]) -> None:
     for key, row in rows:
         if txn.get(key, db=table) != row:
@@ -677,10 +690,25 @@ def _index_row(txn: lmdb.Transaction, opened: Opened, key: bytes) -> bytes | Non
 
 def _replace(txn: lmdb.Transaction, opened: Opened, rows: list[TableRow]) -> None:
     for table, key, raw in rows:
+        if table == BLOBS:
+            _drop_rest(txn, opened, key)
         if raw is None:
             txn.delete(key, db=opened.tables[table])
         else:
             txn.put(key, raw, db=opened.tables[table])
+
+
+def _drop_rest(txn: lmdb.Transaction, opened: Opened, key: bytes) -> None:
+    """Destroy what a bin holds of a blob."""
+    head = opened.get(txn, BLOBS, key)
+    if not head or head[0] != SHARED:
+        return
+    bin_, offset, length = place_of(BLOBS, key, head)
+    left = without(opened.get(txn, RESTS, bin_) or b"", offset, length)
+    if left:
+        txn.put(bin_, left, db=opened.tables[RESTS])
+    else:
+        txn.delete(bin_, db=opened.tables[RESTS])
 
 
 def _failed(cause: str) -> StoreFailedError:
