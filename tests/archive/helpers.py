@@ -55,7 +55,8 @@ class World:
         self.store = store or MemoryStore()
         self.ingestor = Ingestor(self.store, clock=lambda: NOW, salts=fixed_salts)
         self.archive = Archive(self.store, clock=lambda: NOW)
-        self.ingestor.create_project(ProjectInfo("w", "https://w.example", "en", "CC0-1.0"))
+        if not self.archive.projects():
+            self.ingestor.create_project(ProjectInfo("w", "https://w.example", "en", "CC0-1.0"))
         self._sources = 0
 
     def day(self, day: float) -> int:

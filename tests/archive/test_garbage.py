@@ -153,8 +153,8 @@ def test_without_the_guard_it_would_lose_its_nodes(monkeypatch: pytest.MonkeyPat
     world = busy_world()
     selector = Selector.of(["w"])
     store: Any = world.store
-    keep = world.archive._keep
-    monkeypatch.setattr(world.archive, "_keep", lambda _: None)
+    keep = world.archive._keeper._keep
+    monkeypatch.setattr(world.archive._keeper, "_keep", lambda _: None)
     manifest = world.archive.create_snapshot(selector, valid_at=world.day(20))  # its nodes, not yet kept
     rewrite = store.rewrite
 

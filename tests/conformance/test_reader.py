@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from recension.archive import reader, snapshots
+from recension.archive import compare, shown, snapshots
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
-from recension.archive.texts.reading import read_text
+from recension.archive.texts.reading import read_texts
 from recension.model import errors
 from recension.model.digest import digest_of
 from recension.model.manifest import OnHidden, Selector
@@ -283,8 +283,8 @@ def test_a_withdrawal_is_told_by_snapshots_that_keep(
     implementation: str, candidates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What both keep and was hidden between them is retracted, in page order; what A had lost is not."""
-    monkeypatch.setattr(reader, "_CANDIDATES", candidates)
-    monkeypatch.setattr(reader, "_SLICE", 3)
+    monkeypatch.setattr(compare, "_CANDIDATES", candidates)
+    monkeypatch.setattr(compare, "_SLICE", 3)
     world = World()
     world.add(*(world.event(page, 1, edit(page, f"text {page}", f"P{page}")) for page in range(1, 41)))
     world.add(world.event(5, 1, hide(5)))
@@ -321,11 +321,11 @@ def test_a_stream_holds_few_large_texts(monkeypatch: pytest.MonkeyPatch) -> None
         world.add(world.event(page, 1, edit(page, f"{page} " + "x" * 1_500_000, f"P{page}")))
     read: list[bytes] = []
 
-    def counted(view: View, digest: bytes) -> bytes:
-        read.append(digest)
-        return read_text(view, digest)
+    def counted(view: View, digests: Sequence[bytes]) -> list[bytes]:
+        read.extend(digests)
+        return read_texts(view, digests)
 
-    monkeypatch.setattr(reader, "read_text", counted)
+    monkeypatch.setattr(shown, "read_texts", counted)
     entries = world.archive.read(world.snapshot(9))
     pages = [next(entries).page_id]
     assert len(read) == 3

@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from structlog.testing import capture_logs
 
+from recension.archive.keeping import Keeper
 from recension.archive.reader import Archive
 from recension.model import errors
 from recension.model.digest import parse_digest
@@ -393,14 +394,14 @@ def test_a_snapshot_that_nobody_waits_for_is_given_up(
     store: MemoryStore, snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The work ends soon after its client has left; until then, others find a thread, and a name."""
-    over, real = threading.Event(), Archive._part
+    over, real = threading.Event(), Keeper._part
 
-    def endless(archive: Archive, *args: Any) -> Any:
+    def endless(keeper: Keeper, *args: Any) -> Any:
         while not over.wait(0.01):
-            real(archive, *args)
+            real(keeper, *args)
         raise AssertionError
 
-    monkeypatch.setattr(Archive, "_part", endless)
+    monkeypatch.setattr(Keeper, "_part", endless)
     kept = len(list(Archive(store).snapshots()))
     wish = Selector.of(["demo"], [0])
     request = snapshot_pb.CreateSnapshotRequest(selector=convert.selector_to_proto(wish))

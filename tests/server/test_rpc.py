@@ -10,7 +10,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recension.archive.ingest import Ingestor
-from recension.archive.reader import Archive
+from recension.archive.keeping import Keeper
+from recension.archive.pages import Pages
 from recension.model import errors
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo, Shard
@@ -225,8 +226,8 @@ def test_a_page_of_a_list_reads_no_page_before_it(tmp_path: Path, monkeypatch: p
 
         return counted
 
-    for name in ("_timeline", "_snapshots"):
-        monkeypatch.setattr(Archive, name, counting(getattr(Archive, name)))
+    for kind, name in ((Pages, "_timeline"), (Keeper, "_snapshots")):
+        monkeypatch.setattr(kind, name, counting(getattr(kind, name)))
     with serving(store, tmp_path) as served:
         for instant in range(1, 61):
             served.archive.create_snapshot(Selector.of(["demo"]), valid_at=instant)

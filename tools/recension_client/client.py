@@ -447,7 +447,7 @@ class Client:
         for slot, sent in zip(revision.slots, message.slots, strict=True):
             whole = slot
             if sent.text_omitted:
-                whole = replace(slot, text=self.text(revision.project, revision.rev_id, slot.role))
+                whole = slot._replace(text=self.text(revision.project, revision.rev_id, slot.role))
             slots.append(_check_slot(whole, f"revision {revision.rev_id}"))
         return replace(revision, slots=tuple(slots))
 
@@ -504,9 +504,9 @@ def _entry(message: snapshot_pb.Entry, chunks: dict[tuple[str, int, str], bytear
         whole = slot
         if sent.text_omitted:
             held = chunks.get((entry.project, entry.page_id, slot.role), bytearray())
-            whole = replace(slot, text=bytes(held))
+            whole = slot._replace(text=bytes(held))
         slots.append(_check_slot(whole, f"page {entry.page_id}, revision {entry.rev_id}"))
-    return replace(entry, slots=tuple(slots))
+    return entry._replace(slots=tuple(slots))
 
 
 def _check_slot(slot: Slot, where: str) -> Slot:

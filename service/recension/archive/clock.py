@@ -6,6 +6,10 @@ import os
 import time
 from collections.abc import Callable
 
+from recension.model.errors import AsOfOutOfRangeError
+from recension.model.instant import check_instant, format_instant
+from recension.model.manifest import AsOf
+from recension.model.record import Head
 from recension.model.seal import SALT_BYTES
 
 Clock = Callable[[], int]
@@ -23,3 +27,34 @@ def system_clock() -> int:
 def random_salts(project: str, event_key: str) -> bytes:  # noqa: ARG001 - the shape of ``Salts``
     """Return 16 random bytes; fixed salts are for tests and vectors only."""
     return os.urandom(SALT_BYTES)
+
+
+def resolve(clock: Clock, head: Head, valid_at: int | None, known_at: int) -> AsOf:
+    """Return the as-of that a question means; ``None`` is now, 0 the newest position.
+
+    Raises ``AsOfOutOfRangeError`` for what is in the future.
+    """
+    known = known_position(head, known_at)
+    now = max(clock(), head.recorded_at)
+    if valid_at is None:
+        return AsOf(now, known)
+    check_instant(valid_at)
+    if valid_at > now:
+        raise AsOfOutOfRangeError(
+            f"{format_instant(valid_at)} is in the future",
+            hint="nobody knows the corpus of a future time; leave the time out for now",
+            validAt=format_instant(valid_at),
+        )
+    return AsOf(valid_at, known)
+
+
+def known_position(head: Head, known_at: int) -> int:
+    """Return the position that a question means; 0 is the newest. Raises ``AsOfOutOfRangeError``."""
+    if not 0 <= known_at <= head.position:
+        raise AsOfOutOfRangeError(
+            f"nothing is known at position {known_at}; the newest is {head.position}",
+            hint="leave known-at out for the newest",
+            knownAt=known_at,
+            newest=head.position,
+        )
+    return known_at or head.position

@@ -8,6 +8,7 @@ the store is compacted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from secrets import token_bytes
 
 from recension.archive.history import edit_row
 from recension.archive.sealed import CONTENT_FIELD, find_sealed, with_sealed
@@ -65,6 +66,8 @@ def _plan(view: View, digest: bytes) -> tuple[Rewrite, Erased]:
                     purged = sealed.purge(CONTENT_FIELD, FIELDS[Edit])
                     with_sealed(view, plan.blobs, edit.position, edit.ordinal, purged)
             start = rows[-1][0] + b"\0"
+    if plan.index or plan.blobs:
+        plan.index[keys.removed()] = token_bytes(8)  # whoever holds what was read before, looks again
     return plan, Erased(tuple(revisions), blocks)
 
 

@@ -96,7 +96,7 @@ class _Guard:
         """Delete rows that are as they were read, and blobs; False, with nothing deleted, after a commit."""
         removed: dict[bytes, bytes | None] = dict.fromkeys(index)
         # A snapshot in the making sees that nodes it found may be gone, and makes them again.
-        removed[keys.collected()] = token_bytes(8)
+        removed[keys.removed()] = token_bytes(8)
         change = Rewrite({**index, self._next: None}, removed, dict.fromkeys(blobs))
         return self._store.rewrite([change]) == [True]
 

@@ -6,7 +6,7 @@ revision id and so come before an edit of the same instant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from recension.archive.rows import (
@@ -18,13 +18,15 @@ from recension.archive.rows import (
     read_visibility,
 )
 from recension.archive.sealed import CONTENT_FIELD, find_sealed
-from recension.model.manifest import OnHidden, Redirects, Selector
+from recension.model.manifest import AsOf, OnHidden, Redirects, Selector
 from recension.model.record import Flag, Kind
 from recension.model.seal import FROM_TITLE, TITLE, read_content
 from recension.store import keys
 from recension.store.interface import Row, View
 
 _MICROSECONDS = 1_000_000
+_LONGEST_AGE_SECONDS = 10_000 * 366 * 86_400
+"""Of any revision at any time that is allowed; a greater age asks for the same: nothing."""
 _SLICE = 4096
 
 
@@ -62,6 +64,12 @@ class Choice(NamedTuple):
         return self.valid_at - self.min_age_seconds * _MICROSECONDS
 
 
+def choice_of(selector: Selector, as_of: AsOf) -> Choice:
+    """Return what a snapshot takes of a page's history."""
+    age = min(selector.min_age_seconds, _LONGEST_AGE_SECONDS)
+    return Choice(as_of.valid_at, as_of.known_at, age, selector.on_hidden)
+
+
 def edit_row(row: Row) -> EditRow:
     """Read an edit row."""
     page, time, rev, position, ordinal = keys.read_edit(row[0])
@@ -91,11 +99,18 @@ def last_edit(view: View, number: int, page: int, until: int, known_at: int) -> 
         stop = row[0]
 
 
-def hidden_flags(view: View, number: int, edit: EditRow, known_at: int) -> int:
-    """Return what is hidden of a revision, as learned up to a position (DESIGN 2, rule 4)."""
-    row = view.last(keys.visibility(number, edit.rev), keys.visibility(number, edit.rev, known_at + 1))
-    own = edit.flags & (Flag.TEXT_HIDDEN | Flag.COMMENT_HIDDEN | Flag.CONTRIBUTOR_HIDDEN)
+def hidden_flags(view: View, number: int, rev: int, own: int, known_at: int) -> int:
+    """Return what is hidden of a revision, as learned up to a position (DESIGN 2, rule 4).
+
+    ``own`` is what was hidden of it as its edit came.
+    """
+    row = view.last(keys.visibility(number, rev), keys.visibility(number, rev, known_at + 1))
     return own if row is None else read_visibility(row[1])[0]
+
+
+def any_hidden(view: View, number: int) -> bool:
+    """Say whether a visibility change of a project is known."""
+    return bool(view.scan(keys.visibility(number, 0), keys.visibility(number + 1, 0), limit=1))
 
 
 def is_deleted(marks: Sequence[MarkRow], newest: EditRow, valid_at: int) -> bool:
@@ -127,9 +142,7 @@ def title_at(marks: Sequence[MarkRow], current: EditRow, newest: EditRow, valid_
     if exact and (before is None or current.time >= before.time):
         return _of_edit(current, inferred=False)
     if before is not None:
-        return TitleSource(
-            before.position, before.ordinal, TITLE, 0, before.namespace, before.title, inferred=False
-        )
+        return _of_move(before)
     if after is not None:
         return TitleSource(
             after.position,
@@ -141,6 +154,30 @@ def title_at(marks: Sequence[MarkRow], current: EditRow, newest: EditRow, valid_
             inferred=False,
         )
     return _of_edit(newest, inferred=bool(newest.flags & Flag.TITLE_INFERRED) or newest != current)
+
+
+def likely_titles(view: View, number: int, edit: EditRow, choice: Choice) -> Iterator[TitleSource]:
+    """Yield what may name a page whose current revision is ``edit``, the likeliest first.
+
+    Each as ``title_at`` returns it where it is what names the page; which one does, the caller knows.
+    """
+    inferred = bool(edit.flags & Flag.TITLE_INFERRED)
+    yield _of_edit(edit, inferred=inferred)
+    if inferred:
+        newest = last_edit(view, number, edit.page, _END_OF_TIME, choice.known_at)
+        if newest is not None:
+            yield _of_edit(newest, inferred=True)
+    start, stop = keys.marks_from(number, edit.page), keys.marks_from(number, edit.page, choice.valid_at + 1)
+    row = view.last(start, stop)
+    if row is not None:
+        _, time, position, ordinal = keys.read_mark(row[0])
+        mark = read_mark_row(time, position, ordinal, row[1])
+        if mark.kind is Kind.MOVE and position <= choice.known_at:
+            yield _of_move(mark)
+
+
+def _of_move(mark: MarkRow) -> TitleSource:
+    return TitleSource(mark.position, mark.ordinal, TITLE, 0, mark.namespace, mark.title, inferred=False)
 
 
 def _of_edit(edit: EditRow, *, inferred: bool) -> TitleSource:
@@ -178,7 +215,10 @@ _END_OF_TIME = 2**62
 
 
 def _visible(view: View, number: int, edit: EditRow | None, choice: Choice) -> EditRow | None:
-    while edit is not None and hidden_flags(view, number, edit, choice.known_at) & Flag.TEXT_HIDDEN:
+    while (
+        edit is not None
+        and hidden_flags(view, number, edit.rev, edit.hidden, choice.known_at) & Flag.TEXT_HIDDEN
+    ):
         if choice.on_hidden is OnHidden.SKIP:
             return None
         start = keys.edits_from(number, edit.page)

@@ -83,6 +83,20 @@ def project_number(view: View, name: str) -> int:
     return number
 
 
+class Numbers:
+    """Projects' numbers, which never change: each is looked up once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def of(self, view: View, name: str) -> int:
+        """Return a project's number. Raises ``ProjectNotFoundError``."""
+        number = self._known.get(name)
+        if number is None:
+            number = self._known[name] = project_number(view, name)
+        return number
+
+
 def project_names(view: View) -> list[tuple[str, int]]:
     """Return (name, number) of all projects, by name."""
     rows = view.scan(b"P", b"Q")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from recension.archive import columns, snapshots
-from recension.archive.history import Choice
+from recension.archive.history import choice_of
 from recension.archive.projects import project_names, project_number
 from recension.archive.replay import (
     Holding,
@@ -161,15 +161,9 @@ def _manifest(payload: bytes) -> Manifest:
         raise DataLossError(f"the log holds a manifest that cannot be read: {error.message}") from None
 
 
-def choice_of(manifest: Manifest) -> Choice:
-    """Return what a snapshot asks of the history."""
-    selector, as_of = manifest.selector, manifest.as_of
-    return Choice(as_of.valid_at, as_of.known_at, selector.min_age_seconds, selector.on_hidden)
-
-
 def _plant(target: Store, manifest: Manifest) -> None:
     """Store the trees of a snapshot; they have to come out as they were."""
-    choice = choice_of(manifest)
+    choice = choice_of(manifest.selector, manifest.as_of)
     for part in manifest.parts:
         with target.view() as view:
             number = project_number(view, part.project)

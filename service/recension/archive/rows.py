@@ -39,6 +39,11 @@ class EditRow(NamedTuple):
     """Commitment of its content."""
     model: str
 
+    @property
+    def hidden(self) -> int:
+        """What was hidden of it as it came: flags."""
+        return self.flags & HIDDEN
+
 
 def edit_value(
     flags: int, namespace: int, text_bytes: int, parent: int, title: bytes, content: bytes, model: str

@@ -142,16 +142,31 @@ def open_sealed(raw: bytes) -> list[Sealed]:
     return sealed
 
 
+class SealedReader:
+    """Reads sealed values inside one view. Each blob is opened once, and held until then."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._bodies: dict[bytes, bytes] = {}
+
+    def of(self, position: int, ordinal: int) -> Sealed:
+        """Return the sealed values of an event. Raises ``DataLossError`` when they are missing."""
+        key = keys.sealed_blob(position, ordinal // TOGETHER)
+        body = self._bodies.get(key)
+        if body is None:
+            raw = self._view.blob(key)
+            body = self._bodies[key] = unpack(raw) if raw is not None else b"\0"
+        lengths = _lengths(body)
+        at = ordinal % TOGETHER
+        if at >= len(lengths):
+            raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
+        start = 1 + 4 * len(lengths) + sum(lengths[:at])
+        return read_sealed(body[start : start + lengths[at]])
+
+
 def find_sealed(view: View, position: int, ordinal: int) -> Sealed:
-    """Return the sealed values of an event. Raises ``DataLossError`` when they are missing."""
-    raw = view.blob(keys.sealed_blob(position, ordinal // TOGETHER))
-    body = unpack(raw) if raw is not None else b"\0"
-    lengths = _lengths(body)
-    at = ordinal % TOGETHER
-    if at >= len(lengths):
-        raise DataLossError(f"the values of event {position}.{ordinal} are missing", position=position)
-    start = 1 + 4 * len(lengths) + sum(lengths[:at])
-    return read_sealed(body[start : start + lengths[at]])
+    """Return the sealed values of one event. Raises ``DataLossError`` when they are missing."""
+    return SealedReader(view).of(position, ordinal)
 
 
 def with_sealed(

@@ -48,8 +48,7 @@ class ServerInfo:
     recorded_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """One named content of a revision."""
 
     role: str
@@ -107,8 +106,7 @@ class TimelineItem:
     what: Revision | Move | Delete | Restore | Visibility
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One page in a snapshot, with what is needed to recompute its leaf."""
 
     project: str
@@ -159,8 +157,7 @@ class ChangeKind(StrEnum):
     """A's text was hidden by the time of B: B no longer holds that revision, or keeps it without its text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One page that differs."""
 
     kind: ChangeKind

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 from recension.model.errors import DataLossError
 from recension.model.event import MAX_ID
@@ -55,8 +56,7 @@ class Child:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A record of a level 0 node."""
 
     page_id: int

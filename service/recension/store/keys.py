@@ -48,9 +48,9 @@ def mark(project: int, page: int, time: int, position: int, ordinal: int) -> byt
     return _MARK.pack(b"M", project, page, time + _BIAS, position, ordinal)
 
 
-def marks_from(project: int, page: int) -> bytes:
-    """Lower bound of a page's marks."""
-    return struct.pack(">cIQ", b"M", project, page)
+def marks_from(project: int, page: int, time: int | None = None) -> bytes:
+    """Lower bound of a page's marks, from an instant on if one is given."""
+    return struct.pack(">cIQQ", b"M", project, page, 0 if time is None else time + _BIAS)
 
 
 def marks_to(project: int) -> bytes:
@@ -131,8 +131,8 @@ def log_entries(project: int) -> tuple[bytes, bytes]:
     return struct.pack(">cI", b"L", project), struct.pack(">cI", b"L", project + 1)
 
 
-def collected() -> bytes:
-    """Key of a row that is another after each removal of what nothing needs."""
+def removed() -> bytes:
+    """Key of a row that is another after each removal: of what nothing needs, or of what was erased."""
     return b"A"
 
 

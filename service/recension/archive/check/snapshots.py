@@ -14,9 +14,8 @@ from recension.archive.check.forms import name_of
 from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, Work
-from recension.archive.history import page_at, selects
+from recension.archive.history import choice_of, page_at, selects
 from recension.archive.projects import find_project
-from recension.archive.rebuild import choice_of
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.manifest import Manifest, ProjectPart, read_manifest
 from recension.model.tree import Child, Leaf, children_of, entry_leaf, leaves_of, level_of, node_digest
@@ -64,7 +63,7 @@ class _Part:
         self._part = part
         self._selector = manifest.selector
         self._place = f"snapshot sha256:{manifest.snapshot_id.hex()}, project {part.project}"
-        self._choice = choice_of(manifest)
+        self._choice = choice_of(manifest.selector, manifest.as_of)
 
     def steps(self, page: int, count: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Yield (last page done, entries, bytes) after each step."""

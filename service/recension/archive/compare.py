@@ -1,0 +1,161 @@
+"""What differs between two snapshots: work proportional to that, equal subtrees are never read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import merge
+from itertools import islice
+
+from recension.archive import trees
+from recension.archive.columns import changed_pages
+from recension.archive.entries import Entries, Held, Opener
+from recension.archive.history import Choice
+from recension.archive.projects import Numbers
+from recension.archive.trees import Difference
+from recension.model.manifest import Manifest, OnHidden, ProjectPart
+from recension.model.reading import Change, ChangeKind, Place
+from recension.store import keys
+from recension.store.interface import Store, View
+
+_SLICE = 256
+"""Pages compared in one view: some 10 ms."""
+_CANDIDATES = 100_000
+"""Changed pages held at once; when there are more, all visibility changes are read instead."""
+
+
+class Comparer:
+    """Compares snapshots. Safe for concurrent use."""
+
+    def __init__(self, store: Store, numbers: Numbers, entries: Entries) -> None:
+        self._store = store
+        self._number = numbers.of
+        self._entries = entries
+
+    def diff(self, a: Manifest, b: Manifest, start: Place) -> Iterator[Change]:
+        """Yield what differs between two snapshots of the same projects, by (project, page id)."""
+        for left, right in zip(a.parts, b.parts, strict=True):
+            if left.project < start[0]:
+                continue
+            last = start[1] if left.project == start[0] else 0
+            differing = self._differing(a, b, left, right, last)
+            if b.selector.on_hidden is not OnHidden.KEEP or a.as_of.known_at >= b.as_of.known_at:
+                yield from differing
+                continue
+            withdrawn = self._withdrawn(a, b, left, right, last)
+            yield from merge(differing, withdrawn, key=lambda change: change.page_id)
+
+    def _differing(
+        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int
+    ) -> Iterator[Change]:
+        """Yield the changes of pages whose leaves differ."""
+        more = True
+        while more:
+            found: list[Difference] = []
+            more = False
+            with self._store.view() as view:
+                for run in trees.differences(view, left.root, right.root, last):
+                    found += run
+                    if len(found) >= _SLICE:
+                        more = True
+                        break
+                changes = self._changes(view, left.project, found, a, b)
+            yield from changes
+            if found:
+                last = found[-1].page_id
+
+    def _withdrawn(
+        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int
+    ) -> Iterator[Change]:
+        """Yield the pages whose leaves are equal, but whose text was hidden between A's K and B's.
+
+        Only a B that keeps hidden pages holds such a leaf. The trees do not tell; the visibility changes do.
+        """
+        pages = self._with_changed_visibility(left.project, a.as_of.known_at, b.as_of.known_at, last)
+        while slice_ := list(islice(pages, _SLICE)):
+            with self._store.view() as view:
+                same = []
+                for page in slice_:
+                    before, after = (trees.leaf_at(view, part.root, page) for part in (left, right))
+                    if before is not None and before == after:
+                        same.append(Difference(page, before, after))
+                changes = self._changes(view, left.project, same, a, b)
+            yield from changes
+
+    def _changes(
+        self, view: View, project: str, found: list[Difference], a: Manifest, b: Manifest
+    ) -> list[Change]:
+        old, new = (self._entries.opener(view, project, manifest) for manifest in (a, b))
+        befores = iter(old.open([item.before for item in found if item.before is not None]))
+        afters = iter(new.open([item.after for item in found if item.after is not None]))
+        positions = a.as_of.known_at, b.as_of.known_at
+        changes = []
+        for page, leaf_before, leaf_after in found:
+            before = None if leaf_before is None else next(befores)
+            after = None if leaf_after is None else next(afters)
+            kind = _kind(before, after, old, positions)
+            if kind is not None:
+                old_entry = None if before is None else before.entry
+                new_entry = None if after is None else after.entry
+                changes.append(Change(kind, project, page, old_entry, new_entry))
+        return changes
+
+    def _with_changed_visibility(self, project: str, low: int, high: int, last: int) -> Iterator[int]:
+        """Yield the pages with id > ``last`` of which a visibility change became known in (low, high]."""
+        with self._store.view() as view:
+            number = self._number(view, project)
+        # Two questions of one valid time differ by what became known between them.
+        questions = (Choice(0, low), Choice(0, high))
+        found = changed_pages(self._store, project, number, *questions, _CANDIDATES)
+        if found is None:
+            yield from self._ever_hidden(number, low, high, last)
+            return
+        rest = iter([page for page in found if page > last])
+        while slice_ := list(islice(rest, _SLICE)):
+            with self._store.view() as view:
+                changed = [page for page in slice_ if _changes_visibility(view, number, page, low, high)]
+            yield from changed
+
+    def _ever_hidden(self, number: int, low: int, high: int, last: int) -> Iterator[int]:
+        """Yield the same by reading each visibility change of the project behind ``last``."""
+        start, stop = keys.page_visibility(number, last + 1), keys.page_visibility(number + 1, 0)
+        while True:
+            with self._store.view() as view:
+                rows = view.scan(start, stop, limit=_SLICE)
+            for key, _ in rows:
+                page, position, _ = keys.read_revision(key)
+                if page > last and low < position <= high:
+                    yield page
+                    last = page
+            if len(rows) < _SLICE:
+                return
+            start = rows[-1][0] + b"\0"
+
+
+def _changes_visibility(view: View, number: int, page: int, low: int, high: int) -> bool:
+    start, stop = (keys.page_visibility(number, page, position + 1) for position in (low, high))
+    return bool(view.scan(start, stop, limit=1))
+
+
+def _kind(
+    before: Held | None, after: Held | None, opener: Opener, positions: tuple[int, int]
+) -> ChangeKind | None:
+    """Return how a page differs, or ``None`` when only the event that gave its title does.
+
+    A page that was moved away and back has its old title from another event, so another leaf. ``positions``
+    are those that the two snapshots are known at.
+    """
+    if before is None:
+        return ChangeKind.ADDED
+    old, new = before.entry, None if after is None else after.entry
+    if opener.hidden(before, positions[1]) and (
+        new is None or new.rev_id != old.rev_id or not opener.hidden(before, positions[0])
+    ):
+        return ChangeKind.RETRACTED
+    if new is None or after is None:
+        return ChangeKind.REMOVED
+    moved = old.title != new.title or old.namespace != new.namespace
+    if old.rev_id != new.rev_id:
+        return ChangeKind.EDITED_AND_MOVED if moved else ChangeKind.EDITED
+    if moved:
+        return ChangeKind.MOVED
+    return None if before.content == after.content else ChangeKind.EDITED

@@ -1,0 +1,224 @@
+"""The entries of snapshots: what a leaf of a tree stands for, opened once and remembered.
+
+A leaf commits to everything an entry says, so an entry that was opened for a leaf answers for it in every
+snapshot, until something of it is hidden or erased. Both leave a trace in the index, and each view looks for
+it before it takes anything from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from recension.archive import trees
+from recension.archive.history import Choice, any_hidden, choice_of, hidden_flags
+from recension.archive.projects import Numbers
+from recension.archive.sealed import CONTENT_FIELD, SealedReader
+from recension.archive.shown import naming_of, slots_of, with_texts
+from recension.model.errors import InvalidArgumentError, ProjectNotFoundError
+from recension.model.event import MAX_ID
+from recension.model.manifest import Manifest, ProjectPart
+from recension.model.proof import path_to
+from recension.model.reading import Entry, Place, Proof, Shard
+from recension.model.record import Flag
+from recension.model.seal import CONTENT, read_title
+from recension.model.tree import Leaf
+from recension.store import keys
+from recension.store.interface import Store, View
+
+_SLICE = 256
+"""Entries read in one view: some 20 ms with texts."""
+_SLICE_BYTES = 4 * 1024 * 1024
+"""Texts held at once for one stream; a slice ends with the text that reaches it."""
+_REMEMBERED = 8192
+"""Entries of a generation: 10 MB, and there are two."""
+_SLOTS = 4
+"""An entry with more is not remembered."""
+_NEWEST = keys.END - 1
+
+_Stand = tuple[int, bytes | None, int]
+"""Project number, newest removal, position of the log: nothing was hidden while they are the same."""
+
+
+@dataclass(slots=True)
+class Held:
+    """An entry that was opened, without its texts."""
+
+    entry: Entry
+    content: bytes
+    """Commitment of its content."""
+    own_flags: int
+    """Those of its edit: what was hidden of it as it came."""
+    flags: int
+    """What is hidden of it."""
+    stand: _Stand
+    """Up to which this is known."""
+
+
+class _Memory:
+    """The leaves that were asked for last: two generations, the older one forgotten as a whole.
+
+    Plain dictionaries, whose single steps are atomic: threads at the same time lose an entry at most.
+    """
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, Held] = {}
+        self._old: dict[bytes, Held] = {}
+
+    def get(self, leaf: bytes) -> Held | None:
+        """Return what was put for a leaf, if it is remembered."""
+        held = self._young.get(leaf)
+        if held is None:
+            held = self._old.get(leaf)
+            if held is not None:
+                self.put(leaf, held)
+        return held
+
+    def put(self, leaf: bytes, held: Held) -> None:
+        """Remember what a leaf stands for."""
+        if len(self._young) >= _REMEMBERED:
+            self._old, self._young = self._young, {}
+        self._young[leaf] = held
+
+
+class Entries:
+    """Reads the entries of snapshots. Safe for concurrent use."""
+
+    def __init__(self, store: Store, numbers: Numbers) -> None:
+        self._store = store
+        self._number = numbers.of
+        self._memory = _Memory()
+
+    def opener(self, view: View, project: str, manifest: Manifest) -> Opener:
+        """Return what opens a project's leaves of a snapshot, for as long as the view is open."""
+        choice = choice_of(manifest.selector, manifest.as_of)
+        return Opener(view, project, self._number(view, project), choice, self._memory)
+
+    def read(self, manifest: Manifest, shard: Shard, after: Place, *, text: bool) -> Iterator[Entry]:
+        """Yield a shard's entries by (project, page id), those behind a place."""
+        for part in manifest.parts:
+            if part.project < after[0]:
+                continue
+            last, more = after[1] if part.project == after[0] else 0, True
+            while more:
+                with self._store.view() as view:
+                    opener = self.opener(view, part.project, manifest)
+                    entries, more = _slice(opener, view, part, shard, last, text=text)
+                yield from entries
+                if more:
+                    last = entries[-1].page_id
+
+    def prove(self, manifest: Manifest, project: str, page_id: int) -> Proof:
+        """Prove that a page is in a snapshot, or that it is not."""
+        if not 0 < page_id <= MAX_ID:
+            raise InvalidArgumentError(
+                f"{page_id} is not a page id", hint="page ids run from 1 to 2^63-1", field="page_id"
+            )
+        part = next((one for one in manifest.parts if one.project == project), None)
+        if part is None:
+            raise ProjectNotFoundError(
+                f"the snapshot has no project {project!r}",
+                hint=f"it has: {', '.join(manifest.selector.projects)}",
+                project=project,
+            )
+        with self._store.view() as view:
+            path, prefix, leaf = path_to(part.root, page_id, lambda digest: trees.node_at(view, digest))
+            held = None if leaf is None else self.opener(view, project, manifest).open([leaf])[0]
+        return Proof(manifest, project, page_id, None if held is None else held.entry, path, prefix)
+
+
+def _slice(
+    opener: Opener, view: View, part: ProjectPart, shard: Shard, last: int, *, text: bool
+) -> tuple[list[Entry], bool]:
+    """Return the next entries, at least one if there are any, and whether more may follow."""
+    entries: list[Entry] = []
+    room, more = _SLICE_BYTES, False
+    for leaves in trees.runs(view, part.root, last):
+        if not shard.holds(
+            leaves[0].page_id
+        ):  # and none of the others: they have all but four bits in common
+            continue
+        if len(entries) >= _SLICE or room <= 0:
+            more = True
+            break
+        for held in opener.open(leaves):
+            if text and room <= 0:
+                more = True
+                break
+            room -= sum(slot.size_bytes for slot in held.entry.slots)
+            entries.append(held.entry)
+    if not text:
+        return entries, more
+    slots = with_texts(view, [entry.slots for entry in entries])
+    return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)], more
+
+
+class Opener:
+    """Opens leaves inside one view."""
+
+    def __init__(self, view: View, project: str, number: int, choice: Choice, memory: _Memory) -> None:
+        self._view = view
+        self._project = project
+        self._number = number
+        self._choice = choice
+        self._memory = memory
+        self._values = SealedReader(view)
+        self._stand: _Stand = number, view.get(keys.removed()), view.head().position
+        self.any_hidden = any_hidden(view, number)
+        """Whether any visibility change of the project is known; if none is, no page is asked about."""
+
+    def open(self, leaves: Sequence[Leaf]) -> list[Held]:
+        """Return what leaves stand for. Raises ``DataLossError`` when the history says something else."""
+        out = []
+        get, stand = self._memory.get, self._stand
+        for leaf in leaves:
+            held = get(leaf.leaf)
+            if held is None or (held.stand != stand and not self._stands(held)):
+                held = self._open(leaf)
+                if len(held.entry.slots) <= _SLOTS:
+                    self._memory.put(leaf.leaf, held)
+            out.append(held)
+        return out
+
+    def hidden(self, held: Held, known_at: int) -> bool:
+        """Say whether the text of an entry was hidden as known at a position."""
+        flags = held.own_flags
+        if self.any_hidden:
+            flags = hidden_flags(self._view, self._number, held.entry.rev_id, flags, known_at)
+        return bool(flags & Flag.TEXT_HIDDEN)
+
+    def _stands(self, held: Held) -> bool:
+        """Say whether nothing of an entry was hidden or erased since; it need not be asked again then."""
+        if held.stand[:2] != self._stand[:2] or self._flags(held.entry.rev_id, held.own_flags) != held.flags:
+            return False
+        held.stand = self._stand
+        return True
+
+    def _flags(self, rev: int, own: int) -> int:
+        """Return what is hidden of a revision: it binds every answer about any T, so the newest decides."""
+        return hidden_flags(self._view, self._number, rev, own, _NEWEST) if self.any_hidden else own
+
+    def _open(self, leaf: Leaf) -> Held:
+        state = trees.state_of(self._view, self._number, leaf, self._choice)
+        edit, source = state
+        sealed = self._values.of(edit.position, edit.ordinal)
+        own = edit.hidden
+        flags = self._flags(edit.rev, own)
+        hidden = bool(flags & Flag.TEXT_HIDDEN) or sealed.values[CONTENT_FIELD] is None
+        naming = naming_of(self._values, state, sealed)
+        namespace, title = read_title(naming.value(source.field))
+        entry = Entry(
+            self._project,
+            edit.page,
+            edit.rev,
+            edit.time,
+            title,
+            namespace,
+            source.inferred,
+            slots_of(sealed, edit, flags),
+            naming.field_salt(source.field, source.label),
+            b"" if hidden else sealed.field_salt(CONTENT_FIELD, CONTENT),
+            edit.content if hidden else b"",
+            hidden,
+        )
+        return Held(entry, edit.content, own, flags, self._stand)

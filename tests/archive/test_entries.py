@@ -1,0 +1,222 @@
+"""Entries that are remembered: what is hidden or erased meanwhile, here or elsewhere, does not come out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recension.archive import entries
+from recension.archive.entries import Opener
+from recension.archive.erase import erase_text
+from recension.archive.history import choice_of
+from recension.archive.trees import state_of
+from recension.model.digest import digest_of
+from recension.model.errors import DataLossError
+from recension.model.event import Presence
+from recension.model.manifest import OnHidden
+from recension.model.reading import ChangeKind, Entry, Shard
+from recension.model.tree import Leaf
+from recension.store.interface import Store
+from recension.store.lmdb import LmdbStore
+from recension.store.memory import MemoryStore
+from tests.archive.helpers import World, delete, edit, hide, move
+
+ROOT = Path(__file__).parents[2]
+SECRET = b"text 7"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Forty pages of one revision each, on disk."""
+    store = LmdbStore.open(tmp_path / "data", create=True)
+    world = World(store)
+    world.add(*(world.event(page, 1, edit(page, f"text {page}", f"P{page}")) for page in range(1, 41)))
+    yield world
+    store.close()
+
+
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which the page of each leaf that is opened anew is added."""
+    pages: list[int] = []
+    real = Opener._open
+
+    def counted(opener: Opener, leaf: Leaf) -> entries.Held:
+        pages.append(leaf.page_id)
+        return real(opener, leaf)
+
+    monkeypatch.setattr(Opener, "_open", counted)
+    return pages
+
+
+def seventh(world: World, snapshot: bytes) -> Entry:
+    """Return the entry of page 7."""
+    return next(entry for entry in world.archive.read(snapshot) if entry.page_id == 7)
+
+
+def hide_seventh(store: Store) -> None:
+    """Hide the text of page 7 in a store that has the project already."""
+    world = World(store)
+    world.add(world.event(7, 1, hide(7), "hidden"))
+
+
+def erase_seventh(store: Store) -> None:
+    """Erase the text of page 7."""
+    with store.exclusive_writer():
+        assert erase_text(store, digest_of(SECRET)).revisions == ((1, 7),)
+
+
+def elsewhere(work: Callable[[Store], None], world: World, folder: Path) -> None:
+    """Do it in another process."""
+    program = (
+        "import sys, pathlib\n"
+        "from recension.store.lmdb import LmdbStore\n"
+        f"from tests.archive.test_entries import {work.__name__} as work\n"
+        "work(LmdbStore.open(pathlib.Path(sys.argv[1])))\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder / "data")], check=True, cwd=ROOT)
+
+
+def here(work: Callable[[Store], None], world: World, folder: Path) -> None:
+    """Do it in this process."""
+    work(world.store)
+
+
+@pytest.mark.parametrize("where", [here, elsewhere])
+@pytest.mark.parametrize("work", [hide_seventh, erase_seventh])
+def test_what_was_withdrawn_is_not_remembered(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[..., None],
+    where: Callable[..., None],
+) -> None:
+    """An entry that was read is read anew once its text was hidden or erased, by whichever process."""
+    snapshot = world.snapshot(2)
+    anew = opened(monkeypatch)
+    slot = seventh(world, snapshot).slots[0]
+    assert (slot.text, slot.digest) == (SECRET, digest_of(SECRET))
+    where(work, world, tmp_path)
+    entry = seventh(world, snapshot)
+    assert entry.text_hidden
+    assert (entry.content_salt, len(entry.content_commitment)) == (b"", 32)
+    assert [(one.presence, one.digest, one.text) for one in entry.slots] == [(Presence.HIDDEN, b"", None)]
+    assert anew.count(7) == 2
+
+
+@pytest.mark.parametrize("work", [hide_seventh, erase_seventh])
+def test_without_a_look_at_the_index_it_would_be(
+    world: World, monkeypatch: pytest.MonkeyPatch, work: Callable[[Store], None]
+) -> None:
+    """The same, with a memory that asks nothing: it answers as before, so the test above can fail."""
+    snapshot = world.snapshot(2)
+    assert seventh(world, snapshot).slots[0].digest == digest_of(SECRET)
+    monkeypatch.setattr(Opener, "_stands", lambda *_: True)
+    work(world.store)
+    entry = next(one for one in world.archive.entries(snapshot) if one.page_id == 7)
+    assert entry.slots[0].digest == digest_of(SECRET)
+
+
+def test_a_text_shown_again_is_read_again(world: World) -> None:
+    """Hidden and shown again: each answer says what holds when it is given."""
+    snapshot = world.snapshot(2)
+    shown = []
+    for hidden in (True, False, True):
+        world.add(world.event(7, 1, hide(7, text=hidden)))
+        shown.append(seventh(world, snapshot).slots[0].text)
+    assert shown == [None, SECRET, None]
+
+
+def test_entries_are_opened_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two snapshots share is opened once, also when other pages were edited or hidden since."""
+    anew = opened(monkeypatch)
+    first = world.snapshot(2)
+    list(world.archive.entries(first))
+    assert anew == list(range(1, 41))
+    world.add(world.event(9, 3, edit(109, "newer", "P9")), world.event(30, 3, hide(30)))
+    second = world.snapshot(4)
+    list(world.archive.read(second))
+    assert anew[40:] == [9]
+    changes = list(world.archive.diff(first, second))
+    assert [(change.page_id, change.kind) for change in changes] == [
+        (9, ChangeKind.EDITED),
+        (30, ChangeKind.RETRACTED),
+    ]
+    assert anew[41:] == [30]
+    list(world.archive.entries(first))
+    assert anew[42:] == []
+
+
+def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leaves asked for least lately are forgotten, and answers are the same."""
+    monkeypatch.setattr(entries, "_REMEMBERED", 8)
+    snapshot = world.snapshot(2)
+    expected = list(world.archive.entries(snapshot))
+    anew = opened(monkeypatch)
+    assert list(world.archive.entries(snapshot)) == expected
+    assert len(anew) >= 24
+    memory = world.archive._entries._memory
+    assert len(memory._young) + len(memory._old) <= 16
+
+
+def test_a_leaf_decides_which_event_named_the_page() -> None:
+    """An edit's own title, an inferred one, a move's new title and its old one: as for the page alone."""
+    world = World(MemoryStore())
+    world.add(
+        world.event(1, 1, edit(1, "a", "Own")),
+        world.event(2, 1, edit(2, "b", "Was", inferred=True)),
+        world.event(2, 5, edit(12, "bb", "Newest", inferred=True)),
+        world.event(3, 1, edit(3, "c", "Old")),
+        world.event(3, 2, move("Old", "New")),
+        world.event(4, 1, edit(4, "d", "Later", inferred=True)),
+        world.event(4, 6, move("Before", "Later")),
+        world.event(5, 1, edit(5, "e", "Gone")),
+        world.event(5, 2, delete("Gone")),
+        world.event(6, 1, edit(6, "f", "Back")),
+        world.event(6, 2, move("Back", "Away")),
+        world.event(6, 2.5, move("Away", "Back")),
+    )
+    snapshot = world.snapshot(3)
+    told = {entry.page_id: (entry.title, entry.title_inferred) for entry in world.archive.entries(snapshot)}
+    alone = {page: world.title(page, 3) for page in (1, 2, 3, 4, 6)}
+    assert told == alone
+    assert told == {
+        1: ("Own", False),
+        2: ("Newest", True),
+        3: ("New", False),
+        4: ("Before", False),
+        6: ("Back", False),
+    }
+
+
+def test_a_wrong_leaf_is_damage(world: World) -> None:
+    """A leaf that the history does not bear out is refused, whether its page or its content is another."""
+    manifest = world.archive.snapshot(world.snapshot(2))
+    choice = choice_of(manifest.selector, manifest.as_of)
+    with world.store.view() as view:
+        for leaf in (Leaf(7, 7, bytes(32)), Leaf(99, 7, bytes(32)), Leaf(7, 8, bytes(32))):
+            with pytest.raises(DataLossError):
+                state_of(view, 1, leaf, choice)
+
+
+@pytest.mark.parametrize("size", [1, 3, 256])
+def test_slices_and_shards_leave_nothing_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Entries are the same whatever a slice holds, from any place on, whole or in parts."""
+    many = [world.event(page, 1, edit(page, "x" * page, f"P{page}")) for page in range(200, 900, 7)]
+    world.add(*many)
+    monkeypatch.setattr(entries, "_SLICE", size)
+    monkeypatch.setattr(entries, "_SLICE_BYTES", 2000)
+    snapshot = world.snapshot(2, on_hidden=OnHidden.KEEP)
+    whole = list(world.archive.read(snapshot))
+    assert [entry.page_id for entry in whole] == [*range(1, 41), *range(200, 900, 7)]
+    assert [len(entry.slots[0].text or b"") for entry in whole][40:] == list(range(200, 900, 7))
+    for place in (0, 15, 16, 17, 333, 893, 900):
+        rest = [entry for entry in whole if entry.page_id > place]
+        assert list(world.archive.read(snapshot, after=("w", place))) == rest
+    parts = [list(world.archive.read(snapshot, shard=Shard(index, 3))) for index in range(3)]
+    assert sorted(entry.page_id for part in parts for entry in part) == [entry.page_id for entry in whole]
