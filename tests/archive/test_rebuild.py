@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recension.archive.ingest import Ingestor
+from recension.archive.pins import LicenseePins
 from recension.archive.rebuild import Rebuilt, rebuild
 from recension.archive.texts.rows import PageBlock
 from recension.model.errors import DataLossError, StoreError
@@ -20,7 +21,7 @@ from recension.store import keys
 from recension.store.interface import Rewrite, Row, Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
-from tests.archive.helpers import NOW, World, delete, edit, fixed_salts, hide, move, restore, shared
+from tests.archive.helpers import DAY, NOW, World, delete, edit, fixed_salts, hide, move, restore, shared
 from tests.archive.test_truth import ingest
 from tests.faults.answers import answer, questions, take_snapshots
 
@@ -90,7 +91,12 @@ def busy_world(store: Store | None = None) -> World:
     world.ingestor.create_project(ProjectInfo("x", "https://x.example", "en", "CC0-1.0"))
     world.ingestor.learn_site("w", {1: "Talk"}, "case-sensitive")
     world.snapshot(70, on_hidden=OnHidden.KEEP)
-    world.snapshot(30)
+    pins = LicenseePins(world.store, clock=lambda: NOW, new_id=lambda: bytes(16))
+    wanted = world.snapshot(30)
+    pins.create("kept", wanted, NOW + DAY, {"run": "1"})
+    pins.extend("kept", NOW + 2 * DAY)
+    pins.create("gone", wanted, NOW + DAY)
+    pins.delete("gone")
     return world
 
 
@@ -109,7 +115,7 @@ def test_everything_that_can_happen_is_rebuilt_row_by_row(target: Store) -> None
     """Sealed texts and tails, moves, deletes, visibility, late arrivals, snapshots: every row is the same."""
     world = busy_world()
     kinds = {key[:1] for key in index_of(world.store)}
-    assert kinds == {bytes([kind]) for kind in b"BCDEGHKLMNPQRSTUVWYZ"}
+    assert kinds == {bytes([kind]) for kind in b"BCDEFGHKLMNOPQRSTUVWYZ"}
     done = rebuild(world.store, target)
     assert_same(world.store, target)
     assert done == Rebuilt(world.store.log.head().position, 4, done.blocks, 0)

@@ -10,6 +10,7 @@ from recension.archive import trees
 from recension.archive.columns import changed_pages
 from recension.archive.entries import Entries, Held, Opener
 from recension.archive.history import Choice
+from recension.archive.pins import check_held
 from recension.archive.projects import Numbers
 from recension.archive.trees import Difference
 from recension.model.manifest import Manifest, OnHidden, ProjectPart
@@ -53,6 +54,7 @@ class Comparer:
             found: list[Difference] = []
             more = False
             with self._store.view() as view:
+                check_held(view, a.snapshot_id, b.snapshot_id)
                 for run in trees.differences(view, left.root, right.root, last):
                     found += run
                     if len(found) >= _SLICE:
@@ -73,6 +75,7 @@ class Comparer:
         pages = self._with_changed_visibility(left.project, a.as_of.known_at, b.as_of.known_at, last)
         while slice_ := list(islice(pages, _SLICE)):
             with self._store.view() as view:
+                check_held(view, a.snapshot_id, b.snapshot_id)
                 same = []
                 for page in slice_:
                     before, after = (trees.leaf_at(view, part.root, page) for part in (left, right))

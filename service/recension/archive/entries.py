@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from recension.archive import trees
 from recension.archive.history import Choice, any_hidden, choice_of, hidden_flags
+from recension.archive.pins import check_held
 from recension.archive.projects import Numbers
 from recension.archive.sealed import CONTENT_FIELD, SealedReader
 from recension.archive.shown import naming_of, slots_of, with_texts
@@ -102,6 +103,7 @@ class Entries:
             last, more = after[1] if part.project == after[0] else 0, True
             while more:
                 with self._store.view() as view:
+                    check_held(view, manifest.snapshot_id)
                     opener = self.opener(view, part.project, manifest)
                     entries, more = _slice(opener, view, part, shard, last, text=text)
                 yield from entries
@@ -122,6 +124,7 @@ class Entries:
                 project=project,
             )
         with self._store.view() as view:
+            check_held(view, manifest.snapshot_id)
             path, prefix, leaf = path_to(part.root, page_id, lambda digest: trees.node_at(view, digest))
             held = None if leaf is None else self.opener(view, project, manifest).open([leaf])[0]
         return Proof(manifest, project, page_id, None if held is None else held.entry, path, prefix)

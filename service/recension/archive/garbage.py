@@ -2,7 +2,8 @@
 
 A killed ``CreateSnapshot`` leaves nodes; blocks and rows are left by faults alone. What is missing elsewhere
 is damage, not garbage: a block whose texts are still looked for there, or that another is compressed against,
-is kept and counted, and so is the row of a text that a revision names. Nodes can be computed again.
+is kept and counted, and so is the row of a text that a revision names. Nodes can be computed again; so trees
+of snapshots that no pin holds are garbage too if the operator says so, and their manifests stay.
 
 Deletions are small transactions, each left out if a commit came since it was decided, and decided anew then:
 killed anywhere, or run twice, the outcome is the same. A ``CreateSnapshot`` at the same time in another
@@ -15,10 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
 from secrets import token_bytes
 
+from recension.archive.clock import Clock, system_clock
 from recension.archive.history import edit_row
+from recension.archive.pins import held_snapshots
 from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_sealed
 from recension.archive.texts.block import TAIL, Block, read_block
 from recension.archive.texts.reading import read_place
@@ -34,6 +38,7 @@ from recension.store.interface import Rewrite, Row, Store, View
 _ROWS = 2000
 """Rows of one view and of one deletion: some 20 ms."""
 _BLOCKS = 200
+_DAY = 86_400_000_000
 
 
 @dataclass(slots=True)
@@ -45,19 +50,28 @@ class Garbage:
     blocks: int = 0
     block_bytes: int = 0
     text_rows: int = 0
+    snapshots: int = 0
+    """Released: their trees are no longer needed. Only what no other snapshot shares counts as nodes."""
     damaged: int = 0
     """Kept: blocks and rows that something still looks for. ``archive.check`` names them."""
 
     @property
     def is_none(self) -> bool:
         """Whether there is nothing to delete."""
-        return not (self.nodes or self.blocks or self.text_rows)
+        return not (self.nodes or self.blocks or self.text_rows or self.snapshots)
 
 
 def collect(
-    store: Store, *, delete: bool = False, tell: Callable[[Garbage], None] = lambda _: None
+    store: Store,
+    *,
+    delete: bool = False,
+    unpinned_days: float | None = None,
+    clock: Clock = system_clock,
+    tell: Callable[[Garbage], None] = lambda _: None,
 ) -> Garbage:
     """Find garbage, and delete it if asked to; ``tell`` is called after each step.
+
+    With ``unpinned_days``, snapshots made at least so many days ago that no live pin holds are released.
 
     For the holder of ``store.exclusive_writer()``. Memory: some 60 bytes for each node of all snapshots.
     Raises ``DataLossError``, with no node deleted, when a snapshot's tree cannot be read: what lies below
@@ -68,7 +82,12 @@ def collect(
         tell(found)
     for _ in _blocks(store, found, delete=delete):
         tell(found)
-    for _ in _nodes(store, found, delete=delete):
+    released: set[bytes] = set()
+    if unpinned_days is not None:
+        released = _release(store, int(unpinned_days * _DAY), clock, delete=delete)
+        found.snapshots = len(released)
+        tell(found)
+    for _ in _nodes(store, found, released, delete=delete):
         tell(found)
     return found
 
@@ -83,22 +102,35 @@ def lacks_nodes(store: Store, root: bytes) -> bool:
 
 
 class _Guard:
-    """Notices a commit: the row of the next one is not there yet."""
+    """Notices a commit, whose row is not there yet, and a snapshot that is held again."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.renew()
 
     def renew(self) -> None:
-        self._next = keys.recorded(self._store.log.head().position + 1)
+        with self._store.view() as view:
+            self._next = keys.recorded(view.head().position + 1)
+            self._token = view.get(keys.removed())
 
     def delete(self, index: dict[bytes, bytes], blobs: list[bytes]) -> bool:
         """Delete rows that are as they were read, and blobs; False, with nothing deleted, after a commit."""
-        removed: dict[bytes, bytes | None] = dict.fromkeys(index)
+        return self._change(Rewrite(dict(index), dict.fromkeys(index), dict.fromkeys(blobs)))
+
+    def put(self, index: dict[bytes, bytes]) -> bool:
+        """Put rows that are not there; False, with nothing put, after a commit."""
+        return self._change(Rewrite(dict.fromkeys(index), dict(index), {}))
+
+    def _change(self, change: Rewrite) -> bool:
+        token = token_bytes(8)
+        change.expected[self._next] = None
+        change.expected[keys.removed()] = self._token
         # A snapshot in the making sees that nodes it found may be gone, and makes them again.
-        removed[keys.removed()] = token_bytes(8)
-        change = Rewrite({**index, self._next: None}, removed, dict.fromkeys(blobs))
-        return self._store.rewrite([change]) == [True]
+        change.index[keys.removed()] = token
+        done = self._store.rewrite([change]) == [True]
+        if done:
+            self._token = token
+        return done
 
 
 # --- tree nodes -----------------------------------------------------------------------------------
@@ -108,10 +140,57 @@ class _MissingNodeError(DataLossError):
     """A node of a tree that is needed is not there."""
 
 
-def _nodes(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
+def hold_again(store: Store, snapshot_id: bytes) -> None:
+    """Take back that a snapshot was released; whoever calls this sees to its nodes afterwards."""
+    row = keys.released(snapshot_id)
+    while True:
+        with store.view() as view:
+            value = view.get(row)
+        if value is None:
+            return
+        store.rewrite([Rewrite({row: value}, {row: None, keys.removed(): token_bytes(8)}, {})])
+
+
+def _release(store: Store, age: int, clock: Clock, *, delete: bool) -> set[bytes]:
+    """Return the ids of snapshots that are older than ``age`` microseconds and that no live pin holds.
+
+    With ``delete`` each gets a row that says so: from then on it is neither read nor pinned.
+    """
+    guard = _Guard(store)
+    while True:
+        rows: dict[bytes, bytes] = {}
+        with store.view() as view:
+            now = max(clock(), view.head().recorded_at)
+            held = held_snapshots(view, now)
+        for key, made_at in _manifest_rows(store):
+            if now - made_at >= age and key[1:] not in held:
+                rows[keys.released(key[1:])] = made_at.to_bytes(8, "big", signed=True)
+        with store.view() as view:
+            rows = {row: value for row, value in rows.items() if view.get(row) is None}
+        if not delete or not rows or guard.put(rows):
+            return {row[1:] for row in rows}
+        guard.renew()
+
+
+def _manifest_rows(store: Store) -> Iterator[tuple[bytes, int]]:
+    """Yield the key of each snapshot and when it was made."""
+    start = b"Z"
+    while True:
+        with store.view() as view:
+            some = _scan(view, start, b"[")
+            times = view.get_many([keys.recorded(int.from_bytes(value, "big")) for _, value in some])
+        for (key, _), time in zip(some, times, strict=True):
+            if time is not None:
+                yield key, int.from_bytes(time, "big", signed=True)
+        if len(some) < _ROWS:
+            return
+        start = some[-1][0] + b"\0"
+
+
+def _nodes(store: Store, found: Garbage, released: set[bytes], *, delete: bool) -> Iterator[None]:
     guard = _Guard(store)
     needed: set[bytes] = set()
-    made = _mark_manifests(store, 0, needed)
+    _mark_manifests(store, released, needed, delete=delete)
     start = b"N"
     while True:
         with store.view() as view:
@@ -119,7 +198,7 @@ def _nodes(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
         unneeded = {key: node for key, node in rows if _short(key[1:]) not in needed}
         if delete and unneeded and not guard.delete(unneeded, []):
             guard.renew()
-            made = _mark_manifests(store, made, needed)
+            _mark_manifests(store, released, needed, delete=delete)
             continue
         found.nodes += len(unneeded)
         found.node_bytes += sum(len(key) + len(node) for key, node in unneeded.items())
@@ -129,13 +208,19 @@ def _nodes(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
         start = rows[-1][0] + b"\0"
 
 
-def _mark_manifests(store: Store, start: int, needed: set[bytes]) -> int:
-    """Add what the manifests from a position on need; return the position after the last."""
+def _mark_manifests(store: Store, released: set[bytes], needed: set[bytes], *, delete: bool) -> None:
+    """Add what the manifests need, but for those that were released, or would be if this is not for show."""
+    start = 0
     while True:
         with store.view() as view:
             row = next(iter(view.scan(keys.snapshot_at(start), keys.snapshot_at(keys.END), limit=1)), None)
-        if row is None:
-            return start
+            if row is None:
+                return
+            snapshot_id = sha256(row[1]).digest()
+            gone = view.get(keys.released(snapshot_id)) is not None
+        if gone or (snapshot_id in released and not delete):
+            start = int.from_bytes(row[0][1:], "big") + 1
+            continue
         try:
             _mark(store, [part.root for part in read_manifest(row[1]).parts], needed)
         except (InvalidArgumentError, _MissingNodeError) as error:

@@ -8,23 +8,22 @@ from typing import cast
 
 from recension.archive import snapshots
 from recension.archive.clock import Clock, known_position, resolve
-from recension.archive.garbage import lacks_nodes
+from recension.archive.garbage import hold_again, lacks_nodes
 from recension.archive.history import Choice, choice_of
-from recension.archive.ingest import append_commit
 from recension.archive.projects import Numbers, tally_of
 from recension.archive.rows import Tally
+from recension.archive.stating import record
 from recension.model.errors import (
     AsOfOutOfRangeError,
     DataLossError,
     DeadlineError,
     InvalidArgumentError,
     SnapshotNotFoundError,
-    StoreFailedError,
 )
 from recension.model.instant import format_instant
 from recension.model.manifest import AsOf, Manifest, ProjectPart, Selector, make_manifest, read_manifest
 from recension.model.reading import wanted
-from recension.model.record import Item, Kind, Statement
+from recension.model.record import Kind, Statement
 from recension.store import keys
 from recension.store.interface import Log, Row, Store, View
 
@@ -94,6 +93,7 @@ class Keeper:
         manifest = make_manifest(selector, as_of, parts)
         _check_wanted()
         self._keep(manifest)
+        hold_again(self._store, manifest.snapshot_id)
         with self._store.view() as view:
             undisturbed = view.get(keys.removed()) == removed
         for part in () if undisturbed else parts:  # nodes that nothing kept yet may have been removed
@@ -125,7 +125,8 @@ class Keeper:
                 if row is None:
                     break
                 manifest = read_manifest(row[1])
-                if manifest.selector == selector:
+                # Of a released one some nodes may be there and others not.
+                if manifest.selector == selector and view.get(keys.released(manifest.snapshot_id)) is None:
                     near.append(manifest)
                 stop = row[0]
         by_time = min(near, key=lambda one: abs(one.as_of.valid_at - as_of.valid_at), default=None)
@@ -133,18 +134,11 @@ class Keeper:
         return min(same_known, key=lambda one: abs(one.as_of.valid_at - as_of.valid_at), default=by_time)
 
     def _keep(self, manifest: Manifest) -> None:
-        row = keys.snapshot(manifest.snapshot_id)
-        for _ in range(100):
-            head = self._store.log.head()
-            with self._store.view() as view:
-                if view.get(row) is not None:
-                    return
-            position = head.position + 1
-            index = {row: position.to_bytes(8, "big"), keys.snapshot_at(position): manifest.encoded}
-            items: list[Item] = [Statement(Kind.SNAPSHOT, manifest.encoded)]
-            if append_commit(self._store, head, self._clock, "", items, index, []) is not None:
-                return
-        raise StoreFailedError("the store is too busy to record a snapshot", hint="try again")
+        def decide(view: View, position: int, now: int) -> Statement | None:  # noqa: ARG001 - a decision's shape
+            known = view.get(keys.snapshot(manifest.snapshot_id)) is not None
+            return None if known else Statement(Kind.SNAPSHOT, manifest.encoded)
+
+        record(self._store, self._clock, decide)
 
     def snapshot(self, snapshot_id: bytes) -> Manifest:
         """Return a snapshot."""

@@ -20,8 +20,9 @@ from recension.archive.rows import (
     visibility_value,
 )
 from recension.archive.sealed import CONTENT_FIELD, Sealed
-from recension.model.errors import DataLossError
+from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.event import Delete, Edit, Happening, LogEntry, Move, Presence, Restore, Visibility
+from recension.model.pin import read_pin
 from recension.model.record import NO_SOURCE, Commit, Kind, Skeleton, Statement
 from recension.model.seal import (
     FIELDS,
@@ -137,6 +138,16 @@ def snapshot_rows(position: int, manifest: bytes) -> list[Row]:
     ]
 
 
+def pin_rows(payload: bytes, position: int) -> list[Row]:
+    """Return the rows of a pin's statement. Raises ``DataLossError`` for one that cannot be read."""
+    try:
+        pin = read_pin(payload)
+    except InvalidArgumentError as error:
+        raise DataLossError(f"the pin in commit {position} cannot be read: {error.message}") from None
+    rows = [(keys.pin(pin.owner, pin.made_at, position), payload)]
+    return [*rows, (keys.pin_name(pin.owner, pin.name, position), b"")] if pin.made_at == position else rows
+
+
 def definition_rows(number: int, position: int, name: str, payload: bytes, *, new: bool) -> list[Row]:
     """Return the rows of a project's definition; ``new`` for its first."""
     rows = [(keys.definition(number, position), payload)]
@@ -162,7 +173,7 @@ def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> di
         if isinstance(item, Skeleton):
             events.append((ordinal, item))
         else:
-            rows.update(_statement_rows(view, position, item))
+            rows.update(statement_rows(view, position, item))
     if not events:
         return rows
     number = find_project(view, commit.project)
@@ -187,9 +198,12 @@ def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> di
     return rows
 
 
-def _statement_rows(view: View, position: int, statement: Statement) -> list[Row]:
+def statement_rows(view: View, position: int, statement: Statement) -> list[Row]:
+    """Return the rows of a statement, by those that ``view`` has of the commits before it."""
     if statement.kind is Kind.SNAPSHOT:
         return snapshot_rows(position, statement.payload)
+    if statement.kind is Kind.PIN:
+        return pin_rows(statement.payload, position)
     try:
         name = read_definition(statement.payload).name
     except NO_DEFINITION:

@@ -80,6 +80,13 @@ class SnapshotNotFoundError(RecensionError):
     reason = "SNAPSHOT_NOT_FOUND"
 
 
+class PinNotFoundError(RecensionError):
+    """The caller has no pin of that name."""
+
+    fault = Fault.ABSENT
+    reason = "PIN_NOT_FOUND"
+
+
 class TextUnavailableError(RecensionError):
     """The text of a slot is hidden, lost upstream, or the revision has no such slot."""
 
@@ -127,6 +134,27 @@ class ProjectExistsError(RecensionError):
 
     fault = Fault.EXISTS
     reason = "PROJECT_EXISTS"
+
+
+class PinExistsError(RecensionError):
+    """A live pin of that name has other content."""
+
+    fault = Fault.EXISTS
+    reason = "PIN_EXISTS"
+
+
+class PinExpiredError(RecensionError):
+    """The time until which the pin held its snapshot is over."""
+
+    fault = Fault.PRECONDITION
+    reason = "PIN_EXPIRED"
+
+
+class SnapshotReleasedError(RecensionError):
+    """No pin held the snapshot and its tree was removed; its manifest is kept, and it can be made again."""
+
+    fault = Fault.PRECONDITION
+    reason = "SNAPSHOT_RELEASED"
 
 
 class RevisionConflictError(RecensionError):

@@ -42,6 +42,8 @@ class Kind(IntEnum):
     """A project's definition: canonical JSON."""
     SNAPSHOT = 17
     """A snapshot's manifest: canonical JSON."""
+    PIN = 18
+    """A pin as it is from now on: canonical JSON (``model.pin``)."""
 
 
 class Flag(IntEnum):

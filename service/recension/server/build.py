@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
+from recension.archive.pins import LicenseePins
 from recension.model.reading import Reader
 from recension.server import logs
 from recension.server.config import ServeConfig
@@ -23,6 +24,7 @@ from recension.server.gate import Gate, Watchdog
 from recension.server.interceptors import Outermost
 from recension.server.rpc.catalog import CatalogRpc
 from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
+from recension.server.rpc.pin import PinRpc
 from recension.server.rpc.revision import RevisionRpc
 from recension.server.rpc.snapshot import SnapshotRpc
 from recension.store.interface import Store
@@ -31,6 +33,8 @@ from recension.v1 import (
     catalog_service_pb2_grpc,
     ingest_service_pb2,
     ingest_service_pb2_grpc,
+    pin_service_pb2,
+    pin_service_pb2_grpc,
     revision_service_pb2,
     revision_service_pb2_grpc,
     snapshot_service_pb2,
@@ -46,7 +50,13 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 SERVICES = tuple(
     service.full_name
-    for module in (catalog_service_pb2, revision_service_pb2, snapshot_service_pb2, ingest_service_pb2)
+    for module in (
+        catalog_service_pb2,
+        revision_service_pb2,
+        snapshot_service_pb2,
+        pin_service_pb2,
+        ingest_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 """Full names of the services."""
@@ -147,6 +157,7 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogRpc(reader), server)
     revision_service_pb2_grpc.add_RevisionServiceServicer_to_server(RevisionRpc(reader, gate), server)
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
+    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(LicenseePins(store)), server)
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
 
     condition = health.HealthServicer()

@@ -76,8 +76,16 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     _finish(again, lambda arguments: _rebuild(arguments, open_store))
 
     gc = commands.add_parser("gc", help="remove what no revision and no snapshot needs")
-    gc.description = "Count what no revision and no snapshot needs; remove it only with --delete."
+    gc.description = (
+        "Count what no revision and no snapshot needs; remove it only with --delete. Never below a live pin."
+    )
     gc.add_argument("--delete", action="store_true", help="remove it")
+    gc.add_argument(
+        "--unpinned-days",
+        type=_days,
+        metavar="N",
+        help="count the trees of snapshots too that are at least N days old and that no live pin holds",
+    )
     _finish(gc, lambda arguments: _gc(arguments, open_store))
 
 
@@ -93,6 +101,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ValueError
     return seconds
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < float("inf"):
+        raise ValueError
+    return days
 
 
 def _count(text: str) -> int:
@@ -263,6 +278,7 @@ def _gc(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         found = collect(
             store,
             delete=arguments.delete,
+            unpinned_days=arguments.unpinned_days,
             tell=lambda one: count(f"{one.nodes:,} nodes, {one.blocks:,} blocks"),
         )
     document = {**asdict(found), "deleted": arguments.delete}
@@ -276,6 +292,8 @@ def _garbage_text(found: Garbage, *, deleted: bool) -> str:
         f"text blocks          {found.blocks:,} ({found.block_bytes:,} bytes)\n"
         f"rows of texts        {found.text_rows:,}\n"
     )
+    if found.snapshots:
+        text += f"snapshots released   {found.snapshots:,}\n"
     if found.damaged:
         text += f"{found.damaged:,} kept, since something looks for them: run recension-server fsck\n"
     if found.is_none:

@@ -167,6 +167,25 @@ def snapshot_at(position: int) -> bytes:
     return b"Y" + position.to_bytes(8, "big")
 
 
+def released(snapshot_id: bytes = b"") -> bytes:
+    """Key that says the tree of a snapshot was removed; without an id, the lower bound of them."""
+    return b"a" + snapshot_id
+
+
+def pin(owner: str, made_at: int = 0, position: int = 0) -> bytes:
+    """Key of a statement of the pin that a licensee made at a position."""
+    return b"O" + _short(owner) + made_at.to_bytes(8, "big") + position.to_bytes(8, "big")
+
+
+def pin_name(owner: str, name: str, made_at: int = 0) -> bytes:
+    """Key that says a licensee made a pin of that name at a position."""
+    return b"F" + _short(owner) + _short(name) + made_at.to_bytes(8, "big")
+
+
+def _short(text: str) -> bytes:
+    return sha256(text.encode()).digest()[:16]
+
+
 def recorded(position: int) -> bytes:
     """Key of a commit's time."""
     return b"B" + position.to_bytes(8, "big")

@@ -126,7 +126,7 @@ class CreatePinRequest(google.protobuf.message.Message):
 
     @property
     def readable_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Until when; in the future, in microseconds (finer digits are refused)."""
+        """Until when; in the future. Digits beyond the microsecond are cut."""
 
     def __init__(
         self,

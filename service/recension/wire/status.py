@@ -46,6 +46,8 @@ _RESOURCE_TYPES = {
     "PAGE_NOT_FOUND": ("recension.dev/Page", ("page", "pageId", "title")),
     "REVISION_NOT_FOUND": ("recension.dev/Revision", ("revision", "revId")),
     "SNAPSHOT_NOT_FOUND": ("recension.dev/Snapshot", ("snapshot", "id")),
+    "PIN_NOT_FOUND": ("recension.dev/Pin", ("pin",)),
+    "PIN_EXISTS": ("recension.dev/Pin", ("pin",)),
     "TEXT_UNAVAILABLE": ("recension.dev/Text", ("role",)),
     "PROJECT_EXISTS": ("recension.dev/Project", ("project",)),
 }

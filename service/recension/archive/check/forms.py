@@ -7,13 +7,14 @@ from recension.store.interface import Row
 
 _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"A": ("last removal", 1, None), b"B": ("commit time", 9, None), b"C": ("tally", 13, 40),
-    b"D": ("text", 17, 8), b"E": ("edit", 41, None), b"G": ("block", 17, 38), b"H": ("tail", 21, 28),
+    b"D": ("text", 17, 8), b"E": ("edit", 41, None), b"F": ("pin name", 41, 0),
+    b"G": ("block", 17, 38), b"H": ("tail", 21, 28),
     b"J": ("event columns", 17, None), b"K": ("text holder", 29, 0), b"L": ("log entry", 25, 10),
-    b"M": ("mark", 33, 73), b"N": ("node", 33, None), b"P": ("project", None, 4),
+    b"M": ("mark", 33, 73), b"N": ("node", 33, None), b"O": ("pin", 33, None), b"P": ("project", None, 4),
     b"Q": ("definition", 13, None), b"R": ("revision", 25, 16),
     b"S": ("source", 21, None), b"T": ("title", 29, None), b"U": ("block user", 17, 0),
     b"V": ("visibility", 25, 25), b"W": ("page visibility", 25, 25), b"X": ("event run", 17, None),
-    b"Y": ("manifest", 9, None), b"Z": ("snapshot", 33, None),
+    b"Y": ("manifest", 9, None), b"Z": ("snapshot", 33, None), b"a": ("released snapshot", 33, 8),
 }  # fmt: skip
 """(name, bytes of the key, bytes of the value) of each kind of row; ``None`` where they differ."""
 _ANY = ("unknown", None, None)

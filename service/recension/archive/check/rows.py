@@ -11,7 +11,7 @@ from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, ROWS, Work
 from recension.archive.projects import read_definition
-from recension.archive.replay import NO_DEFINITION
+from recension.archive.replay import NO_DEFINITION, pin_rows
 from recension.model.errors import DataLossError
 from recension.model.record import Commit, Kind, Skeleton, Statement
 from recension.model.seal import read_title
@@ -37,7 +37,7 @@ def check_rows(work: Work) -> Iterator[bool]:
         begin, end = max(start, bytes([letter])), bytes([letter + 1])
         size = FEW if letter == ord("T") else ROWS
         for next_ in work.walk(begin, end, partial(_check_some, work), size):
-            work.state.reach([next_.hex()], max(letter - 0x41, 0) / 26)
+            work.state.reach([next_.hex()], min(max(letter - 0x41, 0) / 26, 1.0))
             yield True
 
 
@@ -57,6 +57,8 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
     letter = key[:1]
     if letter == b"A":
         return True  # a removal is in no log
+    if letter == b"a":
+        return view.get(keys.snapshot(key[1:])) is not None
     if letter == b"T":
         return _has_title(work, view, key)
     if letter == b"P":
@@ -70,7 +72,7 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
     commit = work.held.commit(position)
     if commit is None:
         return position > 0  # told by the phase ``log``
-    if letter not in b"BYZ" and commit.project != work.held.project_name(view, page_of(key)[0]):
+    if letter not in b"BFOYZ" and commit.project != work.held.project_name(view, page_of(key)[0]):
         return False
     if letter not in _EVENTS:
         return _makes(work, position, commit, key)
@@ -112,8 +114,18 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
             return key[1:] in {sha256(one).digest() for one in _statements(commit, Kind.SNAPSHOT)}
         case b"Y":
             return bool(_statements(commit, Kind.SNAPSHOT))
+        case b"F" | b"O":
+            return _is_of_pin(position, commit, key)
         case _:
             return True
+
+
+def _is_of_pin(position: int, commit: Commit, key: bytes) -> bool:
+    try:
+        rows = [row for one in _statements(commit, Kind.PIN) for row in pin_rows(one, position)]
+    except DataLossError:
+        return True  # told by the phase ``log``
+    return key in dict(rows)
 
 
 def _statements(commit: Commit, kind: Kind) -> list[bytes]:

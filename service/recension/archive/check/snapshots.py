@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import partial
+from hashlib import sha256
 
 from recension.archive.check.forms import name_of
 from recension.archive.check.patience import PatientView
@@ -34,10 +35,15 @@ def check_snapshots(work: Work) -> Iterator[bool]:
     while True:
         with work.store.view() as view:
             start, stop = keys.snapshot_at(position), keys.snapshot_at(state.known_at + 1)
-            rows = PatientView(view).scan(start, stop, limit=1)
+            patient = PatientView(view)
+            rows = patient.scan(start, stop, limit=1)
+            released = rows and patient.get(keys.released(sha256(rows[0][1]).digest())) is not None
         if not rows:
             return
         position = int.from_bytes(rows[0][0][1:], "big")
+        if released:
+            position, at = position + 1, 0
+            continue  # its tree was removed, and can be made again
         try:
             manifest = read_manifest(rows[0][1])
         except InvalidArgumentError:
