@@ -201,6 +201,119 @@ def test_differences(any_reader: Reader, world: World) -> None:
     ]
 
 
+def test_differences_with_texts(any_reader: Reader, world: World) -> None:
+    """Both sides bring their texts, a large one too, and each change says what it weighs."""
+    before, after = world.snapshot(1), world.snapshot(9)
+    changes = {change.page_id: change for change in any_reader.diff(before, after, text=True)}
+    texts = {
+        page: [side.slots[0].text if side is not None else None for side in (change.before, change.after)]
+        for page, change in changes.items()
+    }
+    assert texts == {
+        3: [b"text 3", b"newer"],
+        4: [b"text 4", b"text 4"],
+        5: [b"text 5", None],
+        900: [None, b"x" * 3_000_000],
+    }
+    sizes = {page: (change.text_bytes_before, change.text_bytes_after) for page, change in changes.items()}
+    assert sizes == {3: (6, 5), 4: (6, 6), 5: (6, 0), 900: (0, 3_000_000)}
+    for change in any_reader.diff(before, after):
+        assert sizes[change.page_id] == (change.text_bytes_before, change.text_bytes_after)
+        assert not any(slot.text for side in (change.before, change.after) if side for slot in side.slots)
+    behind = any_reader.diff(before, after, start=("w", 5), text=True)
+    assert [change.page_id for change in behind] == [900]
+
+
+@pytest.mark.parametrize("implementation", ["archive", "client"])
+def test_differences_with_large_texts_on_both_sides(implementation: str) -> None:
+    """Pieces of both sides come to their own entries; a text hidden by now comes to none."""
+    world = World()
+    for page in (1, 2, 3):
+        world.add(world.event(page, 1, edit(page, f"a{page}" * 800_000, f"P{page}")))
+    before = world.snapshot(1)
+    for page in (1, 2, 3):
+        world.add(world.event(page, 2, edit(page + 10, f"b{page}" * 700_000, f"P{page}")))
+    after = world.snapshot(3)
+    world.add(world.event(2, 2, hide(12)))
+    with offered(implementation, world) as any_reader:
+        for change in any_reader.diff(before, after, text=True):
+            page = change.page_id
+            assert change.before is not None
+            assert change.after is not None
+            assert change.before.slots[0].text == f"a{page}".encode() * 800_000
+            held = None if page == 2 else f"b{page}".encode() * 700_000
+            assert change.after.slots[0].text == held
+            assert change.text_bytes_after == (0 if page == 2 else 1_400_000)
+
+
+def test_a_diff_holds_few_large_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of a diff with texts ends with the text that makes it full, and the next begins behind it."""
+    world = World()
+    for page in range(1, 13):
+        world.add(world.event(page, 1, edit(page, f"{page} " + "x" * 1_500_000, f"P{page}")))
+    before = world.snapshot(9)
+    for page in range(1, 13):
+        world.add(world.event(page, 10, edit(100 + page, f"{page} " + "y" * 1_500_000, f"P{page}")))
+    after = world.snapshot(11)
+    read: list[bytes] = []
+
+    def counted(view: View, digests: Sequence[bytes]) -> list[bytes]:
+        read.extend(digests)
+        return read_texts(view, digests)
+
+    monkeypatch.setattr(shown, "read_texts", counted)
+    changes = world.archive.diff(before, after, text=True)
+    pages = [next(changes).page_id]
+    assert len(read) == 4
+    pages += [change.page_id for change in changes]
+    assert pages == list(range(1, 13))
+    assert len(read) == 24
+
+
+def test_two_revisions_are_compared(any_reader: Reader) -> None:
+    """The answer names both revisions, without texts, and the position; ids may be of two pages."""
+    found = any_reader.diff_revisions("w", 3, 10_003)
+    assert (found.before.rev_id, found.after.rev_id, found.before.title) == (3, 10_003, "P3")
+    assert [slot.text for side in (found.before, found.after) for slot in side.slots] == [None, None]
+    assert found.known_at == any_reader.server_info().position
+    lines = [(line.kind.name, line.text) for line in found.diff.hunks[0].lines]
+    assert lines == [("REMOVED", "text 3"), ("ADDED", "newer")]
+    assert any_reader.diff_revisions("w", 10_003, 3).before.rev_id == 10_003
+    assert any_reader.diff_revisions("w", 3, 3).diff.hunks == ()
+    large = any_reader.diff_revisions("w", 1, 10_900)
+    assert large.diff.truncated
+    assert (large.diff.lines_removed, large.diff.lines_added) == (1, 1)
+
+
+def test_what_cannot_be_compared_is_named(any_reader: Reader) -> None:
+    """A hidden text, a slot that is none, a revision that is none, and one not known yet."""
+    with pytest.raises(errors.TextUnavailableError) as caught:
+        any_reader.diff_revisions("w", 1, 7)
+    assert caught.value.metadata["revId"] == "7"
+    assert "hidden" in caught.value.message
+    with pytest.raises(errors.TextUnavailableError, match="no such slot"):
+        any_reader.diff_revisions("w", 1, 2, role="mediainfo")
+    for before, after in ((1, 77_777), (77_777, 1), (2**70, 1), (-1, 1)):
+        with pytest.raises(errors.RevisionNotFoundError):
+            any_reader.diff_revisions("w", before, after)
+    with pytest.raises(errors.RevisionNotFoundError):
+        any_reader.diff_revisions("w", 3, 10_003, known_at=2)
+    with pytest.raises(errors.ProjectNotFoundError):
+        any_reader.diff_revisions("none", 1, 2)
+    with pytest.raises(errors.InvalidArgumentError):
+        any_reader.diff_revisions("w", 1, 2, context=-3)
+
+
+def test_a_lost_text_is_not_an_empty_one() -> None:
+    """Lost is named; an empty text is compared."""
+    world = World()
+    world.add(world.event(1, 1, edit(1, "")), world.event(1, 2, edit(2, "", lost=True)))
+    world.add(world.event(1, 3, edit(3, "x")))
+    with pytest.raises(errors.TextUnavailableError, match="lost"):
+        world.archive.diff_revisions("w", 1, 2)
+    assert world.archive.diff_revisions("w", 1, 3).diff.lines_added == 1
+
+
 @pytest.mark.parametrize("number", [-(2**70), -(2**63), -1, 0, 2**63 - 1, 2**63, 2**70])
 def test_ids_that_nothing_has(any_reader: Reader, number: int) -> None:
     """Whatever number is asked for, it is not found by name."""

@@ -273,6 +273,58 @@ def test_a_diff_streams(world: World, snapshots: tuple[str, str]) -> None:
     changes = [change for one in batches for change in one.batch.changes]
     assert [(1, snapshot_pb.CHANGE_KIND_EDITED)] == [(change.page_id, change.kind) for change in changes]
     assert (True, 1) == (last.end.complete, last.end.changes)
+    assert (2_007, 5) == (last.end.text_bytes_before, last.end.text_bytes_after)
+    assert not any(slot.text for change in changes for slot in (*change.before.slots, *change.after.slots))
+
+
+def test_a_diff_streams_texts_when_asked(world: World, snapshots: tuple[str, str]) -> None:
+    """FULL sends the texts of both sides; a view that nobody knows is refused."""
+    request = snapshot_pb.DiffSnapshotsRequest(
+        snapshot_a=snapshots[0], snapshot_b=snapshots[1], view=revision_pb.REVISION_VIEW_FULL
+    )
+    (change,) = next(iter(world.snapshot.DiffSnapshots(request))).batch.changes
+    assert change.before.slots[0].text.startswith("text 1 xxx")
+    assert change.after.slots[0].text == "newer"
+    request.view = 77  # type: ignore[assignment]
+    assert errors.InvalidArgumentError is type(refused(lambda: list(world.snapshot.DiffSnapshots(request))))
+
+
+def test_two_revisions_are_compared(world: World) -> None:
+    """The unified text is sent when it is asked for; context 0 is not the default."""
+    request = revision_pb.DiffRevisionsRequest(project="demo", rev_id_a=2, rev_id_b=3)
+    answer = world.revision.DiffRevisions(request)
+    assert ("", 2, 3) == (answer.unified, answer.revision_a.rev_id, answer.revision_b.rev_id)
+    assert [["text 2 "], ["text 3 "]] == [
+        [line.text[:7]] for hunk in answer.diff.hunks for line in hunk.lines
+    ]
+    request.unified = True
+    request.context_lines = 0
+    unified = world.revision.DiffRevisions(request).unified.splitlines()
+    assert unified[:3] == [
+        "--- revision 2\t1970-01-01T00:00:01Z",
+        "+++ revision 3\t1970-01-01T00:00:01Z",
+        "@@ -1 +1 @@",
+    ]
+    assert "-text 2" == unified[3][:7]
+
+
+def test_an_answer_with_both_forms_fits_a_client(world: World) -> None:
+    """The largest difference in both forms is taken by a client with the usual limit of 4 MiB."""
+    request = revision_pb.DiffRevisionsRequest(project="demo", rev_id_a=2, rev_id_b=9_001, unified=True)
+    answer = world.revision.DiffRevisions(request)
+    assert answer.diff.truncated
+    assert answer.ByteSize() < 4 * 1024 * 1024
+
+
+def test_comparing_is_bounded_beside_other_calls(world: World) -> None:
+    """When as many compare as may, the next is refused by name with a delay, and goes through later."""
+    request = revision_pb.DiffRevisionsRequest(project="demo", rev_id_a=2, rev_id_b=3)
+    comparers = world.service.comparers
+    with comparers.admit(), comparers.admit():
+        error = refused(lambda: world.revision.DiffRevisions(request))
+    assert errors.OverloadedError is type(error)
+    assert "1" == error.metadata["retryDelaySeconds"]
+    world.revision.DiffRevisions(request)
 
 
 def test_overload_is_refused_with_a_delay(world: World, snapshots: tuple[str, str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from recension.model.difference import DEFAULT_CONTEXT, MAX_CONTEXT
 from recension.model.digest import digest_of, format_digest, parse_digest
 from recension.model.errors import Fault, RecensionError, UnreachableError, VerificationError
 from recension.model.event import MAX_ID, Presence
@@ -28,6 +29,7 @@ from recension.model.reading import (
     ProjectInfo,
     Proof,
     Revision,
+    RevisionDiff,
     ServerInfo,
     Shard,
     Slot,
@@ -41,7 +43,7 @@ from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from recension.wire import convert
+from recension.wire import convert, differences
 from recension.wire.status import error_of
 from recension_client.proof import proof_file
 from recension_client.verify import verify_proof
@@ -60,7 +62,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 _READS = {
     "CatalogService": ("GetServerInfo", "ListProjects", "GetProject"),
-    "RevisionService": ("GetRevision", "BatchGetRevisions", "GetArticle", "ListRevisions"),
+    "RevisionService": ("GetRevision", "BatchGetRevisions", "GetArticle", "ListRevisions", "DiffRevisions"),
     "SnapshotService": ("GetSnapshot", "ListSnapshots", "ListEntries", "ProveEntry"),
 }
 # Streams are resumed below instead: gRPC retries them only until their first message.
@@ -234,6 +236,31 @@ class Client:
             digest = piece.digest or digest
         return _checked(bytes(held), parse_digest(digest, "digest"), f"revision {rev_id}, slot {role}")
 
+    def diff_revisions(
+        self,
+        project: str,
+        before: int,
+        after: int,
+        *,
+        role: str = "main",
+        context: int = DEFAULT_CONTEXT,
+        known_at: int = 0,
+    ) -> RevisionDiff:
+        """Compare one slot of two revisions. Raises ``RevisionNotFoundError``, ``TextUnavailableError``."""
+        request = revision_pb.DiffRevisionsRequest(
+            project=project,
+            rev_id_a=_id(before),
+            rev_id_b=_id(after),
+            known_at=_position(known_at),
+            role=role,
+            context_lines=max(-1, min(context, MAX_CONTEXT)),
+        )
+        answer = self._ask(self._revisions().DiffRevisions, request)
+        found = differences.revision_diff_from_proto(answer)
+        if (found.before.rev_id, found.after.rev_id) != (before, after):
+            raise VerificationError("the server compared other revisions than was asked for")
+        return found
+
     # --- snapshots ---
 
     def create_snapshot(
@@ -319,8 +346,13 @@ class Client:
             raise VerificationError("the server proved something else than was asked for", pageId=page_id)
         return proof
 
-    def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
-        """Yield what differs between two snapshots; a cut stream is resumed unnoticed."""
+    def diff(
+        self, before: bytes, after: bytes, *, start: Place = START, text: bool = False
+    ) -> Iterator[Change]:
+        """Yield what differs between two snapshots; a cut stream is resumed unnoticed.
+
+        ``text`` brings the texts of both sides.
+        """
 
         def batches(cursor: str) -> Iterator[tuple[list[Change], str]]:
             request = snapshot_pb.DiffSnapshotsRequest(
@@ -328,8 +360,9 @@ class Client:
                 snapshot_b=format_digest(after),
                 cursor=cursor,
                 after=convert.place_to_proto(start),
+                view=_view(text=text),
             )
-            return self._diff_once(request)
+            return self._diff_once(request, text=text)
 
         return self._resumed(batches)
 
@@ -381,7 +414,7 @@ class Client:
                 raise VerificationError("the stream went on before a text was complete")
             elif message.HasField("batch"):
                 batch, chunks = message.batch, {}
-                missing = _omitted_bytes(batch) if text else 0
+                missing = sum(map(_omitted_bytes, batch.entries)) if text else 0
                 seen += len(batch.entries)
             elif message.HasField("end"):
                 if not message.end.complete:
@@ -395,21 +428,43 @@ class Client:
                 batch = None
         raise _Cut(UnreachableError("the stream was cut"))
 
-    def _diff_once(self, request: snapshot_pb.DiffSnapshotsRequest) -> Iterator[tuple[list[Change], str]]:
-        seen = 0
+    def _diff_once(
+        self, request: snapshot_pb.DiffSnapshotsRequest, *, text: bool
+    ) -> Iterator[tuple[list[Change], str]]:
+        """Yield each batch with its cursor once the texts that follow it are complete."""
+        batch: snapshot_pb.ChangeBatch | None = None
+        missing = 0
+        chunks: dict[tuple[bool, str], bytearray] = {}
+        seen = before = after = 0
         for message in _stream(self._snapshots().DiffSnapshots, request):
-            if message.HasField("batch"):
-                seen += len(message.batch.changes)
-                yield (
-                    [convert.change_from_proto(change) for change in message.batch.changes],
-                    message.batch.cursor,
-                )
+            if message.HasField("chunk"):
+                chunk = message.chunk
+                held = chunks.setdefault((chunk.of_before, chunk.role), bytearray())
+                if chunk.offset != len(held) or len(chunk.data) > missing:
+                    raise VerificationError(f"a piece of page {chunk.page_id} is missing or too much")
+                held += chunk.data
+                missing -= len(chunk.data)
+            elif missing:
+                raise VerificationError("the stream went on before a text was complete")
+            elif message.HasField("batch"):
+                batch, chunks = message.batch, {}
+                missing = sum(map(_omitted_bytes, _entries_of(batch))) if text else 0
+                seen += len(batch.changes)
+                before += sum(change.text_bytes_before for change in batch.changes)
+                after += sum(change.text_bytes_after for change in batch.changes)
             elif message.HasField("end"):
-                if not message.end.complete:
-                    raise _Cut(UnreachableError("the server is shutting down"), message.end.cursor)
-                if message.end.changes != seen:
-                    raise VerificationError(f"the server counted {message.end.changes} changes, {seen} came")
+                end = message.end
+                if not end.complete:
+                    raise _Cut(UnreachableError("the server is shutting down"), end.cursor)
+                if end.changes != seen:
+                    raise VerificationError(f"the server counted {end.changes} changes, {seen} came")
+                if (end.text_bytes_before, end.text_bytes_after) != (before, after):
+                    raise VerificationError("the server's sum of bytes is not that of what came")
                 return
+            # At once, not at the next message: a cut right after a batch must not lose it.
+            if batch is not None and not missing:
+                yield [_change(change, chunks, text=text) for change in batch.changes], batch.cursor
+                batch = None
         raise _Cut(UnreachableError("the stream was cut"))
 
     def _pieces(
@@ -490,21 +545,50 @@ def _stream(method: Callable[..., Any], request: object) -> Iterator[Any]:
         call.cancel()
 
 
-def _omitted_bytes(batch: snapshot_pb.EntryBatch) -> int:
-    """Return the size of the texts that follow a batch in pieces."""
-    return sum(slot.size_bytes for entry in batch.entries for slot in entry.slots if slot.text_omitted)
+def _omitted_bytes(entry: snapshot_pb.Entry) -> int:
+    """Return the size of the texts of an entry that follow its batch in pieces."""
+    return sum(slot.size_bytes for slot in entry.slots if slot.text_omitted)
+
+
+def _entries_of(batch: snapshot_pb.ChangeBatch) -> Iterator[snapshot_pb.Entry]:
+    for change in batch.changes:
+        yield from (change.before, change.after)
+
+
+def _change(message: snapshot_pb.Change, chunks: dict[tuple[bool, str], bytearray], *, text: bool) -> Change:
+    """Read a change; the pieces behind a batch are those of its last change."""
+    change = convert.change_from_proto(message, text=text)
+    told = change.text_bytes_before, change.text_bytes_after
+    if told != (message.text_bytes_before, message.text_bytes_after):
+        raise VerificationError(f"the sizes told of page {change.page_id} are not those of its entries")
+    if not text:
+        return change
+    pieces: dict[bool, dict[str, bytearray]] = {True: {}, False: {}}
+    for (of_before, role), held in chunks.items():
+        pieces[of_before][role] = held
+    before, after = change.before, change.after
+    if before is not None:
+        before = _filled(before, message.before, pieces[True])
+    if after is not None:
+        after = _filled(after, message.after, pieces[False])
+    return change._replace(before=before, after=after)
 
 
 def _entry(message: snapshot_pb.Entry, chunks: dict[tuple[str, int, str], bytearray], *, text: bool) -> Entry:
     entry = convert.entry_from_proto(message, text=text)
     if not text:
         return entry
+    where = entry.project, entry.page_id
+    return _filled(entry, message, {key[2]: held for key, held in chunks.items() if key[:2] == where})
+
+
+def _filled(entry: Entry, message: snapshot_pb.Entry, pieces: dict[str, bytearray]) -> Entry:
+    """Give an entry the texts that came in pieces, and check all of them."""
     slots: list[Slot] = []
     for slot, sent in zip(entry.slots, message.slots, strict=True):
         whole = slot
         if sent.text_omitted:
-            held = chunks.get((entry.project, entry.page_id, slot.role), bytearray())
-            whole = slot._replace(text=bytes(held))
+            whole = slot._replace(text=bytes(pieces.get(slot.role, b"")))
         slots.append(_check_slot(whole, f"page {entry.page_id}, revision {entry.rev_id}"))
     return entry._replace(slots=tuple(slots))
 

@@ -12,6 +12,7 @@ from recension.archive.entries import Entries, Held, Opener
 from recension.archive.history import Choice
 from recension.archive.pins import check_held
 from recension.archive.projects import Numbers
+from recension.archive.shown import with_texts
 from recension.archive.trees import Difference
 from recension.model.manifest import Manifest, OnHidden, ProjectPart
 from recension.model.reading import Change, ChangeKind, Place
@@ -20,6 +21,10 @@ from recension.store.interface import Store, View
 
 _SLICE = 256
 """Pages compared in one view: some 10 ms."""
+_SLICE_BYTES = 4 * 1024 * 1024
+"""Texts held at once for one diff; a slice ends with the change whose texts reach it."""
+_FEW = 8
+"""Pages with changed visibility compared in one view when texts are asked for."""
 _CANDIDATES = 100_000
 """Changed pages held at once; when there are more, all visibility changes are read instead."""
 
@@ -32,21 +37,21 @@ class Comparer:
         self._number = numbers.of
         self._entries = entries
 
-    def diff(self, a: Manifest, b: Manifest, start: Place) -> Iterator[Change]:
+    def diff(self, a: Manifest, b: Manifest, start: Place, *, text: bool) -> Iterator[Change]:
         """Yield what differs between two snapshots of the same projects, by (project, page id)."""
         for left, right in zip(a.parts, b.parts, strict=True):
             if left.project < start[0]:
                 continue
             last = start[1] if left.project == start[0] else 0
-            differing = self._differing(a, b, left, right, last)
+            differing = self._differing(a, b, left, right, last, text=text)
             if b.selector.on_hidden is not OnHidden.KEEP or a.as_of.known_at >= b.as_of.known_at:
                 yield from differing
                 continue
-            withdrawn = self._withdrawn(a, b, left, right, last)
+            withdrawn = self._withdrawn(a, b, left, right, last, text=text)
             yield from merge(differing, withdrawn, key=lambda change: change.page_id)
 
     def _differing(
-        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int
+        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int, *, text: bool
     ) -> Iterator[Change]:
         """Yield the changes of pages whose leaves differ."""
         more = True
@@ -61,19 +66,25 @@ class Comparer:
                         more = True
                         break
                 changes = self._changes(view, left.project, found, a, b)
+                if found:
+                    last = found[-1].page_id
+                if text:
+                    fitting = _fitting(changes)
+                    if fitting < len(changes):
+                        changes, more = changes[:fitting], True
+                        last = changes[-1].page_id
+                    changes = _with_texts(view, changes)
             yield from changes
-            if found:
-                last = found[-1].page_id
 
     def _withdrawn(
-        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int
+        self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int, *, text: bool
     ) -> Iterator[Change]:
         """Yield the pages whose leaves are equal, but whose text was hidden between A's K and B's.
 
         Only a B that keeps hidden pages holds such a leaf. The trees do not tell; the visibility changes do.
         """
         pages = self._with_changed_visibility(left.project, a.as_of.known_at, b.as_of.known_at, last)
-        while slice_ := list(islice(pages, _SLICE)):
+        while slice_ := list(islice(pages, _FEW if text else _SLICE)):
             with self._store.view() as view:
                 check_held(view, a.snapshot_id, b.snapshot_id)
                 same = []
@@ -82,6 +93,8 @@ class Comparer:
                     if before is not None and before == after:
                         same.append(Difference(page, before, after))
                 changes = self._changes(view, left.project, same, a, b)
+                if text:
+                    changes = _with_texts(view, changes)
             yield from changes
 
     def _changes(
@@ -132,6 +145,29 @@ class Comparer:
             if len(rows) < _SLICE:
                 return
             start = rows[-1][0] + b"\0"
+
+
+def _fitting(changes: list[Change]) -> int:
+    """Return how many changes have texts that are held at once; one of any size if there are any."""
+    room = _SLICE_BYTES
+    for number, change in enumerate(changes, 1):
+        room -= change.text_bytes_before + change.text_bytes_after
+        if room <= 0:
+            return number
+    return len(changes)
+
+
+def _with_texts(view: View, changes: list[Change]) -> list[Change]:
+    sides = [side for change in changes for side in (change.before, change.after) if side is not None]
+    slots = iter(with_texts(view, [side.slots for side in sides]))
+    filled = iter([side._replace(slots=its) for side, its in zip(sides, slots, strict=True)])
+    return [
+        change._replace(
+            before=None if change.before is None else next(filled),
+            after=None if change.after is None else next(filled),
+        )
+        for change in changes
+    ]
 
 
 def _changes_visibility(view: View, number: int, page: int, low: int, high: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from recension.archive import history
 from recension.archive.clock import Clock, known_position, resolve
@@ -34,6 +35,7 @@ from recension.model.reading import (
     MAX_BATCH,
     Answer,
     Revision,
+    RevisionDiff,
     TimelineItem,
     TimelinePlace,
     behind,
@@ -42,6 +44,7 @@ from recension.model.record import Flag, Kind
 from recension.model.seal import read_comment, read_contributor, read_title
 from recension.store import keys
 from recension.store.interface import Store, View
+from recension.textdiff.hunks import diff_texts
 
 _SLICE = 256
 """Items of a timeline read in one view."""
@@ -115,17 +118,23 @@ class Pages:
 
     def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
         """Return one slot's text of any size."""
-        revision = self.revision(project, rev_id).revision
-        slot = revision.slot(role)
-        if slot is None or slot.text is None:
-            what = "no such slot" if slot is None else slot.presence.name.lower()
-            raise TextUnavailableError(
-                f"revision {rev_id} of {project!r} has no text in slot {role!r}: {what}",
-                project=project,
-                revId=rev_id,
-                role=role,
+        return _present_text(self.revision(project, rev_id).revision, role)
+
+    def diff(
+        self, project: str, rev_ids: tuple[int, int], role: str, context: int, known_at: int
+    ) -> RevisionDiff:
+        """Compare one slot of two revisions."""
+        if context < 0:
+            raise InvalidArgumentError(
+                f"context_lines: {context} is negative", hint="leave it out for 3", field="context_lines"
             )
-        return slot.text
+        with self._store.view() as view:
+            number = self._number(view, project)
+            known = known_position(view.head(), known_at)
+            edits = [_edit(view, number, project, rev_id, known) for rev_id in rev_ids]
+            a, b = (_revision(view, project, number, edit, known, text=True) for edit in edits)
+        diff = diff_texts(_present_text(a, role), _present_text(b, role), context=context)
+        return RevisionDiff(_without_texts(a), _without_texts(b), diff, known)
 
     def timeline(
         self, project: str, page_id: int, *, known_at: int = 0, after: TimelinePlace | None = None
@@ -194,6 +203,24 @@ def _check_place(place: TimelinePlace | None) -> None:
     check_instant(place.time)
     if not all(0 <= number <= MAX_ID for number in place[1:]):
         raise InvalidArgumentError(f"not a place in a timeline: {place[1:]}", field="after")
+
+
+def _present_text(revision: Revision, role: str) -> bytes:
+    """Return the text of a slot. Raises ``TextUnavailableError``."""
+    slot = revision.slot(role)
+    if slot is None or slot.text is None:
+        what = "no such slot" if slot is None else slot.presence.name.lower()
+        raise TextUnavailableError(
+            f"revision {revision.rev_id} of {revision.project!r} has no text in slot {role!r}: {what}",
+            project=revision.project,
+            revId=revision.rev_id,
+            role=role,
+        )
+    return slot.text
+
+
+def _without_texts(revision: Revision) -> Revision:
+    return replace(revision, slots=tuple(slot._replace(text=None) for slot in revision.slots))
 
 
 def _is_known(view: View, number: int, page: int, known_at: int) -> bool:

@@ -15,6 +15,7 @@ from recension.archive.entries import Entries
 from recension.archive.keeping import Keeper
 from recension.archive.pages import Pages
 from recension.archive.projects import Numbers, definition_of, project_names, tally_of
+from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import InvalidArgumentError, RecensionError
 from recension.model.manifest import FORMAT, Manifest, Selector
 from recension.model.reading import (
@@ -27,6 +28,7 @@ from recension.model.reading import (
     ProjectInfo,
     Proof,
     Revision,
+    RevisionDiff,
     ServerInfo,
     Shard,
     TimelineItem,
@@ -98,6 +100,19 @@ class Archive:
         """Yield what happened to a page by (valid time, revision id, position), behind ``after``."""
         return self._pages.timeline(project, page_id, known_at=known_at, after=after)
 
+    def diff_revisions(
+        self,
+        project: str,
+        before: int,
+        after: int,
+        *,
+        role: str = "main",
+        context: int = DEFAULT_CONTEXT,
+        known_at: int = 0,
+    ) -> RevisionDiff:
+        """Compare one slot of two revisions, with ``context`` equal lines around each difference."""
+        return self._pages.diff(project, (before, after), role, context, known_at)
+
     # --- snapshots ------------------------------------------------------------------------------
 
     def create_snapshot(
@@ -133,7 +148,9 @@ class Archive:
         """Prove that a page is in a snapshot, or that it is not."""
         return self._entries.prove(self.snapshot(snapshot_id), project, page_id)
 
-    def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
+    def diff(
+        self, before: bytes, after: bytes, *, start: Place = START, text: bool = False
+    ) -> Iterator[Change]:
         """Yield what differs between two snapshots of the same projects, by (project, page id)."""
         a, b = self.snapshot(before), self.snapshot(after)
         if a.selector.projects != b.selector.projects:
@@ -142,7 +159,7 @@ class Archive:
                 hint="compare snapshots of the same projects",
                 field="snapshot_b",
             )
-        return self._comparer.diff(a, b, start)
+        return self._comparer.diff(a, b, start, text=text)
 
 
 def _version() -> str:

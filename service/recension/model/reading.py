@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from recension.model.difference import DEFAULT_CONTEXT, TextDiff
 from recension.model.errors import RecensionError
 from recension.model.event import Comment, Contributor, Delete, Move, Presence, Restore, Visibility
 from recension.model.manifest import AsOf, Manifest, Selector
@@ -97,6 +98,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class RevisionDiff:
+    """What differs between one slot of two revisions, which come without texts."""
+
+    before: Revision
+    after: Revision
+    diff: TextDiff
+    known_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimelineItem:
     """One thing in a page's timeline; an edit is a ``Revision`` without texts."""
 
@@ -165,6 +176,20 @@ class Change(NamedTuple):
     page_id: int
     before: Entry | None
     after: Entry | None
+
+    @property
+    def text_bytes_before(self) -> int:
+        """Text of the entry in A that is present now, all slots together."""
+        return _text_bytes(self.before)
+
+    @property
+    def text_bytes_after(self) -> int:
+        """Text of the entry in B that is present now, all slots together."""
+        return _text_bytes(self.after)
+
+
+def _text_bytes(entry: Entry | None) -> int:
+    return sum(slot.size_bytes for slot in entry.slots) if entry is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +302,23 @@ class Reader(Protocol):
         """Return one slot's text of any size. Raises ``TextUnavailableError``."""
         ...
 
+    def diff_revisions(
+        self,
+        project: str,
+        before: int,
+        after: int,
+        *,
+        role: str = "main",
+        context: int = DEFAULT_CONTEXT,
+        known_at: int = 0,
+    ) -> RevisionDiff:
+        """Compare one slot of two revisions, with ``context`` equal lines around each difference.
+
+        Raises ``RevisionNotFoundError``, and ``TextUnavailableError`` for a text that is hidden, lost or in
+        no such slot.
+        """
+        ...
+
     def create_snapshot(
         self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
     ) -> Manifest:
@@ -304,8 +346,13 @@ class Reader(Protocol):
         """Yield a shard's entries by (project, page id), with texts unless ``text`` is off."""
         ...
 
-    def diff(self, before: bytes, after: bytes, *, start: Place = START) -> Iterator[Change]:
-        """Yield what differs between two snapshots of the same projects, by (project, page id)."""
+    def diff(
+        self, before: bytes, after: bytes, *, start: Place = START, text: bool = False
+    ) -> Iterator[Change]:
+        """Yield what differs between two snapshots of the same projects, by (project, page id).
+
+        ``text`` brings the texts of both sides.
+        """
         ...
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:

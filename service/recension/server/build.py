@@ -43,7 +43,7 @@ from recension.v1 import (
 
 _HEALTH_THREADS = 4
 _THREADS_FOR_EACH_MAKER = 4
-"""Of as many threads one may be making a snapshot: it keeps a core busy for as long as it takes."""
+"""Of as many threads one may make a snapshot, and another compare texts: both keep a core busy."""
 _CALLS_FOR_EACH_THREAD = 4
 """Calls beyond this many are refused at once rather than left waiting."""
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -71,6 +71,7 @@ class Service:
     health: health.HealthServicer
     gate: Gate
     makers: Gate
+    comparers: Gate
     watchdog: Watchdog
     outermost: Outermost
     chores: tuple[Chore, ...]
@@ -91,6 +92,7 @@ class Service:
         self.health.enter_graceful_shutdown()
         self.gate.drain()
         self.makers.drain()
+        self.comparers.drain()
         self.gate.wait_empty(grace_seconds)
         self.outermost.end_watches()
         self.server.stop(max(until - time.monotonic(), min(grace_seconds, 1.0))).wait()
@@ -143,6 +145,7 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     """Return a server with everything it serves, not started and without a port."""
     gate = Gate(config.stream_limit)
     makers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to make a snapshot")
+    comparers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to compare texts")
     watchdog = Watchdog(config.stall_seconds)
     chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
     if isinstance(store, _HasReaders):
@@ -155,7 +158,9 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
         maximum_concurrent_rpcs=config.threads * _CALLS_FOR_EACH_THREAD,
     )
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogRpc(reader), server)
-    revision_service_pb2_grpc.add_RevisionServiceServicer_to_server(RevisionRpc(reader, gate), server)
+    revision_service_pb2_grpc.add_RevisionServiceServicer_to_server(
+        RevisionRpc(reader, gate, comparers), server
+    )
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
     pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(LicenseePins(store)), server)
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
@@ -174,7 +179,9 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
 
     if config.reflection:
         _add_reflection(server)
-    return Service(server, health_server, condition, gate, makers, watchdog, outermost, tuple(chores))
+    return Service(
+        server, health_server, condition, gate, makers, comparers, watchdog, outermost, tuple(chores)
+    )
 
 
 def _free_readers(store: _HasReaders) -> None:

@@ -45,6 +45,34 @@ REVISION_VIEW_FULL: RevisionView.ValueType  # 2
 """With texts."""
 global___RevisionView = RevisionView
 
+class _LineKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LineKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LineKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LINE_KIND_UNSPECIFIED: _LineKind.ValueType  # 0
+    """Not used."""
+    LINE_KIND_CONTEXT: _LineKind.ValueType  # 1
+    """In both texts."""
+    LINE_KIND_REMOVED: _LineKind.ValueType  # 2
+    """Only in A."""
+    LINE_KIND_ADDED: _LineKind.ValueType  # 3
+    """Only in B."""
+
+class LineKind(_LineKind, metaclass=_LineKindEnumTypeWrapper):
+    """What became of a line."""
+
+LINE_KIND_UNSPECIFIED: LineKind.ValueType  # 0
+"""Not used."""
+LINE_KIND_CONTEXT: LineKind.ValueType  # 1
+"""In both texts."""
+LINE_KIND_REMOVED: LineKind.ValueType  # 2
+"""Only in A."""
+LINE_KIND_ADDED: LineKind.ValueType  # 3
+"""Only in B."""
+global___LineKind = LineKind
+
 @typing.final
 class AsOf(google.protobuf.message.Message):
     """The pair of times that an answer depends on."""
@@ -628,3 +656,222 @@ class ReadTextResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["data", b"data", "digest", b"digest", "offset", b"offset", "size_bytes", b"size_bytes"]) -> None: ...
 
 global___ReadTextResponse = ReadTextResponse
+
+@typing.final
+class DiffRevisionsRequest(google.protobuf.message.Message):
+    """Request of DiffRevisions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    REV_ID_A_FIELD_NUMBER: builtins.int
+    REV_ID_B_FIELD_NUMBER: builtins.int
+    KNOWN_AT_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    CONTEXT_LINES_FIELD_NUMBER: builtins.int
+    UNIFIED_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project of both revisions; they may be of two pages."""
+    rev_id_a: builtins.int
+    """Revision before."""
+    rev_id_b: builtins.int
+    """Revision after; it need not be the younger one."""
+    known_at: builtins.int
+    """Known-at position; 0 means the newest."""
+    role: builtins.str
+    """Slot; "main" if empty."""
+    context_lines: builtins.int
+    """Equal lines around each difference, from 0; absent means 3, more than 10,000 are as 10,000."""
+    unified: builtins.bool
+    """Send the unified text too."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        rev_id_a: builtins.int = ...,
+        rev_id_b: builtins.int = ...,
+        known_at: builtins.int = ...,
+        role: builtins.str = ...,
+        context_lines: builtins.int | None = ...,
+        unified: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_context_lines", b"_context_lines", "context_lines", b"context_lines"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_context_lines", b"_context_lines", "context_lines", b"context_lines", "known_at", b"known_at", "project", b"project", "rev_id_a", b"rev_id_a", "rev_id_b", b"rev_id_b", "role", b"role", "unified", b"unified"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_context_lines", b"_context_lines"]) -> typing.Literal["context_lines"] | None: ...
+
+global___DiffRevisionsRequest = DiffRevisionsRequest
+
+@typing.final
+class DiffRevisionsResponse(google.protobuf.message.Message):
+    """Answer of DiffRevisions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVISION_A_FIELD_NUMBER: builtins.int
+    REVISION_B_FIELD_NUMBER: builtins.int
+    DIFF_FIELD_NUMBER: builtins.int
+    UNIFIED_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    unified: builtins.str
+    """The hunks as `diff -u` writes them, with the revisions' ids and times in the head; empty when nothing
+    differs or when it was not asked for.
+    """
+    @property
+    def revision_a(self) -> global___Revision:
+        """Revision before, without texts."""
+
+    @property
+    def revision_b(self) -> global___Revision:
+        """Revision after, without texts."""
+
+    @property
+    def diff(self) -> global___TextDiff:
+        """What differs."""
+
+    @property
+    def as_of(self) -> global___AsOf:
+        """The as-of that was used; valid_at is absent."""
+
+    def __init__(
+        self,
+        *,
+        revision_a: global___Revision | None = ...,
+        revision_b: global___Revision | None = ...,
+        diff: global___TextDiff | None = ...,
+        unified: builtins.str = ...,
+        as_of: global___AsOf | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "diff", b"diff", "revision_a", b"revision_a", "revision_b", b"revision_b"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "diff", b"diff", "revision_a", b"revision_a", "revision_b", b"revision_b", "unified", b"unified"]) -> None: ...
+
+global___DiffRevisionsResponse = DiffRevisionsResponse
+
+@typing.final
+class TextDiff(google.protobuf.message.Message):
+    """What differs between two texts. A line ends with a newline (U+000A) or with its text, and at nothing else."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HUNKS_FIELD_NUMBER: builtins.int
+    LINES_REMOVED_FIELD_NUMBER: builtins.int
+    LINES_ADDED_FIELD_NUMBER: builtins.int
+    COARSE_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
+    lines_removed: builtins.int
+    """Lines of A that B does not have there, in the whole texts."""
+    lines_added: builtins.int
+    """Lines of B that A does not have there, in the whole texts."""
+    coarse: builtins.bool
+    """Comparing everything closely would have taken more than a server spends: some lines or words are told as replaced
+    that a closer look would find equal. What is told is true all the same.
+    """
+    truncated: builtins.bool
+    """The answer had no room for more: hunks end early. lines_removed and lines_added still count all."""
+    @property
+    def hunks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Hunk]:
+        """In the order of both texts; empty when they are equal."""
+
+    def __init__(
+        self,
+        *,
+        hunks: collections.abc.Iterable[global___Hunk] | None = ...,
+        lines_removed: builtins.int = ...,
+        lines_added: builtins.int = ...,
+        coarse: builtins.bool = ...,
+        truncated: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["coarse", b"coarse", "hunks", b"hunks", "lines_added", b"lines_added", "lines_removed", b"lines_removed", "truncated", b"truncated"]) -> None: ...
+
+global___TextDiff = TextDiff
+
+@typing.final
+class Hunk(google.protobuf.message.Message):
+    """A stretch of two texts in which something differs, with equal lines around it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_A_FIELD_NUMBER: builtins.int
+    COUNT_A_FIELD_NUMBER: builtins.int
+    START_B_FIELD_NUMBER: builtins.int
+    COUNT_B_FIELD_NUMBER: builtins.int
+    LINES_FIELD_NUMBER: builtins.int
+    start_a: builtins.int
+    """Number of its first line in A, from 1; the line behind it, if it has none of A."""
+    count_a: builtins.int
+    """Lines of A in it."""
+    start_b: builtins.int
+    """Number of its first line in B, from 1; the line behind it, if it has none of B."""
+    count_b: builtins.int
+    """Lines of B in it."""
+    @property
+    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DiffLine]:
+        """Its lines; of a replacement first the removed ones, then the added ones."""
+
+    def __init__(
+        self,
+        *,
+        start_a: builtins.int = ...,
+        count_a: builtins.int = ...,
+        start_b: builtins.int = ...,
+        count_b: builtins.int = ...,
+        lines: collections.abc.Iterable[global___DiffLine] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count_a", b"count_a", "count_b", b"count_b", "lines", b"lines", "start_a", b"start_a", "start_b", b"start_b"]) -> None: ...
+
+global___Hunk = Hunk
+
+@typing.final
+class DiffLine(google.protobuf.message.Message):
+    """One line of a hunk."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    CHANGED_FIELD_NUMBER: builtins.int
+    NO_NEWLINE_FIELD_NUMBER: builtins.int
+    kind: global___LineKind.ValueType
+    """What became of it."""
+    text: builtins.str
+    """The line without its newline."""
+    no_newline: builtins.bool
+    """The last line of a text that does not end with a newline."""
+    @property
+    def changed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TextRange]:
+        """Where words differ in a removed or added line, in order, none touching another. Empty when the line differs as
+        a whole.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: global___LineKind.ValueType = ...,
+        text: builtins.str = ...,
+        changed: collections.abc.Iterable[global___TextRange] | None = ...,
+        no_newline: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changed", b"changed", "kind", b"kind", "no_newline", b"no_newline", "text", b"text"]) -> None: ...
+
+global___DiffLine = DiffLine
+
+@typing.final
+class TextRange(google.protobuf.message.Message):
+    """A part of a line: from start up to, but not including, end; both count Unicode code points, not bytes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First code point, from 0."""
+    end: builtins.int
+    """Behind the last code point."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "start", b"start"]) -> None: ...
+
+global___TextRange = TextRange

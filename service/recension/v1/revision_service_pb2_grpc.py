@@ -60,6 +60,11 @@ class RevisionServiceStub(object):
                 request_serializer=recension_dot_v1_dot_revision__service__pb2.ReadTextRequest.SerializeToString,
                 response_deserializer=recension_dot_v1_dot_revision__service__pb2.ReadTextResponse.FromString,
                 _registered_method=True)
+        self.DiffRevisions = channel.unary_unary(
+                '/recension.v1.RevisionService/DiffRevisions',
+                request_serializer=recension_dot_v1_dot_revision__service__pb2.DiffRevisionsRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_revision__service__pb2.DiffRevisionsResponse.FromString,
+                _registered_method=True)
 
 
 class RevisionServiceServicer(object):
@@ -112,6 +117,19 @@ class RevisionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiffRevisions(self, request, context):
+        """Compares one slot of two revisions: by lines, and by words where lines replace lines.
+
+        Work and answer are bounded for any two texts; what a bound left out is said in the answer.
+
+        Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE: one of the texts is hidden, lost, or
+        in no such slot; revId names it); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being compared
+        as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RevisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +157,11 @@ def add_RevisionServiceServicer_to_server(servicer, server):
                     servicer.ReadText,
                     request_deserializer=recension_dot_v1_dot_revision__service__pb2.ReadTextRequest.FromString,
                     response_serializer=recension_dot_v1_dot_revision__service__pb2.ReadTextResponse.SerializeToString,
+            ),
+            'DiffRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffRevisions,
+                    request_deserializer=recension_dot_v1_dot_revision__service__pb2.DiffRevisionsRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_revision__service__pb2.DiffRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +300,33 @@ class RevisionService(object):
             '/recension.v1.RevisionService/ReadText',
             recension_dot_v1_dot_revision__service__pb2.ReadTextRequest.SerializeToString,
             recension_dot_v1_dot_revision__service__pb2.ReadTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.RevisionService/DiffRevisions',
+            recension_dot_v1_dot_revision__service__pb2.DiffRevisionsRequest.SerializeToString,
+            recension_dot_v1_dot_revision__service__pb2.DiffRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,19 @@ class RevisionServiceStub:
     Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
     """
 
+    DiffRevisions: grpc.UnaryUnaryMultiCallable[
+        recension.v1.revision_service_pb2.DiffRevisionsRequest,
+        recension.v1.revision_service_pb2.DiffRevisionsResponse,
+    ]
+    """Compares one slot of two revisions: by lines, and by words where lines replace lines.
+
+    Work and answer are bounded for any two texts; what a bound left out is said in the answer.
+
+    Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE: one of the texts is hidden, lost, or
+    in no such slot; revId names it); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being compared
+    as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    """
+
 class RevisionServiceAsyncStub:
     """Single revisions and the history of single pages. A text is reached through a revision, never by digest."""
 
@@ -114,6 +127,19 @@ class RevisionServiceAsyncStub:
     """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
+    """
+
+    DiffRevisions: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.revision_service_pb2.DiffRevisionsRequest,
+        recension.v1.revision_service_pb2.DiffRevisionsResponse,
+    ]
+    """Compares one slot of two revisions: by lines, and by words where lines replace lines.
+
+    Work and answer are bounded for any two texts; what a bound left out is said in the answer.
+
+    Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE: one of the texts is hidden, lost, or
+    in no such slot; revId names it); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being compared
+    as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
 class RevisionServiceServicer(metaclass=abc.ABCMeta):
@@ -173,6 +199,21 @@ class RevisionServiceServicer(metaclass=abc.ABCMeta):
         """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
+        """
+
+    @abc.abstractmethod
+    def DiffRevisions(
+        self,
+        request: recension.v1.revision_service_pb2.DiffRevisionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.revision_service_pb2.DiffRevisionsResponse, collections.abc.Awaitable[recension.v1.revision_service_pb2.DiffRevisionsResponse]]:
+        """Compares one slot of two revisions: by lines, and by words where lines replace lines.
+
+        Work and answer are bounded for any two texts; what a bound left out is said in the answer.
+
+        Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE: one of the texts is hidden, lost, or
+        in no such slot; revId names it); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being compared
+        as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
 def add_RevisionServiceServicer_to_server(servicer: RevisionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

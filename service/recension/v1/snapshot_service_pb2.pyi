@@ -645,6 +645,7 @@ class TextChunk(google.protobuf.message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     OFFSET_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    OF_BEFORE_FIELD_NUMBER: builtins.int
     project: builtins.str
     """Project."""
     page_id: builtins.int
@@ -655,6 +656,8 @@ class TextChunk(google.protobuf.message.Message):
     """Where the piece starts, in bytes."""
     data: builtins.bytes
     """The bytes; a piece may end inside a character."""
+    of_before: builtins.bool
+    """In a diff: of the entry in A; else of the entry in B. Those of A come first."""
     def __init__(
         self,
         *,
@@ -663,8 +666,9 @@ class TextChunk(google.protobuf.message.Message):
         role: builtins.str = ...,
         offset: builtins.int = ...,
         data: builtins.bytes = ...,
+        of_before: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "offset", b"offset", "page_id", b"page_id", "project", b"project", "role", b"role"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "of_before", b"of_before", "offset", b"offset", "page_id", b"page_id", "project", b"project", "role", b"role"]) -> None: ...
 
 global___TextChunk = TextChunk
 
@@ -714,12 +718,15 @@ class DiffSnapshotsRequest(google.protobuf.message.Message):
     SNAPSHOT_B_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
+    VIEW_FIELD_NUMBER: builtins.int
     snapshot_a: builtins.str
     """Snapshot before."""
     snapshot_b: builtins.str
     """Snapshot after."""
     cursor: builtins.str
     """Newest cursor of a stream that was cut; bound to both snapshots."""
+    view: recension.v1.revision_service_pb2.RevisionView.ValueType
+    """FULL sends the texts of both sides; BASIC if unspecified."""
     @property
     def after(self) -> global___Place:
         """Start behind this place; a cursor goes before it."""
@@ -731,9 +738,10 @@ class DiffSnapshotsRequest(google.protobuf.message.Message):
         snapshot_b: builtins.str = ...,
         cursor: builtins.str = ...,
         after: global___Place | None = ...,
+        view: recension.v1.revision_service_pb2.RevisionView.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["after", b"after"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "cursor", b"cursor", "snapshot_a", b"snapshot_a", "snapshot_b", b"snapshot_b"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "cursor", b"cursor", "snapshot_a", b"snapshot_a", "snapshot_b", b"snapshot_b", "view", b"view"]) -> None: ...
 
 global___DiffSnapshotsRequest = DiffSnapshotsRequest
 
@@ -745,6 +753,7 @@ class DiffSnapshotsResponse(google.protobuf.message.Message):
 
     BATCH_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    CHUNK_FIELD_NUMBER: builtins.int
     @property
     def batch(self) -> global___ChangeBatch:
         """Some changes."""
@@ -753,15 +762,20 @@ class DiffSnapshotsResponse(google.protobuf.message.Message):
     def end(self) -> global___DiffEnd:
         """The last message."""
 
+    @property
+    def chunk(self) -> global___TextChunk:
+        """A piece of a text too large for its batch; follows the batch that says text_omitted."""
+
     def __init__(
         self,
         *,
         batch: global___ChangeBatch | None = ...,
         end: global___DiffEnd | None = ...,
+        chunk: global___TextChunk | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch", b"batch", "end", b"end", "kind", b"kind"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "end", b"end", "kind", b"kind"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["batch", "end"] | None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "end", b"end", "kind", b"kind"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "end", b"end", "kind", b"kind"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["batch", "end", "chunk"] | None: ...
 
 global___DiffSnapshotsResponse = DiffSnapshotsResponse
 
@@ -776,12 +790,18 @@ class Change(google.protobuf.message.Message):
     PAGE_ID_FIELD_NUMBER: builtins.int
     BEFORE_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
+    TEXT_BYTES_BEFORE_FIELD_NUMBER: builtins.int
+    TEXT_BYTES_AFTER_FIELD_NUMBER: builtins.int
     kind: global___ChangeKind.ValueType
     """How."""
     project: builtins.str
     """Project."""
     page_id: builtins.int
     """Page id."""
+    text_bytes_before: builtins.int
+    """Text of the entry in A that is present now, UTF-8 bytes of all its slots."""
+    text_bytes_after: builtins.int
+    """Text of the entry in B that is present now, UTF-8 bytes of all its slots."""
     @property
     def before(self) -> global___Entry:
         """The entry in A, if any."""
@@ -798,9 +818,11 @@ class Change(google.protobuf.message.Message):
         page_id: builtins.int = ...,
         before: global___Entry | None = ...,
         after: global___Entry | None = ...,
+        text_bytes_before: builtins.int = ...,
+        text_bytes_after: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["after", b"after", "before", b"before"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "before", b"before", "kind", b"kind", "page_id", b"page_id", "project", b"project"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "before", b"before", "kind", b"kind", "page_id", b"page_id", "project", b"project", "text_bytes_after", b"text_bytes_after", "text_bytes_before", b"text_bytes_before"]) -> None: ...
 
 global___Change = Change
 
@@ -813,7 +835,7 @@ class ChangeBatch(google.protobuf.message.Message):
     CHANGES_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
     cursor: builtins.str
-    """Resume after these changes."""
+    """Resume after these changes and the chunks of their omitted texts."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Change]:
         """In the order of (project, page id)."""
@@ -837,20 +859,28 @@ class DiffEnd(google.protobuf.message.Message):
     CHANGES_FIELD_NUMBER: builtins.int
     COMPLETE_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    TEXT_BYTES_BEFORE_FIELD_NUMBER: builtins.int
+    TEXT_BYTES_AFTER_FIELD_NUMBER: builtins.int
     changes: builtins.int
     """Changes in this stream."""
     complete: builtins.bool
     """True when all was sent; false when the server drains: resume with the cursor elsewhere."""
     cursor: builtins.str
     """Where to go on if not complete."""
+    text_bytes_before: builtins.int
+    """Sum of text_bytes_before of the changes in this stream."""
+    text_bytes_after: builtins.int
+    """Sum of text_bytes_after of the changes in this stream."""
     def __init__(
         self,
         *,
         changes: builtins.int = ...,
         complete: builtins.bool = ...,
         cursor: builtins.str = ...,
+        text_bytes_before: builtins.int = ...,
+        text_bytes_after: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["changes", b"changes", "complete", b"complete", "cursor", b"cursor"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "complete", b"complete", "cursor", b"cursor", "text_bytes_after", b"text_bytes_after", "text_bytes_before", b"text_bytes_before"]) -> None: ...
 
 global___DiffEnd = DiffEnd
 

@@ -131,10 +131,11 @@ class SnapshotServiceServicer(object):
 
     def DiffSnapshots(self, request, context):
         """Streams what differs between two snapshots of the same projects, in the order of (project, page id),
-        then an end record. Work is proportional to what differs.
+        then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
+        now says so in its slot.
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
+        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

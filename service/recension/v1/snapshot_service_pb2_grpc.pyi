@@ -78,10 +78,11 @@ class SnapshotServiceStub:
         recension.v1.snapshot_service_pb2.DiffSnapshotsResponse,
     ]
     """Streams what differs between two snapshots of the same projects, in the order of (project, page id),
-    then an end record. Work is proportional to what differs.
+    then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
+    now says so in its slot.
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
+    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     ProveEntry: grpc.UnaryUnaryMultiCallable[
@@ -155,10 +156,11 @@ class SnapshotServiceAsyncStub:
         recension.v1.snapshot_service_pb2.DiffSnapshotsResponse,
     ]
     """Streams what differs between two snapshots of the same projects, in the order of (project, page id),
-    then an end record. Work is proportional to what differs.
+    then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
+    now says so in its slot.
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
+    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     ProveEntry: grpc.aio.UnaryUnaryMultiCallable[
@@ -244,10 +246,11 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[recension.v1.snapshot_service_pb2.DiffSnapshotsResponse], collections.abc.AsyncIterator[recension.v1.snapshot_service_pb2.DiffSnapshotsResponse]]:
         """Streams what differs between two snapshots of the same projects, in the order of (project, page id),
-        then an end record. Work is proportional to what differs.
+        then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
+        now says so in its slot.
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING).
+        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
     @abc.abstractmethod

@@ -520,19 +520,22 @@ def proof_from_proto(message: snapshot_pb.ProveEntryResponse) -> Proof:
     )
 
 
-def change_to_proto(change: Change) -> snapshot_pb.Change:
-    """Write a change."""
+def change_to_proto(change: Change, budget: TextBudget | None = None) -> snapshot_pb.Change:
+    """Write a change; both sides share the budget."""
+    shared = budget or TextBudget()
     return snapshot_pb.Change(
         kind=_CHANGE_KINDS_OUT[change.kind],
         project=change.project,
         page_id=change.page_id,
-        before=None if change.before is None else entry_to_proto(change.before),
-        after=None if change.after is None else entry_to_proto(change.after),
+        before=None if change.before is None else entry_to_proto(change.before, shared),
+        after=None if change.after is None else entry_to_proto(change.after, shared),
+        text_bytes_before=change.text_bytes_before,
+        text_bytes_after=change.text_bytes_after,
     )
 
 
-def change_from_proto(message: snapshot_pb.Change) -> Change:
-    """Read a change; its entries have no texts."""
+def change_from_proto(message: snapshot_pb.Change, *, text: bool = False) -> Change:
+    """Read a change; ``text`` says whether texts were asked for."""
     kind = _CHANGE_KINDS.get(message.kind)
     if kind is None:
         raise InvalidArgumentError(
@@ -542,8 +545,8 @@ def change_from_proto(message: snapshot_pb.Change) -> Change:
         kind=kind,
         project=message.project,
         page_id=message.page_id,
-        before=entry_from_proto(message.before, text=False) if message.HasField("before") else None,
-        after=entry_from_proto(message.after, text=False) if message.HasField("after") else None,
+        before=entry_from_proto(message.before, text=text) if message.HasField("before") else None,
+        after=entry_from_proto(message.after, text=text) if message.HasField("after") else None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 
+from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.digest import digest_of, format_digest
 from recension.model.errors import InvalidArgumentError, InvalidCursorError, RecensionError
 from recension.model.reading import (
@@ -21,7 +22,7 @@ from recension.server.gate import Gate
 from recension.v1 import revision_service_pb2 as pb
 from recension.v1.event_pb2 import PRESENCE_PRESENT
 from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer
-from recension.wire import convert
+from recension.wire import convert, differences
 
 PIECE_BYTES = 512 * 1024
 """Size of a piece of a streamed text."""
@@ -57,10 +58,11 @@ def _place_of(token: str, bound: Bound) -> tuple[int, TimelinePlace]:
 class RevisionRpc(RevisionServiceServicer):
     """Single revisions and the history of single pages."""
 
-    def __init__(self, reader: Reader, gate: Gate) -> None:
-        """``reader``: where the answers come from; ``gate``: who may stream."""
+    def __init__(self, reader: Reader, gate: Gate, comparers: Gate) -> None:
+        """``reader``: where the answers come from; ``gate``: who may stream; ``comparers``: who compare."""
         self._reader = reader
         self._gate = gate
+        self._comparers = comparers
 
     def GetRevision(
         self, request: pb.GetRevisionRequest, context: grpc.ServicerContext
@@ -159,6 +161,20 @@ class RevisionRpc(RevisionServiceServicer):
                     return
                 piece = text[offset : offset + PIECE_BYTES]
                 yield pb.ReadTextResponse(offset=offset, data=piece, size_bytes=size, digest=digest)
+
+    def DiffRevisions(
+        self, request: pb.DiffRevisionsRequest, context: grpc.ServicerContext
+    ) -> pb.DiffRevisionsResponse:
+        with self._comparers.admit():
+            found = self._reader.diff_revisions(
+                request.project,
+                request.rev_id_a,
+                request.rev_id_b,
+                role=request.role or "main",
+                context=request.context_lines if request.HasField("context_lines") else DEFAULT_CONTEXT,
+                known_at=convert.known_at_from_proto(request.known_at),
+            )
+        return differences.revision_diff_to_proto(found, with_unified=request.unified)
 
     def _with_texts(
         self, found: Revision, known_at: int, budget: convert.TextBudget

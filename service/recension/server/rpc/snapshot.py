@@ -12,6 +12,7 @@ from recension.server.cursors import Bound, open_place, page_size_of, seal_place
 from recension.server.gate import Gate, Turn
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
 from recension.v1 import snapshot_service_pb2 as pb
+from recension.v1.revision_service_pb2 import REVISION_VIEW_UNSPECIFIED
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
 from recension.wire import convert
 
@@ -102,14 +103,17 @@ class SnapshotRpc(SnapshotServiceServicer):
         after = parse_digest(request.snapshot_b, "snapshot_b")
         bound = ("DiffSnapshots", request.snapshot_a, request.snapshot_b)
         place = _start(request, request.cursor, bound, "cursor")
+        text = request.view != REVISION_VIEW_UNSPECIFIED and wants_text(request.view)
         with self._gate.admit() as turn:
-            changes = self._reader.diff(before, after, start=place)
+            changes = self._reader.diff(before, after, start=place, text=text)
             stream = _DiffStream(bound, place, turn, context)
             yield from stream.messages(changes)
             if not stream.abandoned:
                 yield pb.DiffSnapshotsResponse(
                     end=pb.DiffEnd(
                         changes=stream.changes,
+                        text_bytes_before=stream.text_bytes_before,
+                        text_bytes_after=stream.text_bytes_after,
                         complete=stream.complete,
                         cursor="" if stream.complete else seal_place(bound, stream.place),
                     )
@@ -168,12 +172,12 @@ class _SnapshotStream(_Stream):
             self.entries += 1
             self.text_bytes += sum(len(slot.text or b"") for slot in entry.slots)
             self.place = (entry.project, entry.page_id)
-            omitted = any(slot.text_omitted for slot in message.slots)
+            omitted = _omits(message)
             if size >= BATCH_BYTES or omitted:
                 batch.cursor = self._cursor()
                 yield pb.ReadSnapshotResponse(batch=batch)
-                if omitted:
-                    yield from _chunks(entry, message)
+                for chunk in _chunks(entry, message):
+                    yield pb.ReadSnapshotResponse(chunk=chunk)
                 batch, size = pb.EntryBatch(), 0
                 if self._ends():
                     return
@@ -185,6 +189,8 @@ class _SnapshotStream(_Stream):
 
 class _DiffStream(_Stream):
     changes = 0
+    text_bytes_before = 0
+    text_bytes_after = 0
 
     def messages(self, changes: Iterator[Change]) -> Iterator[pb.DiffSnapshotsResponse]:
         if self._ends():
@@ -192,14 +198,21 @@ class _DiffStream(_Stream):
         batch = pb.ChangeBatch()
         size = 0
         for change in changes:
-            message = convert.change_to_proto(change)
+            message = convert.change_to_proto(change, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
             batch.changes.append(message)
             size += message.ByteSize()
             self.changes += 1
+            self.text_bytes_before += message.text_bytes_before
+            self.text_bytes_after += message.text_bytes_after
             self.place = (change.project, change.page_id)
-            if size >= BATCH_BYTES:
+            omitted = _omits(message.before) or _omits(message.after)
+            if size >= BATCH_BYTES or omitted:
                 batch.cursor = self._cursor()
                 yield pb.DiffSnapshotsResponse(batch=batch)
+                for entry, sent in ((change.before, message.before), (change.after, message.after)):
+                    for chunk in () if entry is None else _chunks(entry, sent):
+                        chunk.of_before = entry is change.before
+                        yield pb.DiffSnapshotsResponse(chunk=chunk)
                 batch, size = pb.ChangeBatch(), 0
                 if self._ends():
                     return
@@ -209,17 +222,20 @@ class _DiffStream(_Stream):
         self.complete = True
 
 
-def _chunks(entry: Entry, message: pb.Entry) -> Iterator[pb.ReadSnapshotResponse]:
+def _omits(message: pb.Entry) -> bool:
+    return any(slot.text_omitted for slot in message.slots)
+
+
+def _chunks(entry: Entry, message: pb.Entry) -> Iterator[pb.TextChunk]:
+    """Yield the texts that ``message`` leaves out for their size, in pieces."""
     for slot, sent in zip(entry.slots, message.slots, strict=True):
         if not sent.text_omitted or slot.text is None:
             continue
         for offset in range(0, len(slot.text), PIECE_BYTES):
-            yield pb.ReadSnapshotResponse(
-                chunk=pb.TextChunk(
-                    project=entry.project,
-                    page_id=entry.page_id,
-                    role=slot.role,
-                    offset=offset,
-                    data=slot.text[offset : offset + PIECE_BYTES],
-                )
+            yield pb.TextChunk(
+                project=entry.project,
+                page_id=entry.page_id,
+                role=slot.role,
+                offset=offset,
+                data=slot.text[offset : offset + PIECE_BYTES],
             )
