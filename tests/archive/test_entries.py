@@ -44,9 +44,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     pages: list[int] = []
     real = Opener._open
 
-    def counted(opener: Opener, leaf: Leaf) -> entries.Held:
-        pages.append(leaf.page_id)
-        return real(opener, leaf)
+    def counted(opener: Opener, leaves: list[Leaf]) -> list[entries.Held]:
+        pages.extend(leaf.page_id for leaf in leaves)
+        return real(opener, leaves)
 
     monkeypatch.setattr(Opener, "_open", counted)
     return pages
@@ -152,14 +152,13 @@ def test_entries_are_opened_once(world: World, monkeypatch: pytest.MonkeyPatch) 
 
 def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The leaves asked for least lately are forgotten, and answers are the same."""
-    monkeypatch.setattr(entries, "_REMEMBERED", 8)
+    world.archive._entries._memory.size = 8
     snapshot = world.snapshot(2)
     expected = list(world.archive.entries(snapshot))
     anew = opened(monkeypatch)
     assert list(world.archive.entries(snapshot)) == expected
     assert len(anew) >= 24
-    memory = world.archive._entries._memory
-    assert len(memory._young) + len(memory._old) <= 16
+    assert len(world.archive._entries._memory) <= 16
 
 
 def test_a_leaf_decides_which_event_named_the_page() -> None:

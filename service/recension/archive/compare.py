@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
-from recension.archive import trees
 from recension.archive.columns import changed_pages
 from recension.archive.entries import Entries, Held, Opener
 from recension.archive.history import Choice
 from recension.archive.pins import check_held
 from recension.archive.projects import Numbers
 from recension.archive.shown import with_texts
-from recension.archive.trees import Difference
 from recension.model.manifest import Manifest, OnHidden, ProjectPart
 from recension.model.reading import Change, ChangeKind, Place
+from recension.model.tree import Leaf
 from recension.store import keys
 from recension.store.interface import Store, View
 
@@ -56,18 +56,17 @@ class Comparer:
         """Yield the changes of pages whose leaves differ."""
         more = True
         while more:
-            found: list[Difference] = []
-            more = False
+            changes: list[Change] = []
+            more, told = False, 0
             with self._store.view() as view:
                 check_held(view, a.snapshot_id, b.snapshot_id)
-                for run in trees.differences(view, left.root, right.root, last):
-                    found += run
-                    if len(found) >= _SLICE:
-                        more = True
+                pair = self._pair(view, left.project, a, b)
+                for before, after in self._entries.trees(view).differences(left.root, right.root, last):
+                    changes += pair.changes(before, after)
+                    told += len(before) + len(after)
+                    if told >= _SLICE:
+                        more, last = True, max(before[-1:] + after[-1:]).page_id
                         break
-                changes = self._changes(view, left.project, found, a, b)
-                if found:
-                    last = found[-1].page_id
                 if text:
                     fitting = _fitting(changes)
                     if fitting < len(changes):
@@ -87,33 +86,19 @@ class Comparer:
         while slice_ := list(islice(pages, _FEW if text else _SLICE)):
             with self._store.view() as view:
                 check_held(view, a.snapshot_id, b.snapshot_id)
-                same = []
+                same, trees = [], self._entries.trees(view)
                 for page in slice_:
-                    before, after = (trees.leaf_at(view, part.root, page) for part in (left, right))
+                    before, after = (trees.leaf_at(part.root, page) for part in (left, right))
                     if before is not None and before == after:
-                        same.append(Difference(page, before, after))
-                changes = self._changes(view, left.project, same, a, b)
+                        same.append(before)
+                changes = self._pair(view, left.project, a, b).changes(same, same)
                 if text:
                     changes = _with_texts(view, changes)
             yield from changes
 
-    def _changes(
-        self, view: View, project: str, found: list[Difference], a: Manifest, b: Manifest
-    ) -> list[Change]:
+    def _pair(self, view: View, project: str, a: Manifest, b: Manifest) -> _Pair:
         old, new = (self._entries.opener(view, project, manifest) for manifest in (a, b))
-        befores = iter(old.open([item.before for item in found if item.before is not None]))
-        afters = iter(new.open([item.after for item in found if item.after is not None]))
-        positions = a.as_of.known_at, b.as_of.known_at
-        changes = []
-        for page, leaf_before, leaf_after in found:
-            before = None if leaf_before is None else next(befores)
-            after = None if leaf_after is None else next(afters)
-            kind = _kind(before, after, old, positions)
-            if kind is not None:
-                old_entry = None if before is None else before.entry
-                new_entry = None if after is None else after.entry
-                changes.append(Change(kind, project, page, old_entry, new_entry))
-        return changes
+        return _Pair(project, old, new, a.as_of.known_at, b.as_of.known_at)
 
     def _with_changed_visibility(self, project: str, low: int, high: int, last: int) -> Iterator[int]:
         """Yield the pages with id > ``last`` of which a visibility change became known in (low, high]."""
@@ -175,26 +160,49 @@ def _changes_visibility(view: View, number: int, page: int, low: int, high: int)
     return bool(view.scan(start, stop, limit=1))
 
 
-def _kind(
-    before: Held | None, after: Held | None, opener: Opener, positions: tuple[int, int]
-) -> ChangeKind | None:
-    """Return how a page differs, or ``None`` when only the event that gave its title does.
+@dataclass(slots=True)
+class _Pair:
+    """One project of two snapshots, inside one view."""
 
-    A page that was moved away and back has its old title from another event, so another leaf. ``positions``
-    are those that the two snapshots are known at.
-    """
-    if before is None:
-        return ChangeKind.ADDED
-    old, new = before.entry, None if after is None else after.entry
-    if opener.hidden(before, positions[1]) and (
-        new is None or new.rev_id != old.rev_id or not opener.hidden(before, positions[0])
-    ):
-        return ChangeKind.RETRACTED
-    if new is None or after is None:
-        return ChangeKind.REMOVED
-    moved = old.title != new.title or old.namespace != new.namespace
-    if old.rev_id != new.rev_id:
-        return ChangeKind.EDITED_AND_MOVED if moved else ChangeKind.EDITED
-    if moved:
-        return ChangeKind.MOVED
-    return None if before.content == after.content else ChangeKind.EDITED
+    project: str
+    old: Opener
+    new: Opener
+    old_known_at: int
+    new_known_at: int
+
+    def changes(self, before: list[Leaf], after: list[Leaf]) -> list[Change]:
+        """Return how the pages of some leaves differ, by page id."""
+        project = self.project
+        afters = {leaf.page_id: held for leaf, held in zip(after, self.new.open(after), strict=True)}
+        if not before:
+            return [
+                Change(ChangeKind.ADDED, project, page, None, held.entry) for page, held in afters.items()
+            ]
+        befores = {leaf.page_id: held for leaf, held in zip(before, self.old.open(before), strict=True)}
+        out = []
+        for page in sorted(befores.keys() | afters.keys()):
+            old, new = befores.get(page), afters.get(page)
+            kind = ChangeKind.ADDED if old is None else self._kind(old, new)
+            if kind is not None:
+                entries = [None if held is None else held.entry for held in (old, new)]
+                out.append(Change(kind, project, page, *entries))
+        return out
+
+    def _kind(self, old: Held, new: Held | None) -> ChangeKind | None:
+        """Return how a page differs, or ``None`` when only the event that gave its title does.
+
+        A page that was moved away and back has its old title from another event, so another leaf.
+        """
+        before, after = old.entry, None if new is None else new.entry
+        if self.old.hidden(old, self.new_known_at) and (
+            after is None or after.rev_id != before.rev_id or not self.old.hidden(old, self.old_known_at)
+        ):
+            return ChangeKind.RETRACTED
+        if new is None or after is None:
+            return ChangeKind.REMOVED
+        moved = before.title != after.title or before.namespace != after.namespace
+        if before.rev_id != after.rev_id:
+            return ChangeKind.EDITED_AND_MOVED if moved else ChangeKind.EDITED
+        if moved:
+            return ChangeKind.MOVED
+        return None if old.content == new.content else ChangeKind.EDITED

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from recension.archive.history import Choice, State, TitleSource, edit_row, likely_titles, page_at
+from recension.archive.recent import Recent
 from recension.archive.rows import EditRow
 from recension.model.errors import DataLossError
 from recension.model.tree import Leaf, children_of, entry_leaf, leaves_of, level_of
@@ -24,85 +25,94 @@ def node_at(view: View, digest: bytes) -> bytes:
     return node
 
 
-def runs(view: View, root: bytes, after: int) -> Iterator[list[Leaf]]:
-    """Yield the leaves with page id > ``after``, by page id, those of a node together: 1 to 16.
+class Node(NamedTuple):
+    """A node that was read."""
 
-    Subtrees before ``after`` are not read. The page ids of a run differ in their last four bits alone.
-    """
-    node = node_at(view, root)
-    level = level_of(node)
-    if level == 0:
-        leaves = leaves_of(node)
-        if leaves and leaves[0].page_id <= after:
-            leaves = [leaf for leaf in leaves if leaf.page_id > after]
+    level: int
+    prefix: int
+    """Of its page ids, which differ in the last ``4 * (level + 1)`` bits alone; 0 if it has none."""
+    leaves: list[Leaf]
+    """Of level 0."""
+    children: dict[int, bytes]
+    """Of higher levels: digests by prefix."""
+
+
+Sides = tuple[list[Leaf], list[Leaf]]
+"""What two trees hold that the other does not, by page id; a page whose leaf is another is on both sides."""
+
+
+class TreeReader:
+    """Reads trees inside one view."""
+
+    def __init__(self, view: View, nodes: Recent[Node]) -> None:
+        """``nodes``: remembered from other views, by digest, which says all there is to say of a node."""
+        self._view = view
+        self._nodes = nodes
+
+    def runs(self, root: bytes, after: int) -> Iterator[list[Leaf]]:
+        """Yield the leaves with page id > ``after``, by page id, those of a node together: 1 to 16.
+
+        Subtrees before ``after`` are not read. The page ids of a run differ in their last four bits alone.
+        """
+        node = self._node(root)
+        leaves = _behind(node.leaves, after)
         if leaves:
             yield leaves
-        return
-    for child in children_of(node):
-        if (child.prefix + 1) << (4 * level) > after:
-            yield from runs(view, child.digest, after)
+        for prefix, digest in node.children.items():
+            if (prefix + 1) << (4 * node.level) > after:
+                yield from self.runs(digest, after)
+
+    def leaf_at(self, root: bytes, page: int) -> Leaf | None:
+        """Return the leaf of a page, if the tree has one."""
+        run = next(self.runs(root, page - 1), None)
+        return run[0] if run and run[0].page_id == page else None
+
+    def differences(self, before: bytes, after: bytes, start: int) -> Iterator[Sides]:
+        """Yield the leaves with page id > ``start`` that are in one tree alone, those of a node together."""
+        if before != after:
+            level = max(self._node(root).level for root in (before, after))
+            yield from self._compare(before, after, level, start)
+
+    def _compare(self, left: bytes | None, right: bytes | None, level: int, start: int) -> Iterator[Sides]:
+        """Compare two subtrees, ``None`` for one without pages, whose nodes are of that level or lower."""
+        if level == 0:
+            a, b = (_behind(self._node(one).leaves, start) if one else [] for one in (left, right))
+            if a and b:
+                same = set(a).intersection(b)
+                a, b = ([leaf for leaf in leaves if leaf not in same] for leaves in (a, b))
+            if a or b:
+                yield a, b
+            return
+        below, other = (self._children(one, level) if one else {} for one in (left, right))
+        for prefix in sorted(below.keys() | other.keys()):
+            x, y = below.get(prefix), other.get(prefix)
+            if x != y and (prefix + 1) << (4 * level) > start:
+                yield from self._compare(x, y, level - 1, start)
+
+    def _children(self, digest: bytes, level: int) -> dict[int, bytes]:
+        """Return a node's children as seen from ``level``: a lower node is its own only child there."""
+        node = self._node(digest)
+        if node.level == level or not (node.leaves or node.children):
+            return node.children
+        return {node.prefix >> (4 * (level - node.level - 1)): digest}
+
+    def _node(self, digest: bytes) -> Node:
+        node = self._nodes.get(digest)
+        if node is None:
+            raw = node_at(self._view, digest)
+            level = level_of(raw)
+            leaves = [] if level else leaves_of(raw)
+            children = {child.prefix: child.digest for child in children_of(raw)} if level else {}
+            first = leaves[0].page_id if leaves else next(iter(children), 0)
+            node = Node(level, first >> 4, leaves, children)
+            self._nodes.put(digest, node)
+        return node
 
 
-def leaf_at(view: View, root: bytes, page: int) -> Leaf | None:
-    """Return the leaf of a page, if the tree has one."""
-    run = next(runs(view, root, page - 1), None)
-    return run[0] if run and run[0].page_id == page else None
-
-
-class Difference(NamedTuple):
-    """One page that differs between two trees."""
-
-    page_id: int
-    before: Leaf | None
-    after: Leaf | None
-
-
-def differences(view: View, before: bytes, after: bytes, start: int) -> Iterator[list[Difference]]:
-    """Yield the pages with id > ``start`` whose leaves differ, by page id, some together."""
-    if before != after:
-        yield from _compare(view, node_at(view, before), node_at(view, after), start)
-
-
-def _compare(view: View, left: bytes | None, right: bytes | None, start: int) -> Iterator[list[Difference]]:
-    level = max(level_of(node) for node in (left, right) if node is not None)
-    if level == 0:
-        found = _compare_leaves(left, right, start)
-        if found:
-            yield found
-        return
-    a, b = _children(left, level), _children(right, level)
-    for prefix in sorted(a.keys() | b.keys()):
-        x, y = a.get(prefix), b.get(prefix)
-        if x == y or (prefix + 1) << (4 * level) <= start:
-            continue
-        yield from _compare(view, _expand(view, x), _expand(view, y), start)
-
-
-def _expand(view: View, child: bytes | None) -> bytes | None:
-    if child is None or len(child) != 32:  # noqa: PLR2004 - a digest, else the node itself
-        return child
-    return node_at(view, child)
-
-
-def _children(node: bytes | None, level: int) -> dict[int, bytes]:
-    """Children of a node as seen from ``level``: a lower node is its own only child there."""
-    if node is None:
-        return {}
-    own = level_of(node)
-    if own == level:
-        return {child.prefix: child.digest for child in children_of(node)}
-    if own == 0:
-        leaves = leaves_of(node)
-        return {leaves[0].page_id >> (4 * level): node} if leaves else {}
-    first = children_of(node)[0].prefix
-    return {(first << (4 * own)) >> (4 * level): node}
-
-
-def _compare_leaves(left: bytes | None, right: bytes | None, start: int) -> list[Difference]:
-    a = {leaf.page_id: leaf for leaf in leaves_of(left)} if left else {}
-    b = {leaf.page_id: leaf for leaf in leaves_of(right)} if right else {}
-    pairs = [(page, a.get(page), b.get(page)) for page in sorted(a.keys() | b.keys())]
-    return [Difference(page, x, y) for page, x, y in pairs if page > start and x != y]
+def _behind(leaves: list[Leaf], after: int) -> list[Leaf]:
+    if not leaves or leaves[0].page_id > after:
+        return leaves
+    return [leaf for leaf in leaves if leaf.page_id > after]
 
 
 # --- the page that a leaf stands for --------------------------------------------------------------

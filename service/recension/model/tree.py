@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 from recension.model.errors import DataLossError
@@ -86,12 +86,13 @@ def children_of(node: bytes) -> list[Child]:
 
 def leaves_of(node: bytes) -> list[Leaf]:
     """Return the records of a level 0 node."""
-    leaves = [Leaf(*record) for record in _records(node)]
+    records = _records(node)
     if level_of(node) != 0:
         raise _damaged("an inner node has no leaves")
-    if not all(0 < leaf.page_id <= MAX_ID and 0 < leaf.rev_id <= MAX_ID for leaf in leaves):
+    ids = [number for page_id, rev_id, _ in records for number in (page_id, rev_id)]
+    if ids and not 0 < min(ids) <= max(ids) <= MAX_ID:
         raise _damaged("an id is outside 1 to 2^63-1")
-    return leaves
+    return [Leaf(*record) for record in records]
 
 
 def _records(node: bytes) -> list[tuple[int, int, bytes]]:
@@ -99,9 +100,8 @@ def _records(node: bytes) -> list[tuple[int, int, bytes]]:
     if len(node) % RECORD.size != 1 or len(node) > 1 + _RADIX * RECORD.size:
         raise _damaged(f"{len(node)} bytes are no node")
     records = list(RECORD.iter_unpack(node[1:]))
-    if any(a[0] >= b[0] for a, b in pairwise(records)) or (
-        records and records[0][0] ^ records[-1][0] >= _RADIX
-    ):
+    keys = [record[0] for record in records]
+    if keys != sorted(set(keys)) or (keys and keys[0] ^ keys[-1] >= _RADIX):
         raise _damaged("its records do not ascend under one prefix")
     return records
 
