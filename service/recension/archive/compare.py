@@ -106,7 +106,7 @@ class Comparer:
             number = self._number(view, project)
         # Two questions of one valid time differ by what became known between them.
         questions = (Choice(0, low), Choice(0, high))
-        found = changed_pages(self._store, project, number, *questions, _CANDIDATES)
+        found = changed_pages(self._store, number, *questions, _CANDIDATES)
         if found is None:
             yield from self._ever_hidden(number, low, high, last)
             return

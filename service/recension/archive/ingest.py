@@ -263,10 +263,10 @@ class Ingestor:
             late = self._sealer.disordered
             sort_pages(self._store, self._texts, late, lambda view, page: text_times(view, *page))
             late.clear()
-            with self._store.view() as view:
-                projects = project_names(view)
-            for name, number in projects:
-                columns.extend(self._store, name, number)
+        with self._store.view() as view:
+            projects = project_names(view)
+        for _, number in projects:
+            columns.extend(self._store, number)
         return pages
 
     def forget_texts(self) -> None:

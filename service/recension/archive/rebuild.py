@@ -75,8 +75,8 @@ def rebuild(source: Store, target: Store, tell: Callable[[Rebuilt], None] = lamb
     done.missing = _drop_awaited(target)
     with target.view() as view:
         projects = project_names(view)
-    for name, number in projects:
-        columns.extend(target, name, number)
+    for _, number in projects:
+        columns.extend(target, number)
     tell(done)
     return done
 
@@ -167,6 +167,7 @@ def _plant(target: Store, manifest: Manifest) -> None:
     for part in manifest.parts:
         with target.view() as view:
             number = project_number(view, part.project)
+        columns.extend(target, number)  # or each snapshot would be made from all of the log before it
         if snapshots.build_part(target, part.project, number, manifest.selector, choice) != part:
             raise DataLossError(
                 f"snapshot {manifest.snapshot_id.hex()} does not follow from the log",

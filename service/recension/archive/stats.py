@@ -38,6 +38,8 @@ _FAMILIES = {
     b"O": "pins",
     b"F": "pins by name",
     b"J": "event columns",
+    b"f": "facts of edits in columns",
+    b"i": "commitments in columns",
     b"X": "spans of event columns",
     b"A": "last removal",
     b"C": "counts of projects",

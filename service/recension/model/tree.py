@@ -27,15 +27,26 @@ RECORD = struct.Struct(">QQ32s")
 NODE_TAG = b"\x01"
 TOP_LEVEL = 15
 """The highest level that ids of 63 bits can need."""
-_RADIX = 16
+RADIX_BITS = 4
+_RADIX = 2**RADIX_BITS
 _LEAF_BYTES = 32
-_ENTRY = b"\x00recension/entry/v1\0"
+ENTRY_TAG = b"\x00recension/entry/v1\0"
 _ENTRY_HEAD = struct.Struct(">QQq")
+_ENTRY_BYTES = len(ENTRY_TAG) + _ENTRY_HEAD.size + 2 * _LEAF_BYTES
 
 
 def entry_leaf(page_id: int, rev_id: int, timestamp: int, title: bytes, content: bytes) -> bytes:
     """Return the leaf of one entry; ``title`` and ``content`` are its 32-byte commitments."""
-    return sha256(_ENTRY + _ENTRY_HEAD.pack(page_id, rev_id, timestamp) + title + content).digest()
+    return sha256(ENTRY_TAG + _ENTRY_HEAD.pack(page_id, rev_id, timestamp) + title + content).digest()
+
+
+def entry_leaves(entries: bytes) -> bytes:
+    """Return the leaves of many entries, one behind the other.
+
+    ``entries`` are ``ENTRY_TAG``, page id, revision id, timestamp, title and content of each.
+    """
+    size = _ENTRY_BYTES
+    return b"".join([sha256(entries[at : at + size]).digest() for at in range(0, len(entries), size)])
 
 
 def node_digest(node: bytes) -> bytes:
@@ -110,16 +121,29 @@ def _damaged(message: str) -> DataLossError:
     return DataLossError(f"not a snapshot tree node: {message}")
 
 
-def build(
-    entries: Iterable[tuple[int, int, bytes]], put: Callable[[bytes, bytes], None]
-) -> tuple[bytes, int]:
+Put = Callable[[bytes, bytes], None]
+"""Takes (digest, node)."""
+
+
+def build(entries: Iterable[tuple[int, int, bytes]], put: Put) -> tuple[bytes, int]:
     """Build the tree over (page_id, rev_id, entry leaf), ascending by page_id.
 
     Calls ``put(digest, node)`` for each node, children before parents. Returns (root digest, number of
     entries). Memory: 48 bytes for each 16 entries; the nodes themselves are handed on at once.
     """
+    return build_from(_grouped(entries), put)
+
+
+def build_from(groups: Iterable[tuple[int, bytes]], put: Put) -> tuple[bytes, int]:
+    """Build the same from the (prefix, records) of its level 0 nodes, ascending."""
     level = 0
-    row, count = _rows(entries, put)
+    row = []
+    for prefix, records in groups:
+        node = EMPTY_NODE + records
+        digest = node_digest(node)
+        put(digest, node)
+        row.append(Child(prefix, len(records) // RECORD.size, digest))
+    count = sum(child.count for child in row)
     while len(row) > 1:
         level += 1
         row = list(_parents(row, level, put))
@@ -129,41 +153,24 @@ def build(
     return row[0].digest, count
 
 
-def _rows(
-    entries: Iterable[tuple[int, int, bytes]], put: Callable[[bytes, bytes], None]
-) -> tuple[list[Child], int]:
-    row: list[Child] = []
-    pack = RECORD.pack
-    node = bytearray(EMPTY_NODE)
-    current = -1
-    last = total = 0
-
-    def close() -> None:
-        raw = bytes(node)
-        digest = node_digest(raw)
-        put(digest, raw)
-        row.append(Child(current, len(raw) // RECORD.size, digest))
-
+def _grouped(entries: Iterable[tuple[int, int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    records = bytearray()
+    last = 0
     for page_id, rev_id, leaf in entries:
         if not last < page_id <= MAX_ID:
             raise DataLossError(f"page {page_id} follows page {last} in a snapshot", pageId=page_id)
         if not 0 < rev_id <= MAX_ID or len(leaf) != _LEAF_BYTES:
             raise DataLossError(f"page {page_id} has no revision id or no leaf", pageId=page_id)
+        if records and page_id >> 4 != last >> 4:
+            yield last >> 4, bytes(records)
+            records.clear()
+        records += RECORD.pack(page_id, rev_id, leaf)
         last = page_id
-        prefix = page_id >> 4
-        if prefix != current:
-            if current >= 0:
-                close()
-            current = prefix
-            node = bytearray(EMPTY_NODE)
-        node += pack(page_id, rev_id, leaf)
-        total += 1
-    if current >= 0:
-        close()
-    return row, total
+    if records:
+        yield last >> 4, bytes(records)
 
 
-def _parents(row: list[Child], level: int, put: Callable[[bytes, bytes], None]) -> Iterator[Child]:
+def _parents(row: list[Child], level: int, put: Put) -> Iterator[Child]:
     at = 0
     while at < len(row):
         prefix = row[at].prefix >> 4
@@ -186,9 +193,7 @@ Changes = Sequence[tuple[int, tuple[int, bytes] | None]]
 """(page id, (revision id, entry leaf) or ``None`` for a page that is not there), ascending by page id."""
 
 
-def update(
-    root: bytes, changes: Changes, get: Callable[[bytes], bytes], put: Callable[[bytes, bytes], None]
-) -> tuple[bytes, int]:
+def update(root: bytes, changes: Changes, get: Callable[[bytes], bytes], put: Put) -> tuple[bytes, int]:
     """Return (root digest, number of entries) of the tree of ``root`` with some pages changed.
 
     The same root as ``build`` over all entries. ``get`` returns the node of a digest; ``put`` is called as
@@ -263,7 +268,7 @@ class _Edit:
         raw = bytes(made)
         return Child(next(iter(records)) >> 4, _entries(raw), self._make(raw))
 
-    def keep(self, digest: bytes, put: Callable[[bytes, bytes], None]) -> None:
+    def keep(self, digest: bytes, put: Put) -> None:
         """Hand on the made nodes under a digest, children before parents."""
         node = self._made.pop(digest, None)
         if node is None:

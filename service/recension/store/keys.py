@@ -105,6 +105,12 @@ def tally(project: int, position: int) -> bytes:
     return _AT.pack(b"C", project, position)
 
 
+def read_tally(key: bytes) -> int:
+    """Return the position of a tally's key."""
+    _, _, position = _AT.unpack(key)
+    return int(position)
+
+
 def project_number(name: str) -> bytes:
     """Key of a project's number."""
     return b"P" + name.encode()
@@ -150,6 +156,16 @@ def read_event_run(key: bytes) -> tuple[int, int]:
 def event_columns(project: int, upto: int, part: int) -> bytes:
     """Key of a part of a project's event columns."""
     return _RUN.pack(b"J", project, upto, part)
+
+
+def event_facts(project: int, upto: int, part: int) -> bytes:
+    """Key of what leaves take of a part's edits, but their commitments."""
+    return _RUN.pack(b"f", project, upto, part)
+
+
+def event_pairs(project: int, upto: int, part: int, chunk: int) -> bytes:
+    """Key of the commitments of some of a part's edits."""
+    return _RUN.pack(b"i", project, upto, part) + chunk.to_bytes(4, "big")
 
 
 def node(digest: bytes) -> bytes:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import Work
-from recension.archive.columns import Events, logged, part_rows
+from recension.archive.columns import Events, facts_in, holds_facts, logged, part_rows
 from recension.archive.projects import project_names
 from recension.model.errors import DataLossError
 from recension.store import keys
-from recension.store.interface import Store
+from recension.store.interface import Row, Store
 
 
 def check_columns(work: Work) -> Iterator[bool]:
@@ -24,39 +25,48 @@ def check_columns(work: Work) -> Iterator[bool]:
         if number < project:
             continue
         after = done if number == project else 0
-        while (upto := _next_run(work.store, number, after)) is not None and upto <= state.known_at:
-            _check_run(work, name, number, after, upto)
-            after = upto
+        while (runs := _next_run(work.store, number, after)) and _upto(runs) <= state.known_at:
+            _check_run(work, name, number, after, runs)
+            after = _upto(runs)
             state.reach([number, after], after / max(state.known_at, 1))
             yield True
 
 
-def _next_run(store: Store, number: int, after: int) -> int | None:
+def _upto(runs: list[Row]) -> int:
+    return keys.read_event_run(runs[0][0])[0]
+
+
+def _next_run(store: Store, number: int, after: int) -> list[Row]:
+    """Return the rows that name the parts of the next run."""
     with store.view() as view:
-        rows = PatientView(view).scan(keys.event_run(number, after + 1), keys.event_run(number + 1), limit=1)
-    return keys.read_event_run(rows[0][0])[0] if rows else None
+        patient = PatientView(view)
+        rows = patient.scan(keys.event_run(number, after + 1), keys.event_run(number + 1), limit=1)
+        if not rows:
+            return []
+        upto = _upto(rows)
+        return patient.scan(keys.event_run(number, upto), keys.event_run(number, upto + 1))
 
 
-def _check_run(work: Work, name: str, number: int, after: int, upto: int) -> None:
+def _check_run(work: Work, name: str, number: int, after: int, runs: list[Row]) -> None:
+    upto = _upto(runs)
     place = f"event columns of project {name!r}, commits {after + 1} to {upto}"
+    events = Events()
     try:
-        expected = _run_rows(work.store, name, number, after, upto)
-        with work.store.view() as view:
-            stored = view.get_many(list(expected))
-            runs = view.scan(keys.event_run(number, upto), keys.event_run(number, upto + 1))
-    except DataLossError as error:
-        work.find("columns-damaged", place, error.message, Remedy.REBUILD)
+        for position, some in logged(work.store, number, after, upto):
+            events.add(position, some)
+        facts = facts_in(work.store, number) if holds_facts(runs[0][1]) else None
+        named = []
+        same = True
+        for span, rows in part_rows(number, after, upto, events, facts):
+            named.append(span)
+            same = same and all(_is_stored(work.store, row) for row in rows)
+    except (DataLossError, struct.error, ValueError) as error:
+        work.find("columns-damaged", place, str(error), Remedy.REBUILD)
         return
-    named = sorted(key for key in expected if key[:1] == b"X")
-    if stored != list(expected.values()) or [key for key, _ in runs] != named:
+    if not same or named != runs:
         work.find("columns-wrong", place, "the log says others", Remedy.REBUILD)
 
 
-def _run_rows(store: Store, name: str, number: int, after: int, upto: int) -> dict[bytes, bytes]:
-    """Return the rows of a run of event columns, as they are made."""
-    events = Events()
-    for position, some in logged(store, name, after):
-        if position > upto:
-            break
-        events.add(position, some)
-    return dict(row for rows in part_rows(number, after, upto, events) for row in rows)
+def _is_stored(store: Store, row: Row) -> bool:
+    with store.view() as view:
+        return view.get(row[0]) == row[1]

@@ -13,8 +13,9 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"M": ("mark", 33, 73), b"N": ("node", 33, None), b"O": ("pin", 33, None), b"P": ("project", None, 4),
     b"Q": ("definition", 13, None), b"R": ("revision", 25, 16),
     b"S": ("source", 21, None), b"T": ("title", 29, None), b"U": ("block user", 17, 0),
-    b"V": ("visibility", 25, 25), b"W": ("page visibility", 25, 25), b"X": ("event run", 17, None),
+    b"V": ("visibility", 25, 25), b"W": ("page visibility", 25, 25), b"X": ("event run", 17, 41),
     b"Y": ("manifest", 9, None), b"Z": ("snapshot", 33, None), b"a": ("released snapshot", 33, 8),
+    b"f": ("event facts", 17, None), b"i": ("event commitments", 21, None),
 }  # fmt: skip
 """(name, bytes of the key, bytes of the value) of each kind of row; ``None`` where they differ."""
 _ANY = ("unknown", None, None)

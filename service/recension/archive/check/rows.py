@@ -24,7 +24,7 @@ _EVENTS = {
     b"V": frozenset({Kind.VISIBILITY}), b"W": frozenset({Kind.VISIBILITY}), b"L": frozenset({Kind.LOG_ENTRY}),
 }  # fmt: skip
 """The rows that name an event, and the kinds of event that make them."""
-_ELSEWHERE = frozenset(b"DGHJKNUX")
+_ELSEWHERE = frozenset(b"DGHJKNUXfi")
 """Kinds of row that other phases walk."""
 
 
