@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recension.archive import compare, shown, snapshots
+from recension.archive import compare, corpus, shown
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
 from recension.archive.texts.reading import read_texts
@@ -449,7 +449,7 @@ def test_a_stream_holds_few_large_texts(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_work_ends_when_nobody_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan asks at each slice; what is given up is not kept."""
-    monkeypatch.setattr(snapshots, "_SLICE", 50)
+    monkeypatch.setattr(corpus, "_SLICE", 2)
     kept = len(list(world.archive.snapshots()))
     asked = 0
 
