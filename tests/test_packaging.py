@@ -139,7 +139,7 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
 
 @pytest.mark.timeout(INSTALL_TIMEOUT_SECONDS)
 @pytest.mark.parametrize(
-    "module", ["grpc_health", "jinja2", "lmdb", "py7zr", "pyarrow", "rapidfuzz", "structlog"]
+    "module", ["grpc_health", "jinja2", "lmdb", "py7zr", "pyarrow", "rapidfuzz", "structlog", "zstandard"]
 )
 def test_extras_are_absent(bare_python: Path, module: str) -> None:
     """A licensee's environment holds nothing that only the server needs, and no extra unasked."""

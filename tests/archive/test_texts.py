@@ -1,15 +1,27 @@
-"""Reading texts: one, or many at once."""
+"""Texts in blocks: laid out the newest first, and read one or many at once."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import example, given
 
-from recension.archive.texts import reading
-from recension.archive.texts.block import Block
-from recension.archive.texts.reading import place_value, read_place, read_text, read_texts
+from recension.archive.texts import block as blocks
+from recension.archive.texts import reading, sealing, writing
+from recension.archive.texts.block import (
+    BLOCK_LEVEL,
+    NO_PREFIX,
+    Block,
+    Prefix,
+    decode_chain,
+    encode,
+    prefix_text,
+    read_block,
+)
+from recension.archive.texts.reading import load, place_value, read_place, read_text, read_texts
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
 from recension.store import keys
@@ -40,6 +52,100 @@ def world() -> World:
         text = text_at(page, REVISIONS).decode()
         world.add(world.event(page, REVISIONS, edit(page * 100 + REVISIONS, text)))
     return world
+
+
+SHORT = st.binary(max_size=12) | st.just(b"a text that is somewhat longer than a frame")
+
+
+@given(st.lists(SHORT, min_size=1, max_size=12), st.none() | SHORT)
+@example([b"", b"1234567", b"8"], b"12345678")
+def test_a_block_holds_any_texts(texts: list[bytes], before: bytes | None) -> None:
+    """They are read one by one through a chain of frames, or all in memory; with a prefix or without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "FRAME_BYTES", 20)
+        other = read_block(encode(1, 1, 0, [before or b""], NO_PREFIX, BLOCK_LEVEL))
+        prefix = Prefix(5, 0, prefix_text([before])) if before else NO_PREFIX
+        block = read_block(encode(1, 1, 1, texts, prefix, BLOCK_LEVEL))
+    chain = [other.frames[0]] if block.prefix else []
+    assert bool(chain) == (other.serves and bool(before))
+    assert block.split(prefix.text) == texts
+    assert (block.offer(prefix.text) if block.serves else b"") == prefix_text(texts)
+    for ordinal, text in enumerate(texts):
+        frame, start, end = block.find(ordinal)
+        assert decode_chain(1, [*chain, *block.frames[: frame + 1]])[start:end] == text
+
+
+def block_of(world: World, text: bytes) -> int:
+    """Return the id of the block that a text lies in."""
+    with world.store.view() as view:
+        return read_place(view.get(keys.text(digest_of(text))) or b"")[0]
+
+
+def put_block(world: World, number: int, raw: bytes) -> None:
+    """Put other bytes in the place of a block."""
+    assert world.store.rewrite([Rewrite({}, {}, {keys.block(number): raw})]) == [True]
+
+
+def test_the_newest_text_needs_no_other(world: World) -> None:
+    """It is read where the rest of its block is damaged; older ones are told, and reading goes on."""
+    newest, older, elsewhere = text_at(1, REVISIONS - 1), text_at(1, 5), text_at(2, 5)
+    number = block_of(world, newest)
+    with world.store.view() as view:
+        raw = view.blob(keys.block(number)) or b""
+        block = load(view, number)
+        assert block.sizes == (len(newest), sum(block.lengths[1:]))
+    put_block(world, number, raw[:-20] + bytes(20))
+    with world.store.view() as view:
+        assert read_text(view, digest_of(newest)) == newest
+        with pytest.raises(DataLossError, match="damaged"):
+            read_texts(view, [digest_of(newest), digest_of(older)])
+        assert read_texts(view, [digest_of(elsewhere), digest_of(newest)]) == [elsewhere, newest]
+
+
+def test_prefixes_in_a_circle_are_damage(world: World) -> None:
+    """A block that names itself is no endless read."""
+    number = block_of(world, text_at(1, 5))
+    texts = [text_at(1, rev) for rev in range(REVISIONS - 1, -1, -1)]
+    prefix = Prefix(number, 0, texts[0])
+    put_block(world, number, encode(1, 1, 0, texts, prefix, BLOCK_LEVEL))
+    with world.store.view() as view, pytest.raises(DataLossError, match="no end"):
+        read_text(view, digest_of(texts[5]))
+
+
+@pytest.mark.parametrize("cut", [10, 60, -1])
+def test_a_block_that_is_cut_is_damage(world: World, cut: int) -> None:
+    """In its head, among its lengths, or at its end."""
+    number = block_of(world, text_at(1, 5))
+    with world.store.view() as view:
+        raw = view.blob(keys.block(number)) or b""
+    put_block(world, number, raw[:cut])
+    with world.store.view() as view, pytest.raises(DataLossError, match="damaged"):
+        read_text(view, digest_of(text_at(1, 5)))
+
+
+def test_no_page_is_compressed_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorting makes a first block anew under the id that it had; what was planned once is forgotten."""
+    monkeypatch.setattr(writing, "SEAL_TEXTS", 4)
+    monkeypatch.setattr(sealing, "_WORTHWHILE_BYTES", 60)
+    for module in writing, sealing:
+        monkeypatch.setattr(module, "BLOCK_BYTES", 400)
+    lines = [f"line {number} of a text, long enough to be told apart\n" for number in range(3)]
+    world = World()
+    texts = [
+        lines[0] * 7,
+        lines[0],
+        lines[0] * 3,
+        "".join(lines) + lines[0] * 5,
+        lines[0] * 2,
+        lines[0] * 5,
+        "ninebytes",
+    ]
+    for rev, (day, text) in enumerate(zip((0, 17, 16, 0, 35, 0, 0), texts, strict=True), 1):
+        world.add(world.event(3, day, edit(rev, text)))
+        if rev > len(texts) - 2:
+            world.ingestor.settle()
+    with world.store.view() as view:
+        assert read_texts(view, [digest_of(text.encode()) for text in texts]) == list(map(str.encode, texts))
 
 
 def test_texts_come_in_the_order_asked(world: World) -> None:

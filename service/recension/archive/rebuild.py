@@ -24,7 +24,7 @@ from recension.archive.replay import (
     holder_keys,
 )
 from recension.archive.sealed import CONTENT_FIELD, Sealed, open_sealed, sealed_keys
-from recension.archive.texts.block import TAIL, Block, read_block
+from recension.archive.texts.block import TAIL, Block, prefix_text, read_block
 from recension.archive.texts.reading import load, place_value
 from recension.archive.texts.rows import GONE, SHORT_DIGEST, PageBlock, Tail
 from recension.model.digest import digest_of
@@ -194,14 +194,13 @@ class Prefixes:
 
     def texts(self, view: View, number: int, block: Block) -> list[bytes]:
         """Return all texts of a block. Raises ``DataLossError`` when it or a block before it is damaged."""
-        texts = block.split(block.decode(self._before(view, block), sum(block.lengths)))
-        ordinal = block.prefix_ordinal()
-        if ordinal is not None:
-            self._offer(number, texts[ordinal])
+        texts = block.split(self._before(view, block))
+        if block.serves:
+            self._offer(number, prefix_text(texts))
         return texts
 
     def _before(self, view: View, block: Block) -> bytes:
-        chain: list[tuple[int, Block, int]] = []
+        chain: list[tuple[int, Block]] = []
         at = block.prefix
         text = b""
         while at:
@@ -211,14 +210,12 @@ class Prefixes:
                 text = held
                 break
             before = load(view, at)
-            ordinal = before.prefix_ordinal()
-            if ordinal is None or len(chain) > _LONGEST_CHAIN:
+            if not before.serves or len(chain) > _LONGEST_CHAIN:
                 raise DataLossError(f"text block {at} offers no prefix", block=at)
-            chain.append((at, before, ordinal))
+            chain.append((at, before))
             at = before.prefix
-        for at, before, ordinal in reversed(chain):
-            start, end = before.bounds(ordinal)
-            text = before.decode(text, end)[start:]
+        for at, before in reversed(chain):
+            text = before.offer(text)
             self._offer(at, text)
         return text
 

@@ -46,8 +46,8 @@ def plan_erase(view: View, digest: bytes) -> Rewrite | None:
     if after != before:
         for user in _users(view, number, block):
             other = load(view, user)
-            kept = other.split(other.decode(before, sum(other.lengths)))
-            _put(view, plan, user, other, kept, Prefix(number, block.depth, after), erased=False)
+            prefix = Prefix(number, block.depth, after)
+            _put(view, plan, user, other, other.split(before), prefix, erased=False)
             if not after:
                 plan.index[keys.block_user(number, user)] = None
     for key, _ in view.scan(*keys.text_holders(digest)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recension.archive.texts.block import NO_PREFIX, Block, Prefix, read_block
+from recension.archive.texts.block import NO_PREFIX, Block, Prefix, damaged, decode, decode_chain, read_block
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
 from recension.store import keys
@@ -54,14 +54,19 @@ def read_texts(view: View, digests: Sequence[bytes]) -> list[bytes]:
 
 def _texts_in(view: View, block: Block, wanted: list[tuple[int, bytes]]) -> dict[bytes, bytes]:
     """Return texts of a block by their digests, which they are checked against."""
-    last, digest = max(wanted)
-    if last >= len(block.lengths):
-        raise _lost(digest, "is not in its block")
-    body = block.decode(prefix_of(view, block).text, block.bounds(last)[1])
     texts: dict[bytes, bytes] = {}
-    for ordinal, digest in wanted:
-        start, end = block.bounds(ordinal)
-        text = texts[digest] = body[start:end]
+    at, content = -1, b""
+    for ordinal, digest in sorted(wanted):
+        if ordinal >= len(block.lengths):
+            raise _lost(digest, "is not in its block")
+        frame, start, end = block.find(ordinal)
+        if at < 0:
+            at = frame
+            content = decode_chain(block.page, [*_before(view, block), *block.frames[: frame + 1]])
+        while at < frame:
+            at += 1
+            content = decode(block.page, block.frames[at], content)
+        text = texts[digest] = content[start:end]
         if digest_of(text) != digest:
             raise _lost(digest, "does not match its digest")
     return texts
@@ -86,25 +91,34 @@ def prefix_of(view: View, block: Block) -> Prefix:
 
 def as_prefix(view: View, number: int) -> Prefix:
     """Return what a block offers others as prefix."""
-    chain: list[tuple[Block, int]] = []
-    at = number
+    block = load(view, number)
+    frames = [*_before(view, block), _offered(number, block)]
+    return Prefix(number, block.depth, decode_chain(block.page, frames))
+
+
+def _before(view: View, block: Block) -> list[bytes]:
+    """Return the frames that have to be decoded before a block's own, each the prefix of the next."""
+    frames: list[bytes] = []
+    page, at = block.page, block.prefix
     while at:
+        if len(frames) > _LONGEST_CHAIN:
+            raise damaged(page, "its prefixes have no end")
         block = load(view, at)
-        ordinal = block.prefix_ordinal()
-        if ordinal is None or len(chain) > _LONGEST_CHAIN:
-            raise DataLossError(f"text block {at} offers no prefix", block=at)
-        chain.append((block, ordinal))
+        frames.append(_offered(at, block))
         at = block.prefix
-    text = b""
-    for block, ordinal in reversed(chain):
-        start, end = block.bounds(ordinal)
-        text = block.decode(text, end)[start:]
-    return Prefix(number, chain[0][0].depth, text)
+    frames.reverse()
+    return frames
+
+
+def _offered(number: int, block: Block) -> bytes:
+    if not block.serves:
+        raise DataLossError(f"text block {number} offers no prefix", block=number)
+    return block.frames[0]
 
 
 def texts_of(view: View, block: Block) -> list[bytes]:
-    """Return all texts of a block; an erased one is empty."""
-    return block.split(block.decode(prefix_of(view, block).text, sum(block.lengths)))
+    """Return all texts of a block, the newest first; an erased one is empty."""
+    return block.split(prefix_of(view, block).text)
 
 
 def next_text_id(view: View) -> int:

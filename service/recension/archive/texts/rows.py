@@ -94,7 +94,7 @@ def block_prefix(view: View, page: tuple[int, int], index: int) -> Prefix:
     if value is None:
         return NO_PREFIX
     number = read_page_block(value).number
-    return NO_PREFIX if load(view, number).prefix_ordinal() is None else as_prefix(view, number)
+    return as_prefix(view, number) if load(view, number).serves else NO_PREFIX
 
 
 def similar_prefix(
@@ -111,7 +111,7 @@ def similar_prefix(
         value = view.get(key)
         first = value is not None and read_page_block(value).number == number
         other = (block.project, block.page) != user
-        if first and other and not block.prefix and block.prefix_ordinal() is not None:
+        if first and other and not block.prefix and block.serves:
             return as_prefix(view, number), {key: value}
     return NO_PREFIX, {}
 

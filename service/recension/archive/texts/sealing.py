@@ -94,6 +94,8 @@ class Plan:
     index: dict[bytes, bytes | None] = field(default_factory=dict)
     blobs: dict[bytes, bytes | None] = field(default_factory=dict)
     blocks: list[NewBlock] = field(default_factory=list)
+    similar: int = 0
+    """The block of another page that the page's first block had as prefix; 0 for none."""
     late: bool = False
     """Whether texts here are older than some in a block before them."""
 
@@ -103,6 +105,16 @@ class Plan:
             raw = encode(*self.page, new.index, new.texts, new.prefix, BLOCK_LEVEL)
             self.blobs[keys.block(new.row.number)] = raw
         return Rewrite(self.expected, self.index, self.blobs)
+
+    def unuse(self, view: View, number: int) -> None:
+        """Take note that the page's first block, by its id, will not be there."""
+        self.similar = load(view, number).prefix
+        self.index[keys.block_user(self.similar, number)] = None
+
+    def done(self, writer: TextWriter) -> None:
+        """Take note that its blocks are in place, or never will be: they are found in the store, or not."""
+        for new in self.blocks:
+            writer.planned.pop(new.row.number, None)
 
 
 class Sealer:
@@ -188,8 +200,7 @@ class Sealer:
             done.append((plan, job.result()))
         applied = self._store.rewrite([rewrite for _, rewrite in done])
         for (plan, _), fits in zip(done, applied, strict=True):
-            for new in plan.blocks:
-                self._writer.planned.pop(new.row.number, None)
+            plan.done(self._writer)
             page = self._writer.pages.get(plan.page)
             if not fits or page is None:
                 self._writer.forget(plan.page)
@@ -225,17 +236,18 @@ def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> Plan 
         texts += live_texts(view, old)
         plan.expected[keys.block_user(old.number)] = None
         plan.blobs[keys.block(old.number)] = None
-        if not at:  # the first block of a page may have its prefix in another page
-            plan.index[keys.block_user(load(view, old.number).prefix, old.number)] = None
+        if not at:
+            plan.unuse(view, old.number)
     plan.expected[keys.page_block(*key, at)] = old.encode() if old is not None else None
-    # What came last stays last, and gives its block the id: the next tail names that as its prefix.
+    # What came last is the newest of its block, and gives it the id: the next tail has it as prefix.
     newest_id = max(text.number for text in texts)
     before = newest[1].last_time if newest else texts[0].first_time
     plan.late = min(text.first_time for text in texts if old is None or text.number != old.number) < before
     texts.sort(key=lambda text: (text.number == newest_id, text.first_time))
     runs = list(cut_blocks(texts, [len(text.text) for text in texts]))
     for run in runs[:-1]:
-        add_block(view, writer, plan, at, max(text.number for text in run if text.number != newest_id), run)
+        number = max(text.number for text in run if text.number != newest_id)
+        add_block(view, writer, plan, at, number, run)
         at += 1
     add_block(view, writer, plan, at, newest_id, runs[-1])
     return plan
@@ -247,9 +259,9 @@ def _mergeable(view: View, block: PageBlock) -> bool:
 
 
 def live_texts(view: View, row: PageBlock) -> list[Text]:
-    """Return the texts of a block that something still finds there."""
+    """Return the texts of a block that something still finds there, the oldest first."""
     out = []
-    for ordinal, text in enumerate(texts_of(view, load(view, row.number))):
+    for ordinal, text in reversed(list(enumerate(texts_of(view, load(view, row.number))))):
         digest = digest_of(text)[:SHORT_DIGEST]
         place = view.get(keys.text(digest))
         if place is not None and read_place(place) == (row.number, ordinal):
@@ -270,7 +282,7 @@ def _take_tails(view: View, key: Page, page: Pending, plan: Plan) -> list[Text]:
         if text is None:
             block = load(view, tail.number)
             prefix = before[1] if block.prefix == before[0] else prefix_of(view, block).text
-            text = block.decode(prefix, sum(block.lengths))
+            text = block.offer(prefix)
         before = tail.number, text
         if tail.digest != GONE:
             out.append(Text(tail.digest, tail.number, tail.time, tail.time, text))
@@ -278,7 +290,8 @@ def _take_tails(view: View, key: Page, page: Pending, plan: Plan) -> list[Text]:
 
 
 def add_block(view: View, writer: TextWriter, plan: Plan, at: int, number: int, run: list[Text]) -> None:
-    """Add a block of ``run`` to the plan: index ``at`` of its page, id ``number``."""
+    """Add a block of ``run``, the oldest text first, to the plan: index ``at`` of its page, id ``number``."""
+    run.reverse()
     texts = [text.text for text in run]
     made = next((new for new in plan.blocks if new.index == parent(at)), None)
     if made is not None:
@@ -287,7 +300,7 @@ def add_block(view: View, writer: TextWriter, plan: Plan, at: int, number: int, 
     elif at:
         prefix = block_prefix(view, plan.page, at)
     else:
-        found = writer.similar.find(texts[0])
+        found = plan.similar or writer.similar.find(texts[0])
         prefix, expected = writer.planned.get(found) or similar_prefix(view, found, plan.page)
         plan.expected.update(expected)
         plan.index.update(use_rows(prefix, number))

@@ -36,6 +36,7 @@ def sort_pages(
             plan = plan_sort(view, writer, key, times_of)
         if plan is not None:
             count += store.rewrite([plan.compress()]) == [True]
+            plan.done(writer)
             writer.forget(key)
     return count
 
@@ -61,6 +62,7 @@ def plan_sort(
         plan.index[keys.page_block(*key, index)] = None
         plan.blobs[keys.block(row.number)] = None
         texts += live_texts(view, row)
+    plan.unuse(view, rows[0].number)
     times = times_of(view, key)
     texts = [_timed(text, times.get(text.digest, _END_OF_TIME)) for text in texts]
     texts.sort(key=lambda text: text.first_time)

@@ -207,6 +207,7 @@ class TextWriter:
     def _block(
         self, view: View, key: Page, page: Pending, text_id: int, run: Sequence[NewText]
     ) -> tuple[list[Row], list[Row]]:
+        run = run[::-1]
         at, number, texts = page.blocks, text_id + len(run) - 1, [new.text for new in run]
         index: list[Row] = []
         prefix = self._indexed.get((*key, parent(at))) or block_prefix(view, key, at)
@@ -222,7 +223,7 @@ class TextWriter:
             self._offered[number] = offered
             self.similar.add(number, offered.text)
         page.blocks += 1
-        page.prefix = offered if _serves(texts[-1]) else NO_PREFIX
+        page.prefix = offered if _serves(texts[0]) else NO_PREFIX
         index.append((keys.page_block(*key, at), row.encode()))
         index += [_place(new, number, ordinal) for ordinal, new in enumerate(run)]
         return [(keys.block(number), raw)], index
@@ -234,7 +235,7 @@ def pending(view: View, key: Page) -> Pending:
     newest = last_block(view, *key)
     number = tails[-1].number if tails else newest[1].number if newest else 0
     prefix = NO_PREFIX
-    if number and load(view, number).lengths[-1] >= MIN_PREFIX_BYTES:
+    if number and load(view, number).lengths[0] >= MIN_PREFIX_BYTES:
         prefix = as_prefix(view, number)
     blocks = newest[0] + 1 if newest else 0
     return Pending([(tail, None) for tail in tails], prefix, blocks, sum(tail.size for tail in tails))
