@@ -44,7 +44,7 @@ times:
 
 exit codes:
   0    done
-  1    diff --exit-code: the snapshots differ
+  1    diff --exit-code: the two differ
   2    wrong usage
   3    an error with a name: see "error:" and "hint:" on stderr, or its "reason" with --json
   130  interrupted

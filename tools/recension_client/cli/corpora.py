@@ -1,4 +1,4 @@
-"""Commands about whole corpora: ``snapshot``, ``snapshots``, ``ls``, ``diff``, ``cat``."""
+"""Commands about whole corpora: ``snapshot``, ``snapshots``, ``ls``, ``cat``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from argparse import Namespace
 from recension.model.digest import format_digest
 from recension.model.instant import format_instant
 from recension.model.manifest import Manifest, OnHidden, Redirects, Selector
-from recension.model.reading import WHOLE, Entry, Reader, Shard
+from recension.model.reading import WHOLE, Reader, Shard
 from recension_client.cli import arguments, forms, output
-from recension_client.cli.arguments import DIFFERENT, OK, Commands, asking
+from recension_client.cli.arguments import OK, Commands, asking
 
 
 def register(commands: Commands) -> None:
@@ -54,14 +54,6 @@ def register(commands: Commands) -> None:
     one = commands.add("ls", "list the entries of a snapshot in page order", asking(_ls))
     arguments.snapshot(one, "snapshot", "SNAPSHOT")
     one.add_argument("--tsv", action="store_true", help="page id, title, revision, digest of the main text")
-
-    one = commands.add("diff", "write what differs between two snapshots", asking(_diff))
-    arguments.snapshot(one, "before", "A")
-    arguments.snapshot(one, "after", "B")
-    one.add_argument(
-        "--tsv", action="store_true", help="kind, page id, title in A and B, revision in A and B"
-    )
-    one.add_argument("--exit-code", action="store_true", help="leave with 1 when they differ")
 
     one = commands.add("cat", "write the articles of a snapshot, one JSON object a line", asking(_cat))
     arguments.snapshot(one, "snapshot", "SNAPSHOT")
@@ -144,47 +136,6 @@ def _cat(reader: Reader, options: Namespace) -> int:
     for entry in output.watched(reader.read(options.snapshot, shard=shard), "articles", total):
         output.write_json(forms.article_row(entry))
     return OK
-
-
-def _diff(reader: Reader, options: Namespace) -> int:
-    """Write what differs between two snapshots."""
-    found = 0
-    sizes = [_count(reader.snapshot(id_)) for id_ in (options.before, options.after)]
-    # How many pages differ is known only at the end, unless one side is empty; a guess would mislead.
-    total = max(sizes) if 0 in sizes else None
-    widths = (12, 10, 24, 0)
-    if not (options.json or options.tsv):
-        output.write_line(("kind", "page", "revisions", "title"), widths)
-    for change in output.watched(reader.diff(options.before, options.after), "changes", total):
-        found += 1
-        if options.json:
-            output.write_json(forms.change_row(change))
-            continue
-        before, after = change.before, change.after
-        fields = (
-            change.kind.value,
-            change.page_id,
-            *_sides(before, after),
-        )
-        if options.tsv:
-            output.write_tsv(fields)
-        else:
-            kind, page_id, title_a, title_b, rev_a, rev_b = fields
-            title = title_a if title_a == title_b or not title_b else title_b if not title_a else ""
-            title = title or f"{title_a} -> {title_b}"
-            output.write_line((kind, page_id, f"{rev_a or '-'} -> {rev_b or '-'}", title), widths)
-    if not found:
-        output.note("no difference")
-    return DIFFERENT if found and options.exit_code else OK
-
-
-def _sides(before: Entry | None, after: Entry | None) -> tuple[str, str, str, str]:
-    return (
-        before.title if before else "",
-        after.title if after else "",
-        str(before.rev_id) if before else "",
-        str(after.rev_id) if after else "",
-    )
 
 
 def _count(manifest: Manifest) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from recension.model.difference import DiffLine
 from recension.model.digest import format_digest
 from recension.model.event import Comment, Contributor, Delete, Move, Presence, Restore, Visibility
 from recension.model.instant import format_instant
 from recension.model.manifest import AsOf, Manifest
-from recension.model.reading import Change, Entry, ProjectInfo, Revision, Slot, TimelineItem
+from recension.model.reading import Change, Entry, ProjectInfo, Revision, RevisionDiff, Slot, TimelineItem
 
 Row = dict[str, object]
 
@@ -185,7 +186,42 @@ def change_row(change: Change) -> Row:
         "page_id": change.page_id,
         "before": None if change.before is None else entry_row(change.before),
         "after": None if change.after is None else entry_row(change.after),
+        "text_bytes_before": change.text_bytes_before,
+        "text_bytes_after": change.text_bytes_after,
     }
+
+
+def revision_diff_row(found: RevisionDiff) -> Row:
+    """Describe what differs between two revisions; ranges count Unicode code points."""
+    diff = found.diff
+    return {
+        "before": revision_row(found.before),
+        "after": revision_row(found.after),
+        "known_at": found.known_at,
+        "lines_removed": diff.lines_removed,
+        "lines_added": diff.lines_added,
+        "coarse": diff.coarse,
+        "truncated": diff.truncated,
+        "hunks": [
+            {
+                "start_a": hunk.start_a,
+                "count_a": hunk.count_a,
+                "start_b": hunk.start_b,
+                "count_b": hunk.count_b,
+                "lines": [_line_row(line) for line in hunk.lines],
+            }
+            for hunk in diff.hunks
+        ],
+    }
+
+
+def _line_row(line: DiffLine) -> Row:
+    row: Row = {"kind": line.kind.name.lower(), "text": line.text}
+    if line.changed:
+        row["changed"] = [list(one) for one in line.changed]
+    if line.no_newline:
+        row["no_newline"] = True
+    return row
 
 
 def _contributor(contributor: Contributor) -> Row | None:

@@ -34,6 +34,11 @@ def watches() -> bool:
     return _loud and sys.stderr.isatty()
 
 
+def on_terminal() -> bool:
+    """Say whether results go to a terminal."""
+    return sys.stdout.isatty()
+
+
 def write(content: bytes) -> None:
     """Write bytes to stdout as they are."""
     sys.stdout.buffer.write(content)
@@ -102,6 +107,15 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()).encode())
 
 
+def write_styled(lines: Iterable[Text]) -> None:
+    """Write lines in the colours that the terminal has; none is folded or cut."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        with console.capture() as shown:
+            console.print(line)
+        write(shown.get().encode())
+
+
 _NUMBERS = {"revisions", "pages", "position", "known at", "entries", "bytes", "revision"}
 
 
@@ -109,6 +123,12 @@ def note(message: str) -> None:
     """Say something to the person at the terminal; nothing when nobody watches."""
     if watches():
         print(clean(message), file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Say what makes a result less than it seems, to a person or a log."""
+    if _loud:
+        print(f"warning: {clean(message)}", file=sys.stderr)
 
 
 def complain(error: RecensionError, *, as_json: bool) -> None:
