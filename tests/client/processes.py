@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 BIN = Path(sys.executable).parent
 
@@ -37,12 +39,20 @@ def serving(data: Path, *options: str) -> Iterator[str]:
     """Serve a directory; the address, once it answers. It has to end well."""
     address = f"127.0.0.1:{free_port()}"
     health = f"127.0.0.1:{free_port()}"
+    # A file: a pipe that nobody reads is full after some hundred lines of log, and the server waits for it.
+    with tempfile.TemporaryFile() as log:
+        yield from _serving(data, address, health, options, log)
+
+
+def _serving(
+    data: Path, address: str, health: str, options: tuple[str, ...], log: IO[bytes]
+) -> Iterator[str]:
     server = subprocess.Popen(
         [
             *(BIN / "recension-server", "serve", "--data", data, "--listen", address),
             *("--health-listen", health, *options),
         ],
-        stderr=subprocess.PIPE,
+        stderr=log,
     )
     try:
         for _ in range(300):
@@ -56,7 +66,9 @@ def serving(data: Path, *options: str) -> Iterator[str]:
         yield address
     finally:
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=60)
+        server.wait(timeout=60)
+    log.seek(0)
+    errors = log.read()
     assert server.returncode == 0
     assert b"Traceback" not in errors
     assert b"Fatal" not in errors

@@ -28,6 +28,8 @@ COMMANDS = {
         "diff",
         "cat",
         "completion",
+        "fetch",
+        "verify",
     ],
     "recension-server": [
         "",

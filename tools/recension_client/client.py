@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import dropwhile, islice
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import grpc
 
@@ -104,6 +104,31 @@ class _Cut(Exception):  # noqa: N818 - never leaves this module
         self.cursor = cursor
 
 
+class _Counted:
+    """A channel that says how many bytes each message had. Stubs need no more of a channel than this."""
+
+    def __init__(self, channel: grpc.Channel, received: Callable[[int], None]) -> None:
+        self._channel = channel
+        self._received = received
+
+    def unary_unary(self, method: str, *, response_deserializer: Callable[[bytes], Any], **rest: Any) -> Any:
+        """Return a call that takes one message."""
+        reads = self._reading(response_deserializer)
+        return self._channel.unary_unary(method, response_deserializer=reads, **rest)
+
+    def unary_stream(self, method: str, *, response_deserializer: Callable[[bytes], Any], **rest: Any) -> Any:
+        """Return a call that takes many."""
+        reads = self._reading(response_deserializer)
+        return self._channel.unary_stream(method, response_deserializer=reads, **rest)
+
+    def _reading(self, read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def counted(message: bytes) -> Any:
+            self._received(len(message))
+            return read(message)
+
+        return counted
+
+
 class Client:
     """Reads from one server. Usable from several threads; connects at the first question."""
 
@@ -118,6 +143,9 @@ class Client:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._closed = threading.Event()
+        self._counting = threading.Lock()
+        self.received_bytes = 0
+        """All messages received so far, as they came."""
 
     def __enter__(self) -> Self:
         return self
@@ -317,9 +345,19 @@ class Client:
             request.page_token = page.next_page_token
 
     def read(
-        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
+        self,
+        snapshot_id: bytes,
+        *,
+        shard: Shard = WHOLE,
+        after: Place = START,
+        text: bool = True,
+        most_bytes: int | None = None,
     ) -> Iterator[Entry]:
-        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed."""
+        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed.
+
+        ``most_bytes``: text that the snapshot has, by its manifest; a stream that announces more is refused
+        before it is taken.
+        """
 
         def batches(cursor: str) -> Iterator[tuple[list[Entry], str]]:
             request = snapshot_pb.ReadSnapshotRequest(
@@ -329,7 +367,7 @@ class Client:
                 view=_view(text=text),
                 after=convert.place_to_proto(after),
             )
-            return self._read_once(request, text=text)
+            return self._read_once(request, text=text, most_bytes=most_bytes)
 
         return self._resumed(batches)
 
@@ -395,13 +433,13 @@ class Client:
             raise UnreachableError("the client is closed")
 
     def _read_once(
-        self, request: snapshot_pb.ReadSnapshotRequest, *, text: bool
+        self, request: snapshot_pb.ReadSnapshotRequest, *, text: bool, most_bytes: int | None
     ) -> Iterator[tuple[list[Entry], str]]:
         """Yield each batch with its cursor once the texts that follow it are complete."""
         batch: snapshot_pb.EntryBatch | None = None
         missing = 0
         chunks: dict[tuple[str, int, str], bytearray] = {}
-        seen = 0
+        seen = seen_bytes = 0
         for message in _stream(self._snapshots().ReadSnapshot, request):
             if message.HasField("chunk"):
                 chunk = message.chunk
@@ -414,6 +452,11 @@ class Client:
                 raise VerificationError("the stream went on before a text was complete")
             elif message.HasField("batch"):
                 batch, chunks = message.batch, {}
+                if not batch.entries:
+                    raise VerificationError("the server sent an empty batch")
+                seen_bytes += sum(slot.size_bytes for entry in batch.entries for slot in entry.slots)
+                if most_bytes is not None and seen_bytes > most_bytes:
+                    raise VerificationError(f"the server sends more than the snapshot's {most_bytes:,} bytes")
                 missing = sum(map(_omitted_bytes, batch.entries)) if text else 0
                 seen += len(batch.entries)
             elif message.HasField("end"):
@@ -448,6 +491,8 @@ class Client:
                 raise VerificationError("the stream went on before a text was complete")
             elif message.HasField("batch"):
                 batch, chunks = message.batch, {}
+                if not batch.changes:
+                    raise VerificationError("the server sent an empty batch")
                 missing = sum(map(_omitted_bytes, _entries_of(batch))) if text else 0
                 seen += len(batch.changes)
                 before += sum(change.text_bytes_before for change in batch.changes)
@@ -518,7 +563,11 @@ class Client:
                 raise UnreachableError("the client is closed", hint="make a new one")
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self._target, options=_OPTIONS)
-            return self._channel
+            return cast("grpc.Channel", _Counted(self._channel, self._received))
+
+    def _received(self, size: int) -> None:
+        with self._counting:
+            self.received_bytes += size
 
     def _catalog(self) -> CatalogServiceStub:
         return CatalogServiceStub(self._open())

@@ -298,6 +298,42 @@ class VerificationError(RecensionError):
     reason = "VERIFICATION_FAILED"
 
 
+# --- the licensee's files -----------------------------------------------------------------------
+
+
+class ExportError(RecensionError):
+    """A folder of fetched files cannot be used: it is in use, not ours, or may not be written."""
+
+    fault = Fault.PRECONDITION
+    reason = "EXPORT_UNUSABLE"
+
+
+class ExportFormatError(ExportError):
+    """The files are of a format that this version does not know, or their list is damaged."""
+
+    reason = "EXPORT_FORMAT"
+
+
+class ExportDiffersError(ExportError):
+    """What was fetched is the snapshot, but not the very files that the lock names."""
+
+    reason = "EXPORT_DIFFERS"
+
+
+class DiskFullError(RecensionError):
+    """The licensee's disk has no room; what was fetched stays, and the next fetch goes on from there."""
+
+    fault = Fault.EXHAUSTED
+    reason = "DISK_FULL"
+
+
+class ExtraMissingError(RecensionError):
+    """An optional part of the package is not installed."""
+
+    fault = Fault.PRECONDITION
+    reason = "EXTRA_MISSING"
+
+
 def _all(cls: type[RecensionError]) -> list[type[RecensionError]]:
     return [cls, *(sub for child in cls.__subclasses__() for sub in _all(child))]
 

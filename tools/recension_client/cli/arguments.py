@@ -44,7 +44,7 @@ times:
 
 exit codes:
   0    done
-  1    diff --exit-code: the two differ
+  1    different: diff --exit-code, verify
   2    wrong usage
   3    an error with a name: see "error:" and "hint:" on stderr, or its "reason" with --json
   130  interrupted
@@ -187,6 +187,11 @@ def position(text: str) -> int:
 def namespace(text: str) -> int:
     """Read a namespace number."""
     return _number(text, -(2**31), 2**31 - 1)
+
+
+def workers(text: str) -> int:
+    """Read a number of workers."""
+    return _number(text, 1, 64)
 
 
 def age(text: str) -> int:

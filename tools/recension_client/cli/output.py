@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from recension.model.errors import RecensionError
 
 _Item = TypeVar("_Item")
+_EVERY_BYTES = 1024 * 1024
 _EVERY = 200
 """Items between two updates of a progress bar: drawing must not cost more than reading."""
 
@@ -206,3 +218,33 @@ def watched(items: Iterable[_Item], what: str, total: int | None) -> Iterator[_I
             if done % _EVERY == 0:
                 progress.update(task, completed=done)
         progress.update(task, completed=done)
+
+
+@contextmanager
+def transfer(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar of bytes on stderr; yields what is told of each further piece, from any thread."""
+    if not watches():
+        yield lambda _: None
+        return
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+    )
+    with progress:
+        task = progress.add_task(what, total=total_bytes)
+        waiting = 0
+
+        def watch(size: int) -> None:
+            nonlocal waiting
+            waiting += size
+            if waiting >= _EVERY_BYTES:  # drawing must not cost more than reading
+                progress.advance(task, waiting)
+                waiting = 0
+
+        yield watch
+        progress.advance(task, waiting)

@@ -1,0 +1,129 @@
+"""Shards as Parquet; ``docs/export.md`` has the schema. Needs the extra ``parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Self
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from recension.model.errors import VerificationError
+from recension.model.instant import format_instant, parse_instant
+from recension_client.export.rows import Row
+
+WRITER = f"pyarrow {pa.__version__}"
+LEVEL = 3
+GROUP_TEXT_BYTES = 16 * 1024 * 1024
+"""A row group ends with the row that brings its text, in characters, to this much ..."""
+GROUP_ROWS = 8_192
+"""... or its rows to this many."""
+_READ_ROWS = 64
+
+_SLOT = pa.struct(
+    [
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("presence", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("digest", pa.string()),
+        pa.field("text", pa.string()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("page_id", pa.int64(), nullable=False),
+        pa.field("rev_id", pa.int64(), nullable=False),
+        pa.field("timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("namespace", pa.int32(), nullable=False),
+        pa.field("digest", pa.string()),
+        pa.field("license", pa.string(), nullable=False),
+        pa.field("slots", pa.list_(pa.field("element", _SLOT, nullable=False))),
+        pa.field("title_salt", pa.binary(), nullable=False),
+        pa.field("content_salt", pa.binary()),
+        pa.field("content_commitment", pa.binary()),
+    ]
+)
+_BINARY = ("title_salt", "content_salt", "content_commitment")
+_REPEATED = ["license", "namespace", *(f"slots.list.element.{name}" for name in ("role", "model", "format"))]
+
+
+class Writer:
+    """Writes one shard; the bytes depend on the rows and on ``WRITER`` alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._rows: list[Row] = []
+        self._text = 0
+        self._writer = parquet.ParquetWriter(
+            file,
+            SCHEMA,
+            compression="zstd",
+            compression_level=LEVEL,
+            use_dictionary=_REPEATED,
+            write_statistics=["page_id", "rev_id", "timestamp", "namespace"],
+            data_page_version="1.0",
+            version="2.6",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what was not closed: the library would write a footer when it is collected."""
+        self._writer.is_open = False
+
+    def add(self, row: Row) -> None:
+        """Take the next row."""
+        self._rows.append(row)
+        self._text += len(row["text"] or "") + sum(len(slot["text"] or "") for slot in row["slots"] or ())
+        if self._text >= GROUP_TEXT_BYTES or len(self._rows) >= GROUP_ROWS:
+            self._write()
+
+    def close(self) -> None:
+        """Finish the file; it stays open."""
+        self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        if self._rows:
+            arrays = [pa.array(_column(field.name, self._rows), field.type) for field in SCHEMA]
+            group = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+            self._writer.write_table(pa.Table.from_batches([group]), row_group_size=len(self._rows))
+            self._rows, self._text = [], 0
+
+
+def _column(name: str, rows: list[Row]) -> list[Any]:
+    if name == "timestamp":
+        return [parse_instant(row[name]) for row in rows]
+    if name in _BINARY:
+        return [None if row[name] is None else bytes.fromhex(row[name]) for row in rows]
+    return [row[name] for row in rows]
+
+
+def read(file: BinaryIO) -> Iterator[Row]:
+    """Yield the rows of a shard. Raises ``VerificationError`` where it is damaged or has other columns."""
+    try:
+        held = parquet.ParquetFile(file, pre_buffer=False)
+        if not held.schema_arrow.equals(SCHEMA):
+            raise VerificationError("the file has other columns than the format")
+        for batch in held.iter_batches(batch_size=_READ_ROWS, use_threads=False):
+            yield from _rows_of(batch)
+    except (pa.ArrowException, ValueError, OSError, OverflowError) as error:
+        raise VerificationError(f"not Parquet: {str(error)[:200]}") from None
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[Row]:
+    columns: dict[str, list[Any]] = {}
+    for name, column in zip(SCHEMA.names, batch.columns, strict=True):
+        if name == "timestamp":
+            columns[name] = [format_instant(at) for at in column.cast(pa.int64()).to_pylist()]
+        elif name in _BINARY:
+            columns[name] = [None if value is None else value.hex() for value in column.to_pylist()]
+        else:
+            columns[name] = column.to_pylist()
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
