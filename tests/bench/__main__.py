@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from tests.bench import adversarial, growth, memory, others, peps, profiles
+from tests.bench import adversarial, growth, memory, others, peps, planted, profiles
 from tests.bench.histories import ROOT, Bench, cache_folder
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
@@ -28,6 +28,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "reading": peps.reading,
     "corpus": peps.corpus,
     "growth": growth.run,
+    "replay": planted.run,
     "memory": memory.run,
     "others": others.run,
     "adversarial": adversarial.run,
@@ -65,6 +66,9 @@ def main() -> None:
         "--pages", type=int, default=10**5, metavar="N", help="pages with one revision each (%(default)s)"
     )
     parser.add_argument(
+        "--replayed", type=int, default=10**6, metavar="N", help="pages of twenty events (%(default)s)"
+    )
+    parser.add_argument(
         "--window",
         type=int,
         default=10,
@@ -84,8 +88,9 @@ def main() -> None:
     console.print(machine() + "\n")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.folder) as folder:
         bench = Bench(
-            console, Path(folder), cache_folder(), arguments.revisions, arguments.pages, arguments.window
-        )
+            console, Path(folder), cache_folder(),
+            arguments.revisions, arguments.pages, arguments.replayed, arguments.window,
+        )  # fmt: skip
         for name in arguments.sections or SECTIONS:
             began = time.perf_counter()
             SECTIONS[name](bench)

@@ -243,6 +243,8 @@ class Bench:
     """Of the largest synthetic history."""
     pages: int
     """Of the project whose pages have one revision each."""
+    replayed: int
+    """Pages of the project whose events are planted."""
     window: int
     """Of git's packer in adversarial cases, where 250 would take many minutes."""
 

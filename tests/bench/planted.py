@@ -1,0 +1,169 @@
+"""A corpus of a million pages whose events were never ingested: the rows that making a snapshot reads.
+
+To ingest twenty million events takes an hour. Planted are event columns with their commitments, the counts of
+the project at each commit, commits without their events, and the timelines of the pages that the derived
+snapshot asks. A test compares them with the rows that an ingest makes of the same events.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from resource import RUSAGE_SELF, getrusage
+
+import numpy as np
+
+from recension.archive import columns
+from recension.archive.clock import system_clock
+from recension.archive.columns import KIND_SHIFT, Column, Events
+from recension.archive.commitments import Facts, Models
+from recension.archive.ingest import append_commit
+from recension.archive.packing import Numbers
+from recension.archive.reader import Archive
+from recension.archive.rows import Tally, edit_value
+from recension.model.manifest import Selector
+from recension.model.record import Kind
+from recension.store import keys
+from recension.store.interface import Row, Store
+from tests.bench.histories import Bench, new_project
+from tests.bench.measure import Report, Spent, spending, verdict
+from tests.bench.synthetic import SECOND, START
+
+PER_PAGE = 20
+_COMMIT = 65_536
+"""Events of one commit; an ingest's have 256, which makes positions and ordinals a little longer."""
+_RUN = 2**20
+_PAIR = 64
+_NUMBER = 1
+_MODEL = "wikitext"
+_WHAT = "CreateSnapshot of a past T", "CreateSnapshot 0.1 % away from it"
+_TARGETS = 3.0, 0.3
+_KINDS = {b"J": "columns", b"X": "their names", b"f": "facts", b"i": "commitments"}
+
+
+@dataclass(slots=True)
+class Planted:
+    """Exact edits in the order of the log and of time, revision by revision from 1 on."""
+
+    pages: Numbers
+    times: Numbers
+    text_bytes: Numbers
+    pairs: np.ndarray
+    """The two commitments of each, 64 bytes."""
+    commit: int = _COMMIT
+
+    @classmethod
+    def random(cls, pages: int, per_page: int, seed: int = 4) -> Planted:
+        """Return edits of pages that are begun one after another and edited in any order, each second one."""
+        chance = np.random.default_rng(seed)
+        count = pages * per_page
+        of_page = np.concatenate([np.arange(1, pages + 1), chance.integers(1, pages + 1, count - pages)])
+        times = START + np.arange(1, count + 1) * SECOND
+        sizes = chance.integers(300, 500, count)
+        return cls(of_page, times, sizes, chance.integers(0, 256, (count, _PAIR), np.uint8))
+
+    def positions(self) -> Numbers:
+        """Return the commit of each edit; the first commit is the project's definition."""
+        return 2 + np.arange(len(self.pages)) // self.commit
+
+    def timelines(self, wanted: Numbers) -> Iterator[Row]:
+        """Yield the rows of the edits of some pages."""
+        positions = self.positions()
+        for at in np.flatnonzero(np.isin(self.pages, wanted)).tolist():
+            page, time, pair = int(self.pages[at]), int(self.times[at]), self.pairs[at].tobytes()
+            key = keys.edit(_NUMBER, page, time, at + 1, int(positions[at]), at % self.commit)
+            yield key, edit_value(0, 0, int(self.text_bytes[at]), 0, pair[:32], pair[32:], _MODEL)
+
+    def column_rows(self, run: int = _RUN) -> Iterator[Row]:
+        """Yield the rows of the columns, those that name them last."""
+        positions, after = self.positions(), 0
+        spans: list[Row] = []
+        for start in range(0, len(self.pages), run):
+            stop = min(start + run, len(self.pages))
+            revs = np.arange(start + 1, stop + 1)
+            kinds = np.full(stop - start, Kind.EDIT << KIND_SHIFT)
+            numbers = (
+                self.times[start:stop], self.pages[start:stop], revs, kinds, positions[start:stop],
+                (revs - 1) % self.commit,
+            )  # fmt: skip
+            events = Events(tuple(array("q", column.tobytes()) for column in numbers))
+            upto = int(positions[stop - 1])
+            for span, rows in columns.part_rows(_NUMBER, after, upto, events, self._facts_of):
+                spans.append(span)
+                yield from rows
+            after = upto
+        yield from spans
+
+    def _facts_of(self, some: list[Numbers]) -> tuple[Facts, Models]:
+        at = some[Column.REVS] - 1
+        models = Models()
+        number = np.full(len(at), models.number(_MODEL))
+        return Facts(np.zeros(len(at), np.int64), self.text_bytes[at], number, self.pairs[at]), models
+
+    def commit_to(self, store: Store) -> None:
+        """Append the commits, with the counts of the project and without their events."""
+        tally = Tally(first_event_at=int(self.times[0]))
+        begun = np.zeros(int(self.pages.max()) + 1, bool)
+        for start in range(0, len(self.pages), self.commit):
+            some = self.pages[start : start + self.commit]
+            tally.revisions += len(some)
+            begun[some] = True
+            tally.pages = int(begun.sum())
+            tally.last_event_at = int(self.times[start + len(some) - 1])
+            head = store.log.head()
+            index = {keys.tally(_NUMBER, head.position + 1): tally.encode()}
+            assert append_commit(store, head, system_clock, "w", [], index, []) is not None
+
+
+def plant(store: Store, planted: Planted) -> Counter[bytes]:
+    """Write all but the timelines into a store with an empty project; return the bytes of each kind."""
+    planted.commit_to(store)
+    sizes: Counter[bytes] = Counter()
+
+    def counted() -> Iterator[Row]:
+        for key, value in planted.column_rows():
+            sizes[key[:1]] += len(key) + len(value)
+            yield key, value
+
+    store.put_derived(counted())
+    return sizes
+
+
+def run(bench: Bench) -> None:
+    """Make a snapshot of a past time of the history, and one 0.1 % of the pages away from it."""
+    planted = Planted.random(bench.replayed, PER_PAGE)
+    events = len(planted.pages)
+    late = events * 3 // 4
+    near = late + max(1, bench.replayed // 1000)
+    report = Report(
+        bench.console,
+        f"replay: {bench.replayed:,} pages, {events:,} events; leaves computed from commitments in columns",
+        "what", "measured", "target", "",
+    )  # fmt: skip
+    with closing(new_project(bench.folder / "replay", "w")) as store:
+        with spending() as written:
+            sizes = plant(store, planted)
+        report.cells("writing the columns", _seconds(written), "", "")
+        for kind, name in _KINDS.items():
+            report.cells(f"  {name}", f"{sizes[kind] / events:.2f} bytes an event", "", "")
+        store.put_derived(planted.timelines(planted.pages[late:near]))
+        times = [int(planted.times[at - 1]) for at in (late, near)]
+        del planted
+        archive = Archive(store)
+        for what, time, target in zip(_WHAT, times, _TARGETS, strict=True):
+            with spending() as spent:
+                archive.create_snapshot(Selector.of(["w"]), valid_at=time)
+            report.cells(what, _seconds(spent), f"under {target:g} s", verdict(spent.wall < target))
+        report.cells("most memory, with what is planted", f"{_most():,.0f} MiB", "", "")
+    report.print()
+
+
+def _most() -> float:
+    return getrusage(RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _seconds(spent: Spent) -> str:
+    return f"{spent.wall:,.2f} s (CPU {spent.cpu:,.2f})"
