@@ -165,12 +165,12 @@ class _Unknowing(Columns):
         return super().__getitem__(column) * (column != Column.POSITIONS)
 
 
-def _lay_unordered(
-    table: corpus._Table, columns: Columns | list[Numbers], times: Numbers, places: Numbers, part: int
-) -> None:
-    read = [columns[at][places] for at in (Column.REVS, Column.KINDS)]
-    rows = np.column_stack([times[places], *read, places + (part << 32)])
-    table._rows[columns[Column.PAGES][places]] = rows
+def _lay_unordered(table: corpus._Table, read: Columns | list[Numbers], edits: corpus._Laid) -> None:
+    places = np.arange(len(edits.times)) if edits.places is None else edits.places
+    table._times[edits.pages], table._refs[edits.pages] = edits.times, places + (edits.part << 32)
+    table._revs[edits.pages], table._kinds[edits.pages] = (
+        read[at].take(places) for at in (Column.REVS, Column.KINDS)
+    )
 
 
 @pytest.mark.parametrize("letter", [b"X", b"J", b"f", b"i"])

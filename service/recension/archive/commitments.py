@@ -22,8 +22,8 @@ from recension.store.interface import Row, Store
 
 LARGE = 2**20
 """Revisions of a project from which the commitments are kept in columns."""
-_TOGETHER = 511
-"""Events of one row: with its digest it fills eight pages of LMDB."""
+_TOGETHER = 127
+"""Events of one row: with its digest it fills two pages of LMDB."""
 _ROWS = 16_384
 """Edits read in one transaction: some 50 ms."""
 _PAIR = 64
