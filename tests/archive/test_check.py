@@ -21,7 +21,7 @@ from recension.archive.erase import erase_text
 from recension.archive.garbage import collect
 from recension.archive.ingest import Ingestor
 from recension.archive.rebuild import rebuild
-from recension.archive.replay import LABELS, snapshot_rows
+from recension.archive.replay import LABELS, snapshot_rows, statement_rows
 from recension.archive.sealed import CONTENT_FIELD, Note, open_sealed, with_sealed
 from recension.archive.texts.block import NO_PREFIX, encode, read_block
 from recension.archive.texts.reading import place_value, read_place
@@ -626,7 +626,9 @@ def test_an_entry_that_does_not_follow_from_the_history_is_found() -> None:
 
         relog(store, last, change)
         put(store, dict.fromkeys(old))
-        put(store, {**dict(snapshot_rows(last, payload)), keys.node(node_digest(forged)): forged})
+        with store.view() as view:
+            new = dict(statement_rows(view, last, Statement(Kind.SNAPSHOT, payload)))
+        put(store, {**new, keys.node(node_digest(forged)): forged})
         assert set(found(store)) == expected
 
 

@@ -115,7 +115,7 @@ def test_everything_that_can_happen_is_rebuilt_row_by_row(target: Store) -> None
     """Sealed texts and tails, moves, deletes, visibility, late arrivals, snapshots: every row is the same."""
     world = busy_world()
     kinds = {key[:1] for key in index_of(world.store)}
-    assert kinds == {bytes([kind]) for kind in b"BCDEFGHKLMNOPQRSTUVWYZ"}
+    assert kinds == {bytes([kind]) for kind in b"BCDEFGHIKLMNOPQRSTUVWYZ"}
     done = rebuild(world.store, target)
     assert_same(world.store, target)
     assert done == Rebuilt(world.store.log.head().position, 4, done.blocks, 0)

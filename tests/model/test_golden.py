@@ -28,6 +28,8 @@ from recension.model.manifest import (
     make_manifest,
     read_manifest,
 )
+from recension.model.note import VerifierKey, make_key_statement, read_key_statement, to_be_signed
+from recension.model.pin import make_pin, read_pin
 from recension.model.record import (
     Commit,
     Item,
@@ -266,6 +268,30 @@ def entries(given: Json) -> Json:
     return {"title": title.hex(), "content": content.hex(), "leaf": leaf.hex(), "root_alone": root.hex()}
 
 
+def pins(given: Json) -> Json:
+    pin = make_pin(
+        given["owner"],
+        given["name"],
+        bytes.fromhex(given["id"]),
+        bytes.fromhex(given["snapshot"]),
+        given["labels"],
+        int(given["readable_until"]),
+        int(given["made_at"]),
+        deleted=given["deleted"],
+    )
+    assert read_pin(pin.encoded) == pin
+    return {"statement": pin.encoded.decode()}
+
+
+def keys(given: Json) -> Json:
+    key = VerifierKey(given["name"], bytes.fromhex(given["public"]))
+    previous = VerifierKey(given["name"], bytes.fromhex(given["previous"])) if "previous" in given else None
+    statement = make_key_statement(key, previous, bytes.fromhex(given.get("signature", "")))
+    assert read_key_statement(statement.encoded) == statement
+    signed = to_be_signed(key, previous).decode() if previous is not None else ""
+    return {"key": str(key), "signed": signed, "statement": statement.encoded.decode()}
+
+
 SECTIONS: dict[str, Callable[[Json], Json]] = {
     "fields": fields,
     "seals": seals,
@@ -277,9 +303,11 @@ SECTIONS: dict[str, Callable[[Json], Json]] = {
     "manifests": manifests,
     "instants": instants,
     "entries": entries,
+    "pins": pins,
+    "keys": keys,
 }
-ELSEWHERE = {"proofs"}
-"""What only the licensee's side writes: ``tests/client/test_proof.py``."""
+ELSEWHERE = {"proofs", "checkpoints"}
+"""What the model does not write: ``tests/client/test_proof.py``, ``tests/server/test_signing.py``."""
 
 
 def _vectors() -> list[Any]:

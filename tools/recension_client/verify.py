@@ -477,6 +477,77 @@ def _read_slot(slot: Any) -> Slot:
     return Slot(role, model, form, PRESENT, slot["size"], digest)
 
 
+# The checkpoint log: section 13, and RFC 6962, section 2.1
+
+
+def read_checkpoint(note: str) -> tuple[str, int, bytes, list[tuple[str, bytes, bytes]]]:
+    """Return origin, size, root and signatures (name, key id, signature) of a checkpoint; none is checked."""
+    text, gap, lines = note.rpartition("\n\n")
+    _need(gap and not re.search("[\0-\x09\x0b-\x1f]", note), "not a signed note")
+    _need(len(note.encode()) <= 100_000, "the note is too long")
+    parts = text.split("\n")
+    _need(len(parts) == 3 and parts[0], "a checkpoint has an origin, a size and a root, and nothing more")
+    _need(_match("0|[1-9][0-9]{0,18}", parts[1]), "the size of the checkpoint is wrong")
+    root = _read_base64(parts[2])
+    _need(len(root) == 32, "the root of the checkpoint is wrong")
+    signatures = []
+    _need(lines.endswith("\n"), "a signature line does not end")
+    for line in lines[:-1].split("\n"):
+        _need(_match("\u2014 [^\\s+]+ [^ ]+", line), "a signature line is wrong")
+        _, name, encoded = line.split(" ")
+        raw = _read_base64(encoded)
+        _need(len(raw) > 4, "a signature is too short")
+        signatures.append((name, raw[:4], raw[4:]))
+    return parts[0], int(parts[1]), root, signatures
+
+
+def _read_base64(text: str) -> bytes:
+    raw = base64.b64decode(text, validate=True)
+    _need(base64.b64encode(raw).decode() == text, "base64 is written in another way")
+    return raw
+
+
+def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """Raise ``ValueError`` unless a tree of that size and root has these bytes as the leaf of that index."""
+    _need(0 <= index < size, "the leaf lies outside of the tree")
+    _need(all(len(each) == 32 for each in path), "a hash of the path has another length than 32")
+    found, last = sha256(b"\0" + leaf).digest(), size - 1
+    for each in path:
+        _need(last, "the path is too long")
+        if index & 1 or index == last:
+            found = sha256(b"\1" + each + found).digest()
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            found = sha256(b"\1" + found + each).digest()
+        index, last = index >> 1, last >> 1
+    _need(not last and found == root, "the path leads to another root")
+
+
+def check_consistency(first: int, second: int, path: Sequence[bytes], roots: tuple[bytes, bytes]) -> None:
+    """Raise ``ValueError`` unless the tree of the second size and root begins with that of the first."""
+    _need(0 < first <= second, "the sizes are not in order")
+    _need(all(len(each) == 32 for each in path), "a hash of the path has another length than 32")
+    if first == second:
+        _need(not path and roots[0] == roots[1], "two trees of one size have different roots")
+        return
+    at, last = first - 1, second - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    rest = iter(path if at else [roots[0], *path])
+    old = new = next(rest, b"")
+    for each in rest:
+        _need(last, "the path is too long")
+        if at & 1 or at == last:
+            old, new = sha256(b"\1" + each + old).digest(), sha256(b"\1" + each + new).digest()
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            new = sha256(b"\1" + new + each).digest()
+        at, last = at >> 1, last >> 1
+    _need(not last and (old, new) == roots, "the second tree does not begin with the first")
+
+
 # The chain of commits: sections 4 and 5
 
 

@@ -161,11 +161,12 @@ class LicenseePins:
         with self._store.view() as view:
             return _answer(view, self._found(view, name), self._now(view))
 
-    def newest(self, view: View, name: str) -> tuple[PinStatement, int]:
+    def newest(self, name: str) -> tuple[PinStatement, int]:
         """Return a pin that was not deleted, expired or not, and the position of its newest statement."""
         check_name(name)
-        found = self._found(view, name)
-        row = view.last(*_statements_of(found.owner, found.made_at))
+        with self._store.view() as view:
+            found = self._found(view, name)
+            row = view.last(*_statements_of(found.owner, found.made_at))
         return found, int.from_bytes(row[0][-8:], "big") if row else 0
 
     def _found(self, view: View, name: str) -> PinStatement:

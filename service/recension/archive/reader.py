@@ -13,6 +13,7 @@ from recension.archive.clock import Clock, system_clock
 from recension.archive.compare import Comparer
 from recension.archive.entries import Entries
 from recension.archive.keeping import Keeper
+from recension.archive.ledger import signing_keys
 from recension.archive.pages import Pages
 from recension.archive.projects import Numbers, definition_of, project_names, tally_of
 from recension.model.difference import DEFAULT_CONTEXT
@@ -53,8 +54,11 @@ class Archive:
 
     def server_info(self) -> ServerInfo:
         """Return what the server is."""
-        head = self._store.log.head()
-        return ServerInfo(_version(), (FORMAT,), head.position, head.recorded_at)
+        with self._store.view() as view:
+            head = view.head()
+            return ServerInfo(
+                _version(), (FORMAT,), head.position, head.recorded_at, tuple(signing_keys(view))
+            )
 
     def projects(self) -> list[ProjectInfo]:
         """Return all projects by name."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
+from recension.archive.ledger import LEAVES, leaf_row
 from recension.archive.projects import find_project, read_definition, tally_of
 from recension.archive.rows import (
     Tally,
@@ -169,11 +170,13 @@ def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> di
     position = commit.position
     rows = dict([recorded_row(position, commit.recorded_at)])
     events: list[tuple[int, Skeleton]] = []
+    leaves = 0
     for ordinal, item in enumerate(commit.items):
         if isinstance(item, Skeleton):
             events.append((ordinal, item))
         else:
-            rows.update(statement_rows(view, position, item))
+            rows.update(statement_rows(view, position, item, leaves))
+            leaves += item.kind in LEAVES
     if not events:
         return rows
     number = find_project(view, commit.project)
@@ -198,23 +201,36 @@ def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> di
     return rows
 
 
-def statement_rows(view: View, position: int, statement: Statement) -> list[Row]:
-    """Return the rows of a statement, by those that ``view`` has of the commits before it."""
-    if statement.kind is Kind.SNAPSHOT:
-        return snapshot_rows(position, statement.payload)
-    if statement.kind is Kind.PIN:
-        return pin_rows(statement.payload, position)
+def statement_rows(view: View, position: int, statement: Statement, leaves: int = 0) -> list[Row]:
+    """Return the rows of a statement, by those that ``view`` has of the commits before it.
+
+    ``leaves`` is the number of statements of the same commit before it that are leaves of the checkpoint log.
+    """
+    payload = statement.payload
+    match statement.kind:
+        case Kind.SNAPSHOT:
+            rows = snapshot_rows(position, payload)
+        case Kind.PIN:
+            rows = pin_rows(payload, position)
+        case Kind.KEY:
+            rows = [(keys.signing_key(position), payload)]
+        case _:
+            return _project_rows(view, position, payload)
+    return [*rows, leaf_row(view, position, leaves, payload)]
+
+
+def _project_rows(view: View, position: int, payload: bytes) -> list[Row]:
     try:
-        name = read_definition(statement.payload).name
+        name = read_definition(payload).name
     except NO_DEFINITION:
         raise DataLossError(f"the definition in commit {position} cannot be read") from None
     number = find_project(view, name)
     if number is not None and _defined_before(view, number, position):
-        return definition_rows(number, position, name, statement.payload, new=False)
+        return definition_rows(number, position, name, payload, new=False)
     number = 1
     while _defined_before(view, number, position):
         number += 1
-    return definition_rows(number, position, name, statement.payload, new=True)
+    return definition_rows(number, position, name, payload, new=True)
 
 
 def _defined_before(view: View, number: int, position: int) -> bool:

@@ -35,6 +35,8 @@ _FAMILIES = {
     b"Y": "snapshots by position",
     b"Z": "snapshots by id",
     b"a": "released snapshots",
+    b"I": "leaves of the checkpoint log",
+    b"k": "signing keys",
     b"O": "pins",
     b"F": "pins by name",
     b"J": "event columns",

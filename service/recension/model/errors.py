@@ -157,6 +157,41 @@ class SnapshotReleasedError(RecensionError):
     reason = "SNAPSHOT_RELEASED"
 
 
+class CheckpointOutOfRangeError(RecensionError):
+    """A size that the checkpoint log does not have, or one that does not reach what is to be proved."""
+
+    fault = Fault.RANGE
+    reason = "CHECKPOINT_OUT_OF_RANGE"
+
+
+class NoSigningKeyError(RecensionError):
+    """The server signs nothing: it was never given a key."""
+
+    fault = Fault.PRECONDITION
+    reason = "NO_SIGNING_KEY"
+
+
+class SigningKeyExistsError(RecensionError):
+    """There is a signing key already."""
+
+    fault = Fault.EXISTS
+    reason = "SIGNING_KEY_EXISTS"
+
+
+class SigningKeyUnusableError(RecensionError):
+    """The signing key's file is missing, readable by others, damaged, or of another key than the log's."""
+
+    fault = Fault.PRECONDITION
+    reason = "SIGNING_KEY_UNUSABLE"
+
+
+class LogForkedError(RecensionError):
+    """The store does not contain what was signed before, so nothing more is signed."""
+
+    fault = Fault.PRECONDITION
+    reason = "LOG_FORKED"
+
+
 class RevisionConflictError(RecensionError):
     """A revision id arrived again with another text, page or time; revisions are immutable."""
 

@@ -40,6 +40,19 @@ class ProjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key that a server signs its checkpoints with, or has signed them with."""
+
+    key: str
+    """Verifier key as in c2sp.org/signed-note."""
+    statement: str
+    """Canonical JSON, as in the log (``model.note``)."""
+    position: int
+    leaf_index: int
+    """Of the statement in the checkpoint log."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What a server is."""
 
@@ -47,6 +60,8 @@ class ServerInfo:
     formats: tuple[str, ...]
     position: int
     recorded_at: int
+    signing_keys: tuple[SigningKey, ...] = ()
+    """The newest last; none when the server signs nothing."""
 
 
 class Slot(NamedTuple):

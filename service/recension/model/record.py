@@ -44,6 +44,8 @@ class Kind(IntEnum):
     """A snapshot's manifest: canonical JSON."""
     PIN = 18
     """A pin as it is from now on: canonical JSON (``model.pin``)."""
+    KEY = 19
+    """A key that checkpoints are signed with from now on: canonical JSON (``model.note``)."""
 
 
 class Flag(IntEnum):

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
+from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
 from recension.model.reading import Reader
 from recension.server import logs
@@ -23,14 +24,18 @@ from recension.server.config import ServeConfig
 from recension.server.gate import Gate, Watchdog
 from recension.server.interceptors import Outermost
 from recension.server.rpc.catalog import CatalogRpc
+from recension.server.rpc.checkpoint import CheckpointRpc
 from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
 from recension.server.rpc.pin import PinRpc
 from recension.server.rpc.revision import RevisionRpc
 from recension.server.rpc.snapshot import SnapshotRpc
+from recension.server.signing import Signer
 from recension.store.interface import Store
 from recension.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
+    checkpoint_service_pb2,
+    checkpoint_service_pb2_grpc,
     ingest_service_pb2,
     ingest_service_pb2_grpc,
     pin_service_pb2,
@@ -55,6 +60,7 @@ SERVICES = tuple(
         revision_service_pb2,
         snapshot_service_pb2,
         pin_service_pb2,
+        checkpoint_service_pb2,
         ingest_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
@@ -162,7 +168,11 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
         RevisionRpc(reader, gate, comparers), server
     )
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
-    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(LicenseePins(store)), server)
+    pins, ledger = LicenseePins(store), Ledger(store)
+    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins), server)
+    checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(
+        CheckpointRpc(reader, pins, ledger, Signer(store, ledger, config.key_path)), server
+    )
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
 
     condition = health.HealthServicer()

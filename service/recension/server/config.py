@@ -9,6 +9,8 @@ from pathlib import Path
 from recension.model.errors import InvalidArgumentError
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
+KEY_FILE = "signing.key"
+"""Name of the signing key's file in a data directory, unless another path is chosen."""
 DEFAULT_HEALTH = "127.0.0.1:7778"
 """Where health is answered if nothing else is chosen."""
 _MAX_PORT = 65_535
@@ -36,6 +38,8 @@ class ServeConfig:
     reader_check_seconds: float = 30.0
     """How often reader slots of processes that were killed are freed."""
     reflection: bool = True
+    signing_key: str = ""
+    """Path of the signing key's file; empty means ``signing.key`` in the data directory."""
     health_listen: str = ""
     """Where health is answered with threads of its own; empty means the port after ``listen``'s."""
 
@@ -61,6 +65,11 @@ class ServeConfig:
                 field="health_listen",
             )
         split_address(self.health_address, "health_listen")
+
+    @property
+    def key_path(self) -> Path:
+        """Where the signing key lies."""
+        return Path(self.signing_key) if self.signing_key else self.data / KEY_FILE
 
     @property
     def stream_limit(self) -> int:

@@ -19,14 +19,16 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
+from recension.archive.ledger import Ledger
 from recension.archive.projects import check_definition
 from recension.archive.reader import Archive
 from recension.model.errors import RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
-from recension.server import checking, ingest, logs, operating
+from recension.server import checking, ingest, keying, logs, operating
 from recension.server.build import Service, make_service
 from recension.server.config import DEFAULT_LISTEN, ServeConfig
 from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
+from recension.server.signing import Signer
 from recension.store.lmdb import LmdbStore
 from recension.wire.status import error_of
 
@@ -128,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         help="that an append stream waits for the next batch (%(default)s)",
     )
     served.add_argument(
+        "--signing-key",
+        default="",
+        metavar="FILE",
+        help="where the signing key lies (DIR/signing.key)",
+    )
+    served.add_argument(
         "--no-reflection", action="store_true", help="do not describe the services to clients"
     )
     served.add_argument(
@@ -142,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
     operating.add_commands(commands, LmdbStore)
     checking.add_commands(commands, LmdbStore.open)
+    keying.add_commands(commands, LmdbStore.open)
 
     health = commands.add_parser("health", help="ask a server whether it serves")
     health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")
@@ -211,9 +220,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         idle_seconds=arguments.idle_seconds,
         reflection=not arguments.no_reflection,
         health_listen=arguments.health_listen,
+        signing_key=arguments.signing_key,
     )
     logs.configure()
     _prepare(config.data, sample=arguments.sample)
+    with closing(LmdbStore.open(config.data)) as store:
+        Signer(store, Ledger(store), config.key_path).check()  # better now than at the first question
     return serve(config, _open_service)
 
 

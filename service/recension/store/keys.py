@@ -198,6 +198,16 @@ def pin_name(owner: str, name: str, made_at: int = 0) -> bytes:
     return b"F" + _short(owner) + _short(name) + made_at.to_bytes(8, "big")
 
 
+def leaf(position: int, nth: int = 0) -> bytes:
+    """Key of a leaf of the checkpoint log: the ``nth`` of a commit."""
+    return b"I" + position.to_bytes(8, "big") + nth.to_bytes(4, "big")
+
+
+def signing_key(position: int) -> bytes:
+    """Key of the statement of a signing key."""
+    return b"k" + position.to_bytes(8, "big")
+
+
 def _short(text: str) -> bytes:
     return sha256(text.encode()).digest()[:16]
 

@@ -78,7 +78,7 @@ from recension.store.layout import (
 from recension.store.packed import pack, unpack
 from recension.store.rests import SHARED, place_of, without
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Of the tables and of the layout of their values. A store with a greater one is refused."""
 
 MAP_BYTES = 2**40

@@ -36,10 +36,12 @@ from recension.model.reading import (
     Revision,
     ServerInfo,
     Shard,
+    SigningKey,
     Slot,
     TimelineItem,
 )
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import checkpoint_service_pb2 as checkpoint_pb
 from recension.v1 import event_pb2 as event_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
@@ -177,6 +179,13 @@ def project_from_proto(message: catalog_pb.Project) -> ProjectInfo:
     )
 
 
+def signing_key_to_proto(key: SigningKey) -> checkpoint_pb.SigningKey:
+    """Write a signing key."""
+    return checkpoint_pb.SigningKey(
+        key=key.key, statement=key.statement, position=key.position, leaf_index=key.leaf_index
+    )
+
+
 def server_info_from_proto(message: catalog_pb.GetServerInfoResponse) -> ServerInfo:
     """Read what a server is."""
     return ServerInfo(
@@ -184,7 +193,12 @@ def server_info_from_proto(message: catalog_pb.GetServerInfoResponse) -> ServerI
         formats=tuple(message.formats),
         position=message.position,
         recorded_at=timestamp_from_proto(message.recorded_at, "recorded_at"),
+        signing_keys=tuple(map(_signing_key_from_proto, message.signing_keys)),
     )
+
+
+def _signing_key_from_proto(message: checkpoint_pb.SigningKey) -> SigningKey:
+    return SigningKey(message.key, message.statement, message.position, message.leaf_index)
 
 
 # --- people, comments, slots --------------------------------------------------------------------

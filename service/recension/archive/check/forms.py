@@ -8,7 +8,7 @@ from recension.store.interface import Row
 _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"A": ("last removal", 1, None), b"B": ("commit time", 9, None), b"C": ("tally", 13, 40),
     b"D": ("text", 17, 8), b"E": ("edit", 41, None), b"F": ("pin name", 41, 0),
-    b"G": ("block", 17, 38), b"H": ("tail", 21, 28),
+    b"G": ("block", 17, 38), b"H": ("tail", 21, 28), b"I": ("leaf", 13, 40),
     b"J": ("event columns", 17, None), b"K": ("text holder", 29, 0), b"L": ("log entry", 25, 10),
     b"M": ("mark", 33, 73), b"N": ("node", 33, None), b"O": ("pin", 33, None), b"P": ("project", None, 4),
     b"Q": ("definition", 13, None), b"R": ("revision", 25, 16),
@@ -16,6 +16,7 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"V": ("visibility", 25, 25), b"W": ("page visibility", 25, 25), b"X": ("event run", 17, 41),
     b"Y": ("manifest", 9, None), b"Z": ("snapshot", 33, None), b"a": ("released snapshot", 33, 8),
     b"f": ("event facts", 17, None), b"i": ("event commitments", 21, None),
+    b"k": ("signing key", 9, None),
 }  # fmt: skip
 """(name, bytes of the key, bytes of the value) of each kind of row; ``None`` where they differ."""
 _ANY = ("unknown", None, None)

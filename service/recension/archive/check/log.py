@@ -15,6 +15,7 @@ from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_seale
 from recension.model import seal
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.manifest import read_manifest
+from recension.model.note import read_key_statement
 from recension.model.pin import read_pin
 from recension.model.record import EMPTY_LOG, Commit, Kind, Skeleton, Statement, commit_hash, decode_commit
 from recension.store.interface import View
@@ -95,6 +96,8 @@ def _check_statement(work: Work, position: int, item: Statement) -> None:
             read_manifest(item.payload)
         elif item.kind is Kind.PIN:
             read_pin(item.payload)
+        elif item.kind is Kind.KEY:
+            read_key_statement(item.payload)
         else:
             read_definition(item.payload)
     except (InvalidArgumentError, *NO_DEFINITION) as error:

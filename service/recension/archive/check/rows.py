@@ -10,6 +10,7 @@ from recension.archive.check.forms import is_formed, is_key, name_of, page_of
 from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, ROWS, Work
+from recension.archive.ledger import LEAVES
 from recension.archive.projects import read_definition
 from recension.archive.replay import NO_DEFINITION, pin_rows
 from recension.model.errors import DataLossError
@@ -53,7 +54,7 @@ def _check_some(work: Work, view: View, rows: list[Row]) -> None:
 
 def _is_made(work: Work, view: View, row: Row) -> bool:
     """Say whether the log makes a row; what came after the check began is taken for granted."""
-    key, value = row
+    key = row[0]
     letter = key[:1]
     if letter == b"A":
         return True  # a removal is in no log
@@ -66,13 +67,13 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
     if letter in _EVENTS:
         position, ordinal, said = _read_event(key)
     else:
-        position, ordinal, said = int.from_bytes(value if letter in b"SZ" else key[-8:], "big"), 0, {}
+        position, ordinal, said = _position(row), 0, {}
     if position > work.state.known_at:
         return position <= view.head().position
     commit = work.held.commit(position)
     if commit is None:
         return position > 0  # told by the phase ``log``
-    if letter not in b"BFOYZ" and commit.project != work.held.project_name(view, page_of(key)[0]):
+    if letter not in b"BFIOYZk" and commit.project != work.held.project_name(view, page_of(key)[0]):
         return False
     if letter not in _EVENTS:
         return _makes(work, position, commit, key)
@@ -82,6 +83,14 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
         and item.kind in _EVENTS[letter]
         and all(getattr(item, name) == one for name, one in said.items())
     )
+
+
+def _position(row: Row) -> int:
+    """Return the position of the commit that a row names."""
+    key, value = row
+    if key[:1] in b"SZ":
+        return int.from_bytes(value, "big")
+    return int.from_bytes(key[1:9] if key[:1] == b"I" else key[-8:], "big")
 
 
 def _read_event(key: bytes) -> tuple[int, int, dict[str, int]]:
@@ -114,6 +123,11 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
             return key[1:] in {sha256(one).digest() for one in _statements(commit, Kind.SNAPSHOT)}
         case b"Y":
             return bool(_statements(commit, Kind.SNAPSHOT))
+        case b"I":
+            leaves = sum(isinstance(item, Statement) and item.kind in LEAVES for item in commit.items)
+            return int.from_bytes(key[9:], "big") < leaves
+        case b"k":
+            return bool(_statements(commit, Kind.KEY))
         case b"F" | b"O":
             return _is_of_pin(position, commit, key)
         case _:

@@ -32,6 +32,7 @@ class CatalogRpc(CatalogServiceServicer):
             max_batch_size=MAX_BATCH,
             max_page_size=MAX_PAGE,
             max_unary_text_bytes=convert.MAX_UNARY_TEXT,
+            signing_keys=map(convert.signing_key_to_proto, info.signing_keys),
         )
 
     def ListProjects(
