@@ -1,5 +1,6 @@
 """The wheel as a licensee gets it: what is in it, and that it works in a bare environment."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+VECTORS = ROOT / "tests/golden/vectors.json"
 PACKAGES = {"recension": ROOT / "service", "recension_client": ROOT / "tools"}
 
 # The two ends of what the base dependencies allow. Both must import the same committed stubs.
@@ -139,13 +141,37 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
 
 @pytest.mark.timeout(INSTALL_TIMEOUT_SECONDS)
 @pytest.mark.parametrize(
-    "module", ["grpc_health", "jinja2", "lmdb", "py7zr", "pyarrow", "rapidfuzz", "structlog", "zstandard"]
+    "module",
+    [
+        "cryptography",
+        "grpc_health",
+        "jinja2",
+        "lmdb",
+        "py7zr",
+        "pyarrow",
+        "rapidfuzz",
+        "structlog",
+        "zstandard",
+    ],
 )
 def test_extras_are_absent(bare_python: Path, module: str) -> None:
     """A licensee's environment holds nothing that only the server needs, and no extra unasked."""
     done = run(bare_python, "-c", f"import {module}")
     assert 1 == done.returncode
     assert "ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.timeout(INSTALL_TIMEOUT_SECONDS)
+def test_without_its_extra_a_signature_is_not_taken_for_good(bare_python: Path) -> None:
+    """The error names what to install; nothing passes unchecked."""
+    vector = json.loads(VECTORS.read_text(encoding="utf-8"))["checkpoints"][1]["out"]
+    code = (
+        "from recension_client.checkpoints import open_checkpoint\n"
+        "from recension.model.errors import InvalidArgumentError\n"
+        f"try:\n    open_checkpoint({vector['note']!r}, {vector['key']!r})\n"
+        "except InvalidArgumentError as error:\n    print(error.hint)\n"
+    )
+    assert "recension[verify]" in run_or_fail(bare_python, "-c", code)
 
 
 @pytest.mark.timeout(INSTALL_TIMEOUT_SECONDS)
