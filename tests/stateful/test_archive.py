@@ -9,8 +9,11 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from recension.archive.erase import erase_text
+from recension.archive.reader import Archive
+from recension.model.digest import digest_of
 from recension.model.errors import AsOfOutOfRangeError, PageNotFoundError
 from recension.model.event import Delete, Edit, Event, Move, Restore, Visibility
 from recension.store.interface import Store
@@ -20,6 +23,7 @@ from tests.archive.helpers import World, delete, edit, hide, move, restore
 
 PAGES = st.integers(1, 4)
 DAYS = st.integers(1, 6)
+WHICH = st.integers(0, 39)
 TITLES = st.sampled_from(["A", "B", "C"])
 Known = tuple[int, int, Event]
 """(position, ordinal, event)"""
@@ -73,6 +77,8 @@ class Histories(RuleBasedStateMachine):
         self.world = World(self.make_store())
         self.history: list[Known] = []
         self.revisions: dict[int, int] = {}
+        self.erased: set[int] = set()
+        self.snapshots: dict[bytes, list[tuple[int, str, int]]] = {}
 
     def make_store(self) -> Store:
         return MemoryStore()
@@ -100,11 +106,29 @@ class Histories(RuleBasedStateMachine):
             what: Any = {"move": move(a, b), "delete": delete(a), "restore": restore(a)}[kind]
             self.append(self.world.event(page, day, what))
 
-    @rule(rev=st.integers(1, 40), text=st.booleans())
-    def hides(self, rev: int, *, text: bool) -> None:
+    @precondition(lambda self: self.revisions)
+    @rule(which=WHICH, text=st.booleans())
+    def hides(self, which: int, *, text: bool) -> None:
         """A revision's text is hidden or shown."""
-        if rev in self.revisions:
-            self.append(self.world.event(self.revisions[rev], 1, hide(rev, text=text)))
+        rev = self.one_of_them(which)
+        self.append(self.world.event(self.revisions[rev], 1, hide(rev, text=text)))
+
+    @precondition(lambda self: self.revisions)
+    @rule(which=WHICH)
+    def erases(self, which: int) -> None:
+        """A revision's text is destroyed."""
+        rev = self.one_of_them(which)
+        with self.world.store.exclusive_writer():
+            erase_text(self.world.store, digest_of(f"text {rev}".encode()))
+        self.erased.add(rev)
+
+    def one_of_them(self, which: int) -> int:
+        return sorted(self.revisions)[which % len(self.revisions)]
+
+    def text_of(self, rev: int) -> bytes | None:
+        """Return what may be shown of a revision's text now."""
+        concealed = rev in self.erased or hidden(self.history, rev, 2**60)
+        return None if concealed else f"text {rev}".encode()
 
     @rule(page=PAGES, day=DAYS, back=st.integers(0, 8))
     def asks_for_a_page(self, page: int, day: int, back: int) -> None:
@@ -119,8 +143,7 @@ class Histories(RuleBasedStateMachine):
         assert expected == (answer.revision.rev_id, answer.revision.title)
         slot = answer.revision.slot()
         assert slot is not None
-        concealed = hidden(self.history, answer.revision.rev_id, 2**60)
-        assert slot.text == (None if concealed else f"text {answer.revision.rev_id}".encode())
+        assert slot.text == self.text_of(answer.revision.rev_id)
 
     @rule(day=DAYS, back=st.integers(0, 8))
     def asks_for_the_corpus(self, day: int, back: int) -> None:
@@ -138,6 +161,24 @@ class Histories(RuleBasedStateMachine):
             assert not expected
             return
         assert expected == self.world.held(snapshot_id)
+        self.snapshots[snapshot_id] = expected
+        for entry in self.world.archive.entries(snapshot_id):
+            alone = self.world.archive.article(
+                "w", entry.page_id, valid_at=time, known_at=known_at, text=False
+            )
+            assert (entry.title_inferred, entry.slots) == (
+                alone.revision.title_inferred,
+                alone.revision.slots,
+            )
+
+    @rule()
+    def reads_again(self) -> None:
+        """A snapshot of before holds the same pages, with the texts that may be shown now."""
+        for snapshot_id, expected in self.snapshots.items():
+            read = list(self.world.archive.read(snapshot_id))
+            assert expected == [(entry.page_id, entry.title, entry.rev_id) for entry in read]
+            assert [entry.slots[0].text for entry in read] == [self.text_of(rev) for _, _, rev in expected]
+            assert read == list(Archive(self.world.store).read(snapshot_id))
 
     @invariant()
     def nothing_is_lost(self) -> None:

@@ -35,7 +35,7 @@ _SLICE = 256
 _SLICE_BYTES = 4 * 1024 * 1024
 """Texts held at once for one stream; a slice ends with the text that reaches it."""
 _REMEMBERED = 8192
-"""Entries of a generation: 8 MB, and there are two."""
+"""Entries of a generation: some 7 MB, and there are two."""
 _NODES = 1024
 """Tree nodes of a generation: 3 MB at most."""
 _SLOTS = 4
