@@ -43,8 +43,9 @@ from recension.model.record import (
 )
 from recension.model.seal import read_content
 from recension.model.tree import children_of, level_of, node_digest
-from recension.store import keys
+from recension.store import keys, merged
 from recension.store.interface import Rewrite, Row, Store
+from recension.store.keys import PACKED
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
 from recension.store.packed import pack, unpack
@@ -714,6 +715,24 @@ def test_a_flipped_bit_in_any_kind_of_row_is_found_and_checking_goes_on(
         busy_world(store)
         put(store, {b"z": b""})
     _flip(tmp_path, b"index", letter)
+    with closing(LmdbStore.open(tmp_path, force_mount=True)) as store:
+        kinds = found(store)
+    assert kinds["row-damaged"] >= 1
+    assert kinds["row-alien"] == 1
+
+
+@pytest.mark.parametrize("letter", sorted(PACKED))
+def test_a_flipped_bit_in_any_run_is_found_and_checking_goes_on(
+    letter: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of a run of rows: the finding names the last of them, and what lies behind is checked."""
+    monkeypatch.setattr(merged, "LEAST_ROWS", 1)
+    with closing(LmdbStore.open(tmp_path, create=True, force_mount=True)) as store:
+        busy_world(store)
+        put(store, {b"z": b""})
+        store.compact()
+        assert found(store) == {"row-alien": 1}
+    _flip(tmp_path, b"runs", letter)
     with closing(LmdbStore.open(tmp_path, force_mount=True)) as store:
         kinds = found(store)
     assert kinds["row-damaged"] >= 1

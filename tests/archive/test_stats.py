@@ -68,6 +68,23 @@ def test_every_store_has_the_same_numbers(tmp_path: Path) -> None:
     assert [part.rows for part in found.parts] == [part.rows for part in read_stats(memory, quiet).parts]
 
 
+def test_rows_in_runs_are_counted_for_what_they_take(tmp_path: Path) -> None:
+    """After compaction rows and raw bytes are the same; what is stored is less, and nearly all there is."""
+    with closing(LmdbStore.open(tmp_path / "data", create=True)) as store:
+        fill(store)
+        before = {part.letter: part for part in read_stats(store, quiet).parts}
+        store.compact()
+        found = read_stats(store, quiet)
+    parts = {part.letter: part for part in found.parts}
+    assert before.keys() == parts.keys()
+    for letter, part in parts.items():
+        assert (before[letter].rows, before[letter].raw_bytes) == (part.rows, part.raw_bytes)
+    assert parts["R"].stored_bytes < before["R"].stored_bytes / 3
+    index = [part for letter, part in parts.items() if letter.isupper()]
+    pages = found.usage.tables["index"].page_bytes + found.usage.tables["runs"].page_bytes
+    assert pages / 3 < sum(part.stored_bytes for part in index) < pages
+
+
 def test_the_backlog_of_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that are no part of a block yet are counted, and their pages."""
     world = World()

@@ -138,6 +138,7 @@ def test_a_copy_that_is_found_wanting(store: LmdbStore, tmp_path: Path) -> None:
 
 Change = Callable[[lmdb.Transaction, lmdb._Database], object]
 CHANGES: dict[str, tuple[bytes, Change]] = {
+    "run": (b"runs", lambda txn, db: txn.put(b"E\0\0\0\1\0", b"x" * 30, db=db)),
     "index": (b"index", lambda txn, db: txn.put(b"\0\0\0\1\0", b"x" * 30, db=db)),
     "blob": (b"blobs", lambda txn, db: txn.put(b"\0\0\0\1\0", b"\0" + b"x" * 30, db=db)),
     "gap": (b"log", lambda txn, db: txn.delete((5).to_bytes(8, "big"), db=db)),

@@ -14,7 +14,7 @@ from itertools import groupby
 from recension.archive.projects import project_names, tally_of
 from recension.archive.texts.rows import read_page_block, read_tail
 from recension.store import keys
-from recension.store.interface import Progress, Row, Store, Usage
+from recension.store.interface import PackedRows, Progress, Row, Store, Usage
 from recension.store.packed import unpack
 
 _FAMILIES = {
@@ -51,6 +51,7 @@ _FAMILIES = {
 }
 _SLICE = 8192
 _SEAL_BYTES = 8
+_NOT_PACKED = PackedRows(0, 0, 0)
 _LAST = b"\xff" * 64
 _SAMPLES = 64
 """Of log records and sealed values, to estimate what they are when unpacked."""
@@ -122,8 +123,9 @@ class Stats:
 
 def read_stats(store: Store, progress: Progress) -> Stats:
     """Return the statistics of a store. Reads the index once: some seconds for each million revisions."""
-    usage = store.usage()
-    seen = _read_index(store, usage, progress)
+    usage, packed = store.usage(), store.packed_rows()
+    in_runs = sum(runs.rows for runs in packed.values())
+    seen = _read_index(store, usage.tables["index"].rows + in_runs, progress)
     parts = [*_blob_parts(store, seen), _log_part(store, usage)]
     parts += [
         Part(
@@ -131,7 +133,7 @@ def read_stats(store: Store, progress: Progress) -> Stats:
             letter.decode("ascii", "backslashreplace"),
             count,
             seen.sizes[letter],
-            seen.sizes[letter] + _SEAL_BYTES * count,
+            _index_bytes(count, seen.sizes[letter], packed.get(letter, _NOT_PACKED)),
         )
         for letter, count in sorted(seen.rows.items())
     ]
@@ -187,9 +189,15 @@ class _Seen:
         self.text_bytes[project] += size
 
 
-def _read_index(store: Store, usage: Usage, progress: Progress) -> _Seen:
+def _index_bytes(rows: int, raw_bytes: int, packed: PackedRows) -> int:
+    """Return what rows take, some of them in runs."""
+    alone = max(rows - packed.rows, 0)  # a little may have changed between the two counts
+    return packed.stored_bytes + max(raw_bytes - packed.raw_bytes, 0) + _SEAL_BYTES * alone
+
+
+def _read_index(store: Store, total: int, progress: Progress) -> _Seen:
     seen = _Seen()
-    start, done, total = b"", 0, usage.tables["index"].rows
+    start, done = b"", 0
     while True:
         with store.view() as view:
             rows = view.scan(start, _LAST, limit=_SLICE)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from heapq import merge
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -43,16 +45,21 @@ from recension.store.layout import (
     META,
     PIECES,
     RESTS,
+    RUNS,
     SEAL_BYTES,
     damaged,
     log_key,
     read_head,
+    seal,
 )
+from recension.store.merged import Packing
 from recension.store.packed import unpack
 from recension.store.rests import Rests
+from recension.store.runs import MOST_ROWS
 
 _BATCH_BYTES = 8 << 20
 """Rows of one transaction of a copy."""
+_BATCH_ROWS = 50_000
 _LOW_SPACE_BYTES = 1 << 20
 _WALKED = LOG, INDEX, BLOBS, META
 """The tables whose rows are copied; the others hold parts of theirs."""
@@ -106,16 +113,25 @@ def _named(error: lmdb.Error | OSError, target: Path) -> StoreError:
 def _copy_rows(opened: Opened, txn: lmdb.Transaction, made: Opened, progress: Progress) -> dict[bytes, int]:
     """Copy all rows, laid out anew; return their number in each table."""
     counts = dict.fromkeys(_WALKED, 0)
-    rests = Rests()
+    rests, packing = Rests(), Packing()
     for table, batch in _walk(opened, txn, "copy", progress):
         with made.env.begin(write=True) as new:
-            rows = [(key, rests.lay(raw)) for key, raw in batch] if table in _CUT else batch
-            _append(new, made, table, rows)
-            _put_bins(new, made, rests.full())
+            if table == INDEX:
+                _put_index(new, made, *packing.take(batch))
+            else:
+                rows = [(key, rests.lay(raw)) for key, raw in batch] if table in _CUT else batch
+                _append(new, made, table, rows)
+                _put_bins(new, made, rests.full())
         counts[table] += len(batch)
     with made.env.begin(write=True) as new:
+        _put_index(new, made, *packing.end())
         _put_bins(new, made, rests.full(all_=True))
     return counts
+
+
+def _put_index(txn: lmdb.Transaction, made: Opened, rows: list[Row], runs: list[Row]) -> None:
+    _append(txn, made, INDEX, [(key, seal(INDEX, key, value)) for key, value in rows])
+    _append(txn, made, RUNS, [(key, seal(RUNS, key, body)) for key, body in runs])
 
 
 def _append(txn: lmdb.Transaction, made: Opened, table: bytes, rows: list[Row]) -> None:
@@ -164,16 +180,39 @@ def _walk(
     done = 0
     sizes = used_bytes(opened, txn)
     sizes[BLOBS] += sizes.pop(PIECES) + sizes.pop(RESTS)
+    sizes[INDEX] += sizes.pop(RUNS)
     total = sum(sizes.values())
     for table in _WALKED:
-        entries = max(int(txn.stat(opened.tables[table])["entries"]), 1)
+        batches = _index_batches(opened, txn) if table == INDEX else _batches(opened, txn, table)
+        entries = _entries(opened, txn, table)
         seen = 0
-        for batch in _batches(opened, txn, table):
+        for batch in batches:
             yield table, batch
             seen += len(batch)
-            progress(what, done + sizes[table] * seen // entries, total)
+            progress(what, done + sizes[table] * min(seen, entries) // entries, total)
         done += sizes[table]
         progress(what, done, total)
+
+
+def _entries(opened: Opened, txn: lmdb.Transaction, table: bytes) -> int:
+    """Return about how many rows there are, at least 1."""
+    entries = int(txn.stat(opened.tables[table])["entries"])
+    if table == INDEX:
+        entries += int(txn.stat(opened.tables[RUNS])["entries"]) * MOST_ROWS // 2
+    return max(entries, 1)
+
+
+def _index_batches(opened: Opened, txn: lmdb.Transaction) -> Iterator[list[Row]]:
+    """Yield the rows of the index, those in runs among them."""
+    plain = ((key, raw[SEAL_BYTES:]) for batch in _batches(opened, txn, INDEX) for key, raw in batch)
+    rows = merge(plain, opened.packed.walk(txn))
+    while batch := _read_index_batch(rows):
+        yield batch
+
+
+@names_damage
+def _read_index_batch(rows: Iterator[Row]) -> list[Row]:
+    return list(islice(rows, _BATCH_ROWS))
 
 
 def _batches(opened: Opened, txn: lmdb.Transaction, table: bytes) -> Iterator[list[Row]]:
@@ -260,7 +299,7 @@ def backup_at(path: Path, map_bytes: int, schema: int) -> Iterator[Opened]:
     else:
         env = open_env(directory.lmdb, map_bytes, alone=True)
         try:
-            opened = Opened(env, tables_of(path, env, schema), (0, 0))
+            opened = Opened.of(env, tables_of(path, env, schema))
         except BaseException:
             env.close()
             raise

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar, cast
+from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
 
 import lmdb
 
@@ -33,6 +33,7 @@ from recension.store.layout import (
     META,
     PIECES,
     RESTS,
+    RUNS,
     SCHEMA_KEY,
     TABLES,
     damaged,
@@ -40,6 +41,7 @@ from recension.store.layout import (
     schema_row,
     unseal,
 )
+from recension.store.merged import PackedIndex
 from recension.store.rests import SHARED, joined, place_of
 
 UNSAFE_MOUNT = "RECENSION_UNSAFE_MOUNT"
@@ -70,6 +72,12 @@ class Opened:
     env: lmdb.Environment
     tables: dict[bytes, lmdb._Database]
     file: FileId
+    packed: PackedIndex
+
+    @classmethod
+    def of(cls, env: lmdb.Environment, tables: dict[bytes, lmdb._Database], file: FileId = (0, 0)) -> Self:
+        """``file`` is that of the environment, if another may take its place."""
+        return cls(env, tables, file, PackedIndex(tables[RUNS]))
 
     def get(self, txn: lmdb.Transaction, table: bytes, key: bytes) -> bytes | None:
         """Return a row as it is stored."""
@@ -182,7 +190,7 @@ def open_newest(directory: DataDirectory, map_bytes: int, schema: int) -> Opened
         try:
             # LMDB opens its two files one after the other: both are of one environment if it did not change.
             if file == directory.file():
-                return Opened(env, _ready(directory.path, env, schema), file)
+                return Opened.of(env, _ready(directory.path, env, schema), file)
         except BaseException:
             env.close()
             raise
@@ -370,7 +378,7 @@ def make_env(path: Path, map_bytes: int, schema: int, *, sync_each: bool = True)
         if isinstance(error, lmdb.Error):
             raise _not_made(path, error) from None
         raise
-    return Opened(env, tables, (0, 0))
+    return Opened.of(env, tables)
 
 
 def _not_made(path: Path, error: lmdb.Error) -> StoreError:

@@ -90,6 +90,16 @@ class Usage:
     """Transactions since the state of the oldest open view; what was freed since is not used again."""
 
 
+@dataclass(frozen=True, slots=True)
+class PackedRows:
+    """What runs of index rows hold, and what they take."""
+
+    rows: int
+    raw_bytes: int
+    """Of keys and values, before they were packed."""
+    stored_bytes: int
+
+
 class Log(Protocol):
     """The truth: append-only commit records by position. Safe for concurrent use."""
 
@@ -179,6 +189,10 @@ class Store(Protocol):
 
     def usage(self) -> Usage:
         """Return what the store takes, and who reads it, without reading rows."""
+        ...
+
+    def packed_rows(self) -> Mapping[bytes, PackedRows]:
+        """Return what lies in runs, by the first byte of the keys."""
         ...
 
     def blob_sizes(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, int]]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import struct
 from hashlib import sha256
 
+PACKED = frozenset(bytes([one]) for one in b"DEGKLMRSTVW")
+"""First bytes of the keys whose rows a copy packs in runs: there are many of them, and most never change."""
+
 _BIAS = 2**63
 END = 2**64 - 1
 

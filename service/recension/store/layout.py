@@ -15,9 +15,10 @@ from recension.model.record import Head
 from recension.store.interface import Rewrite, Row
 from recension.store.pieces import MAX_PIECES, cut
 
-LOG, INDEX, BLOBS, PIECES, RESTS, META = TABLES = (
+LOG, INDEX, RUNS, BLOBS, PIECES, RESTS, META = TABLES = (
     b"log",
     b"index",
+    b"runs",
     b"blobs",
     b"pieces",
     b"rests",

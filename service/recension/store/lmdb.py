@@ -47,6 +47,7 @@ from recension.store.interface import (
     Compacted,
     Copied,
     Outcome,
+    PackedRows,
     Progress,
     Rewrite,
     Row,
@@ -63,6 +64,7 @@ from recension.store.layout import (
     META,
     PIECES,
     RESTS,
+    RUNS,
     SEAL_BYTES,
     TableRow,
     cut_all,
@@ -75,6 +77,7 @@ from recension.store.layout import (
     replacement,
     unseal,
 )
+from recension.store.merged import NO_STATE
 from recension.store.packed import pack, unpack
 from recension.store.rests import SHARED, place_of, without
 
@@ -223,8 +226,9 @@ class LmdbStore:
             _insert_blobs(txn, opened, blob_rows, piece_rows)
             if not txn.put(key, row, append=True, overwrite=False, db=tables[LOG]):
                 raise damaged(LOG, key)  # the log would be ahead of its own head
-            if _insert(txn, tables[INDEX], index_rows) < len(index_rows):
-                _check_same(txn, tables[INDEX], index_rows)
+            new_rows = _without_packed(txn, opened, index_rows, same=True)
+            if _insert(txn, tables[INDEX], new_rows) < len(new_rows):
+                _check_same(txn, tables[INDEX], new_rows)
             txn.put(*head_row(head), db=tables[META])
             return Outcome.OK
 
@@ -260,6 +264,7 @@ class LmdbStore:
                 fits = all(_index_row(txn, opened, key) == row for key, row in change.expected.items())
                 applied.append(fits)
                 if fits:
+                    opened.packed.take_out(txn, change.index)
                     _replace(txn, opened, rows)
             return Outcome.OK
 
@@ -367,6 +372,14 @@ class LmdbStore:
         )
 
     @names_damage
+    def packed_rows(self) -> dict[bytes, PackedRows]:
+        """Return what lies in runs, by the first byte of the keys."""
+        self.check_process()
+        opened = self.newest()
+        with opened.env.begin(buffers=True) as txn:
+            return opened.packed.usage(txn)
+
+    @names_damage
     def blob_sizes(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, int]]:
         """Return (key, stored bytes) of up to ``limit`` blobs with ``start <= key < stop``, ascending."""
         self.check_process()
@@ -452,7 +465,7 @@ class LmdbStore:
         rows = prepared(INDEX, chunk)
 
         def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
-            _insert(txn, opened.tables[INDEX], rows)
+            _insert(txn, opened.tables[INDEX], _without_packed(txn, opened, rows))
             return Outcome.OK
 
         self._write(write)
@@ -561,11 +574,15 @@ class _LmdbLog:
 class _LmdbView:
     """A read transaction on Index and Blobs, from ``with`` to its end; bound to one thread."""
 
-    __slots__ = ("_cursor", "_index", "_opened", "_store", "_txn")
+    __slots__ = ("_cursor", "_families", "_index", "_opened", "_runs", "_state", "_store", "_txn")
 
     _opened: Opened
     _txn: lmdb.Transaction
     _cursor: lmdb.Cursor
+    _families: frozenset[bytes]
+    _runs: lmdb.Cursor
+    """Of the table of runs, if there are any."""
+    _state: int
 
     def __init__(self, store: LmdbStore) -> None:
         self._store = store
@@ -575,10 +592,17 @@ class _LmdbView:
         self._index = opened.tables[INDEX]
         self._txn = self._store.begin(opened)
         self._cursor = self._txn.cursor(self._index)
+        self._families = opened.packed.families(self._txn)
+        if self._families:
+            self._runs = self._txn.cursor(opened.tables[RUNS])
+            self._state = self._txn.id()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._cursor.close()
+        if self._families:
+            self._runs.close()
+            del self._runs
         self._txn.abort()
         # The reader slot is free once nothing refers to the transaction; a traceback may still hold the view.
         del self._cursor, self._txn, self._opened
@@ -598,11 +622,16 @@ class _LmdbView:
         """Return the value of an index key."""
         if not 0 < len(key) <= MAX_KEY_BYTES:
             return None
+        packed = key[:1] in self._families
         try:
-            raw = cast("bytes | None", self._txn.get(key, db=self._index))
+            raw = None
+            if not packed or self._opened.packed.has_others(self._cursor, self._state, key[:1]):
+                raw = cast("bytes | None", self._txn.get(key, db=self._index))
+            if raw is None:
+                return self._opened.packed.get(self._runs, self._state, key) if packed else None
         except DAMAGE as error:
             raise pages_damaged(error) from None
-        return None if raw is None else unseal(INDEX, key, raw)
+        return unseal(INDEX, key, raw)
 
     @names_damage
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -613,6 +642,32 @@ class _LmdbView:
     @names_damage
     def scan(self, start: bytes, stop: bytes, *, limit: int = 0) -> list[Row]:
         """Return index rows with ``start <= key < stop``, ascending; at most ``limit`` if not 0."""
+        if not self._families:
+            return self._plain(start, stop, limit)
+        letter = start[:1]
+        if letter not in self._families and letter == stop[:1]:
+            return self._plain(start, stop, limit)
+        packed = self._opened.packed.scan(self._runs, self._state, start, stop, limit)
+        if self._only_packed(start, stop):
+            return packed
+        out = self._plain(start, stop, limit)
+        if packed:
+            out += packed
+            out.sort()
+            if limit:
+                del out[limit:]
+        return out
+
+    def _only_packed(self, start: bytes, stop: bytes) -> bool:
+        """Say whether all rows of a range are in runs."""
+        letter = start[:1]
+        return (
+            letter in self._families
+            and (letter == stop[:1] or (len(stop) == 1 and stop[0] == letter[0] + 1))
+            and not self._opened.packed.has_others(self._cursor, self._state, letter)
+        )
+
+    def _plain(self, start: bytes, stop: bytes, limit: int) -> list[Row]:
         cursor = self._cursor
         if not cursor.set_range(start):
             return []
@@ -631,13 +686,20 @@ class _LmdbView:
     def last(self, start: bytes, stop: bytes) -> Row | None:
         """Return the greatest index row with ``start <= key < stop``."""
         cursor = self._cursor
+        key, raw = b"", b""
+        packed = None
         try:
-            if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
-                return None
-            key, raw = cast("Row", cursor.item())
+            if not self._only_packed(start, stop) and (
+                cursor.prev() if cursor.set_range(stop) else cursor.last()
+            ):
+                key, raw = cast("Row", cursor.item())
+            if self._families and (start[:1] in self._families or start[:1] != stop[:1]):
+                packed = self._opened.packed.last(self._runs, self._state, start, stop)
         except DAMAGE as error:
             raise pages_damaged(error) from None
-        return (key, unseal(INDEX, key, raw)) if start <= key < stop else None
+        if packed is not None and packed[0] > key:
+            return packed
+        return (key, unseal(INDEX, key, raw)) if start <= key < stop and key else None
 
     @names_damage
     def blob(self, key: bytes) -> bytes | None:
@@ -680,12 +742,40 @@ def _insert_blobs(txn: lmdb.Transaction, opened: Opened, heads: list[Row], piece
 def _check_same(txn: lmdb.Transaction, table: lmdb._Database, rows: list[Row]) -> None:
     for key, row in rows:
         if txn.get(key, db=table) != row:
-            raise ValueError(f"index key {key.hex()} exists with another value")
+            raise _another_value(key)
+
+
+def _without_packed(
+    txn: lmdb.Transaction, opened: Opened, rows: list[Row], *, same: bool = False
+) -> list[Row]:
+    """Return the sealed rows that are in no run. With ``same``, raise ``ValueError`` if one is otherwise."""
+    families = opened.packed.families(txn)
+    if not families:
+        return rows
+    out = []
+    with txn.cursor(opened.tables[RUNS]) as cursor:
+        for row in rows:
+            key = row[0]
+            value = opened.packed.get(cursor, NO_STATE, key) if key[:1] in families else None
+            if value is None:
+                out.append(row)
+            elif same and value != row[1][SEAL_BYTES:]:
+                raise _another_value(key)
+    return out
+
+
+def _another_value(key: bytes) -> ValueError:
+    return ValueError(f"index key {key.hex()} exists with another value")
 
 
 def _index_row(txn: lmdb.Transaction, opened: Opened, key: bytes) -> bytes | None:
     raw = opened.get(txn, INDEX, key)
-    return None if raw is None else unseal(INDEX, key, raw)
+    if raw is not None:
+        return unseal(INDEX, key, raw)
+    if key[:1] not in opened.packed.families(txn):
+        return None
+    with txn.cursor(opened.tables[RUNS]) as cursor:
+        return opened.packed.get(cursor, NO_STATE, key)
 
 
 def _replace(txn: lmdb.Transaction, opened: Opened, rows: list[TableRow]) -> None:

@@ -11,7 +11,7 @@ from threading import Lock
 
 from recension.model.errors import WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.interface import Outcome, Rewrite, Row, TableUsage, Usage
+from recension.store.interface import Outcome, PackedRows, Rewrite, Row, TableUsage, Usage
 
 _MAX_KEY_BYTES = 64
 _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
@@ -149,6 +149,10 @@ class MemoryStore:
             for name, table in (("index", self._index), ("blobs", self._blobs)):
                 rows[name] = sum(1 for _ in table.ascending(b"", end, self._state))
         return Usage({name: TableUsage(count, 0) for name, count in rows.items()}, 0, 0, 0, 0, 0, 0)
+
+    def packed_rows(self) -> dict[bytes, PackedRows]:
+        """Return nothing: rows lie by themselves."""
+        return {}
 
     def blob_sizes(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, int]]:
         """Return (key, bytes) of up to ``limit`` blobs with ``start <= key < stop``, ascending."""

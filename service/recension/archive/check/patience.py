@@ -53,7 +53,7 @@ class PatientView:
                     return None  # damaged pages
                 stop = row[0]
             except DataLossError as error:
-                stop = _key_of(error, start, stop)
+                stop, _ = _span_of(error, start, stop)
                 if not stop:
                     return None
 
@@ -63,7 +63,7 @@ class Damage:
     """Where rows cannot be read."""
 
     key: bytes
-    """Of the row; empty when the pages are damaged, and what follows cannot be reached."""
+    """Of the row, or of the last that is concerned; empty when what follows cannot be reached."""
     error: DataLossError
 
 
@@ -72,12 +72,12 @@ def scan_to_damage(view: View, start: bytes, stop: bytes, limit: int) -> tuple[l
     try:
         return _in_order(view.scan(start, stop, limit=limit), start)
     except DataLossError as error:
-        key = _key_of(error, start, stop)
+        first, last = _span_of(error, start, stop)
         try:
-            rows, bad = _in_order(view.scan(start, key) if key else [], start)
+            rows, bad = _in_order(view.scan(start, first) if first else [], start)
         except DataLossError as other:
             return [], Damage(b"", other)
-        return rows, bad or Damage(key, error)
+        return rows, bad or Damage(last, error)
 
 
 def _in_order(rows: list[Row], start: bytes) -> tuple[list[Row], Damage | None]:
@@ -90,7 +90,10 @@ def _in_order(rows: list[Row], start: bytes) -> tuple[list[Row], Damage | None]:
     return rows, None
 
 
-def _key_of(error: DataLossError, start: bytes, stop: bytes) -> bytes:
-    """Return the key of the index row that is damaged; empty if the error names none in the range."""
-    key = bytes.fromhex(error.metadata.get("key", "")) if error.metadata.get("table") == "index" else b""
-    return key if start <= key < stop else b""
+def _span_of(error: DataLossError, start: bytes, stop: bytes) -> tuple[bytes, bytes]:
+    """Return the first and the last key that damage concerns; empty if the error names none in the range."""
+    said = error.metadata
+    first = bytes.fromhex(said.get("key", "")) if said.get("table") == "index" else b""
+    if not first or not start <= first < stop:
+        return b"", b""
+    return first, bytes.fromhex(said.get("upto", "")) or first
