@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the test suite uses beyond Python packages, where it can:
 #   bubblewrap  rehearses the container without a container engine
+#   chromium    looks at reports, driven by chromium-driver
 #   strace      makes chosen system calls fail, and lists what a server writes
 #   e2fsprogs   makes a small file system that tests fill
 # It never fails the build: a test that misses its tool skips and says so.
 set -euo pipefail
 
-declare -A package_of=([bwrap]=bubblewrap [mkfs.ext4]=e2fsprogs [strace]=strace)
+declare -A package_of=([bwrap]=bubblewrap [chromium]=chromium [chromedriver]=chromium-driver [mkfs.ext4]=e2fsprogs [strace]=strace)
 missing=()
 for program in "${!package_of[@]}"; do
     command -v "$program" >/dev/null || missing+=("${package_of[$program]}")

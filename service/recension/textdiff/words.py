@@ -20,8 +20,8 @@ _UNSPACED = (
 _ASCII_WORD = re.compile(r"\w+|\s+|[^\w\s]")
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+|\s+|[^\w\s]")
 _JOINER = "\u200d"
-_ALIKE = 0.25
-"""Least part of the longer side that two replaced stretches share; below it, equal words are chance."""
+_ALIKE = 0.3
+"""Least part of the shorter side that two replaced stretches share; below it, equal words are chance."""
 
 
 class _Token(NamedTuple):
@@ -43,7 +43,7 @@ def changed_words(
     regions = [trimmed(ids_a, ids_b, region) for region in joined]
     whole = _size(tokens_a, 0, len(tokens_a)), _size(tokens_b, 0, len(tokens_b))
     told = sum(_size(tokens_a, region.a_start, region.a_stop) for region in regions)
-    if whole[0] - told < _ALIKE * max(whole):
+    if whole[0] - told < _ALIKE * min(whole):
         return [()] * len(removed), [()] * len(added)
     return (
         _by_line(removed, tokens_a, [(region.a_start, region.a_stop) for region in regions]),

@@ -7,12 +7,14 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 from rich.text import Text
 
 from recension.model.difference import DEFAULT_CONTEXT, DiffLine, Hunk, LineKind
 from recension.model.digest import parse_digest
-from recension.model.errors import InvalidArgumentError
+from recension.model.errors import ExtraMissingError, InvalidArgumentError
 from recension.model.event import MAX_ID
 from recension.model.instant import format_instant
 from recension.model.reading import Change, Entry, Reader, Revision, RevisionDiff
@@ -22,6 +24,8 @@ from recension_client.cli.arguments import DIFFERENT, OK, Commands, asking
 
 _STYLES = {LineKind.CONTEXT: "", LineKind.REMOVED: "red", LineKind.ADDED: "green"}
 _WIDTHS = (12, 10, 24, 0)
+PAGES, MAX_PAGES = 200, 2_000
+"""Changed pages that a report shows with their texts, unless asked otherwise, and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,15 @@ def register(commands: Commands) -> None:
         type=_lines,
         help=f"of revisions: equal lines around each difference (default: {DEFAULT_CONTEXT})",
     )
+    one.add_argument(
+        "--html", metavar="FILE", type=Path, help="of snapshots: write a page for people into this file"
+    )
+    one.add_argument(
+        "--pages",
+        metavar="N",
+        type=_pages,
+        help=f"with --html: changed pages that are shown with their texts, the largest (default: {PAGES})",
+    )
     one.add_argument("--exit-code", action="store_true", help="leave with 1 when they differ")
 
 
@@ -74,14 +87,20 @@ def _lines(text: str) -> int:
     return int(text)
 
 
+def _pages(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_PAGES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pages from 1 to {MAX_PAGES:,}")
+    return int(text)
+
+
 def _diff(reader: Reader, options: Namespace) -> int:
     """Write what differs between two snapshots or two revisions."""
     before, after = options.before, options.after
     if isinstance(before, bytes) and isinstance(after, bytes):
         _refuse(options, ("unified", "context"), "of two revisions, not of snapshots")
-        differ = _snapshots(reader, options)
+        differ = _report(reader, options) if options.html else _snapshots(reader, options)
     elif isinstance(before, _RevisionName) and isinstance(after, _RevisionName):
-        _refuse(options, ("tsv",), "of two snapshots, not of revisions")
+        _refuse(options, ("tsv", "html", "pages"), "of two snapshots, not of revisions")
         differ = _revisions(reader, options)
     else:
         raise InvalidArgumentError(
@@ -117,6 +136,29 @@ def _snapshots(reader: Reader, options: Namespace) -> bool:
     if not found:
         output.note("no difference")
     return bool(found)
+
+
+def _report(reader: Reader, options: Namespace) -> bool:
+    """Write the page: whole, or not at all."""
+    try:
+        from recension_client.report.gather import gather  # noqa: PLC0415 - of an extra
+        from recension_client.report.page import render  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        raise ExtraMissingError(
+            f"reports need {error.name}, which is not installed",
+            hint="pip install 'recension[report]'",
+            module=error.name,
+        ) from None
+    report = gather(
+        reader,
+        options.before,
+        options.after,
+        pages=PAGES if options.pages is None else options.pages,
+        watch=lambda changes: output.watched(changes, "changes", None),
+    )
+    output.replace_file(options.html, render(report, version("recension")).encode())
+    output.note(f"{options.html}: {report.changes:,} changed pages, {len(report.pages):,} shown")
+    return bool(report.changes)
 
 
 def _count(reader: Reader, snapshot_id: bytes) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -54,6 +57,20 @@ def on_terminal() -> bool:
 def write(content: bytes) -> None:
     """Write bytes to stdout as they are."""
     sys.stdout.buffer.write(content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole: a reader sees the old one or the new one, and a fault leaves the old."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as made:
+            made.write(content)
+            made.flush()
+            os.fsync(made.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(content: bytes) -> None:
