@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 from typing import Self
 
-from recension.model.errors import RecensionError
 from recension.model.manifest import Selector
 from recension_client.client import Client
 from tests.bench.histories import PEPS, PEPS_DUMP, Bench, Source
 from tests.bench.measure import NOTHING, Report, Resident, family, larger, latency, resident
 from tests.bench.peps import AS_OF, FAR
+from tests.bench.served import SERVER, served
 
-_SERVER = (sys.executable, "-m", "recension.server.main")
 _EVERY_SECONDS = 0.02
-_START_SECONDS = 30
 _CALLS = 1000
 
 
@@ -74,12 +69,12 @@ def run(bench: Bench) -> None:
 def _ingest(source: Source, data: Path) -> tuple[Resident, float, int]:
     make = ("project", "create", source.name, "--base-url", "https://w.example", "--language", "en")
     subprocess.run(
-        [*_SERVER, *make, "--license", "CC0-1.0", "--data", str(data)], check=True, stdout=subprocess.DEVNULL
+        [*SERVER, *make, "--license", "CC0-1.0", "--data", str(data)], check=True, stdout=subprocess.DEVNULL
     )
     began = time.perf_counter()
     with (
         subprocess.Popen(
-            [*_SERVER, "ingest", source.kind, source.name, str(source.path), "--data", str(data)],
+            [*SERVER, "ingest", source.kind, source.name, str(source.path), "--data", str(data)],
             stderr=subprocess.DEVNULL,
         ) as process,
         Watch(process.pid) as watch,
@@ -89,34 +84,13 @@ def _ingest(source: Source, data: Path) -> tuple[Resident, float, int]:
 
 
 def _serve(report: Report, data: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    target = f"127.0.0.1:{port}"
-    command = [*_SERVER, "serve", "--data", str(data), "--listen", target, "--health-listen", ""]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            with Watch(process.pid) as watch, Client(target) as client:
-                _wait(client.server_info)
-                _report_calls(report, client)
-            report.row(
-                "server, after these calls", str(watch.most), "", "", "256 MiB + mapped pages",
-                watch.most.own < 256,
-            )  # fmt: skip
-        finally:
-            process.terminate()
-
-
-def _wait(ask: Callable[[], object]) -> None:
-    until = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            ask()
-        except RecensionError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+    with served(data) as (pid, client):
+        with Watch(pid) as watch:
+            _report_calls(report, client)
+        report.row(
+            "server, after these calls", str(watch.most), "", "", "256 MiB + mapped pages",
+            watch.most.own < 256,
+        )  # fmt: skip
 
 
 def _report_calls(report: Report, client: Client) -> None:

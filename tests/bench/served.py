@@ -1,0 +1,46 @@
+"""A server as a process of its own, and a client that asks it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recension.model.errors import RecensionError
+from recension_client.client import Client
+
+SERVER = (sys.executable, "-m", "recension.server.main")
+_START_SECONDS = 30
+
+
+@contextmanager
+def served(data: Path) -> Iterator[tuple[int, Client]]:
+    """Serve a directory; the id of the process, and a client to which it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    target = f"127.0.0.1:{port}"
+    command = [*SERVER, "serve", "--data", str(data), "--listen", target, "--health-listen", ""]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            with Client(target) as client:
+                _wait(client)
+                yield process.pid, client
+        finally:
+            process.terminate()
+
+
+def _wait(client: Client) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            client.server_info()
+        except RecensionError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
