@@ -13,13 +13,15 @@ from recension.archive import entries
 from recension.archive.entries import Opener
 from recension.archive.erase import erase_text
 from recension.archive.history import choice_of
-from recension.archive.trees import state_of
+from recension.archive.recent import Recent
+from recension.archive.trees import TreeReader, state_of
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
 from recension.model.event import Presence
 from recension.model.manifest import OnHidden
 from recension.model.reading import ChangeKind, Entry, Shard
-from recension.model.tree import Leaf
+from recension.model.tree import EMPTY_NODE, EMPTY_ROOT, RECORD, Leaf, build
+from recension.store import keys
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
@@ -219,3 +221,27 @@ def test_slices_and_shards_leave_nothing_out(
         assert list(world.archive.read(snapshot, after=("w", place))) == rest
     parts = [list(world.archive.read(snapshot, shard=Shard(index, 3))) for index in range(3)]
     assert sorted(entry.page_id for part in parts for entry in part) == [entry.page_id for entry in whole]
+
+
+def test_a_node_in_a_wrong_place_is_damage() -> None:
+    """A node that names itself, or one as high, ends a walk by name; a lower one is its own child."""
+    store = MemoryStore()
+    leaf = (16, 1, bytes(32))
+    nodes = {EMPTY_ROOT: EMPTY_NODE}
+    root, _ = build([leaf], nodes.__setitem__)
+    circle, high = b"c" * 32, b"h" * 32
+    nodes[circle] = b"\x01" + RECORD.pack(1, 1, circle)
+    nodes[high] = b"\x01" + RECORD.pack(1, 1, circle)
+    whole = b"w" * 32
+    nodes[whole] = b"\x01" + RECORD.pack(1, 1, root)
+    store.put_derived((keys.node(digest), node) for digest, node in nodes.items())
+    with store.view() as view:
+        reader = TreeReader(view, Recent(10))
+        assert list(reader.runs(whole, 0)) == [[leaf]]
+        assert list(reader.differences(whole, root, 0)) == []
+        assert list(reader.differences(EMPTY_ROOT, whole, 0)) == [([], [leaf])]
+        for digest in (circle, high):
+            with pytest.raises(DataLossError, match="too high"):
+                list(reader.runs(digest, 0))
+            with pytest.raises(DataLossError, match="too high"):
+                list(reader.differences(digest, whole, 0))

@@ -132,9 +132,9 @@ def _slice(
         return entries, more
     sizes = accumulate(sum(slot.size_bytes for slot in entry.slots) for entry in entries)
     fitting = 1 + sum(size < _SLICE_BYTES for size in sizes)
-    slots = with_texts(view, [entry.slots for entry in entries[:fitting]])
-    read = [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=False)]
-    return read, more or len(read) < len(entries)
+    entries, more = entries[:fitting], more or fitting < len(entries)
+    slots = with_texts(view, [entry.slots for entry in entries])
+    return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)], more
 
 
 class Opener:

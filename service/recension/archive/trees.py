@@ -12,7 +12,7 @@ from recension.archive.history import Choice, State, TitleSource, edit_row, like
 from recension.archive.recent import Recent
 from recension.archive.rows import EditRow
 from recension.model.errors import DataLossError
-from recension.model.tree import Leaf, children_of, entry_leaf, leaves_of, level_of
+from recension.model.tree import TOP_LEVEL, Leaf, children_of, entry_leaf, leaves_of, level_of
 from recension.store import keys
 from recension.store.interface import View
 
@@ -54,13 +54,16 @@ class TreeReader:
 
         Subtrees before ``after`` are not read. The page ids of a run differ in their last four bits alone.
         """
-        node = self._node(root)
+        yield from self._runs(root, TOP_LEVEL, after)
+
+    def _runs(self, digest: bytes, level: int, after: int) -> Iterator[list[Leaf]]:
+        node = self._node(digest, level)
         leaves = _behind(node.leaves, after)
         if leaves:
             yield leaves
-        for prefix, digest in node.children.items():
+        for prefix, child in node.children.items():
             if (prefix + 1) << (4 * node.level) > after:
-                yield from self.runs(digest, after)
+                yield from self._runs(child, node.level - 1, after)
 
     def leaf_at(self, root: bytes, page: int) -> Leaf | None:
         """Return the leaf of a page, if the tree has one."""
@@ -70,13 +73,13 @@ class TreeReader:
     def differences(self, before: bytes, after: bytes, start: int) -> Iterator[Sides]:
         """Yield the leaves with page id > ``start`` that are in one tree alone, those of a node together."""
         if before != after:
-            level = max(self._node(root).level for root in (before, after))
+            level = max(self._node(root, TOP_LEVEL).level for root in (before, after))
             yield from self._compare(before, after, level, start)
 
     def _compare(self, left: bytes | None, right: bytes | None, level: int, start: int) -> Iterator[Sides]:
         """Compare two subtrees, ``None`` for one without pages, whose nodes are of that level or lower."""
         if level == 0:
-            a, b = (_behind(self._node(one).leaves, start) if one else [] for one in (left, right))
+            a, b = (_behind(self._node(one, level).leaves, start) if one else [] for one in (left, right))
             if a and b:
                 same = set(a).intersection(b)
                 a, b = ([leaf for leaf in leaves if leaf not in same] for leaves in (a, b))
@@ -91,12 +94,13 @@ class TreeReader:
 
     def _children(self, digest: bytes, level: int) -> dict[int, bytes]:
         """Return a node's children as seen from ``level``: a lower node is its own only child there."""
-        node = self._node(digest)
+        node = self._node(digest, level)
         if node.level == level or not (node.leaves or node.children):
             return node.children
         return {node.prefix >> (4 * (level - node.level - 1)): digest}
 
-    def _node(self, digest: bytes) -> Node:
+    def _node(self, digest: bytes, most: int) -> Node:
+        """Return a node of at most that level: walks end, whatever is damaged."""
         node = self._nodes.get(digest)
         if node is None:
             raw = node_at(self._view, digest)
@@ -106,6 +110,8 @@ class TreeReader:
             first = leaves[0].page_id if leaves else next(iter(children), 0)
             node = Node(level, first >> 4, leaves, children)
             self._nodes.put(digest, node)
+        if node.level > most:
+            raise DataLossError(f"snapshot node {digest.hex()} is too high in its tree", node=digest.hex())
         return node
 
 
