@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,29 @@ def test_a_node_in_a_wrong_place_is_damage() -> None:
                 list(reader.runs(digest, 0))
             with pytest.raises(DataLossError, match="too high"):
                 list(reader.differences(digest, whole, 0))
+
+
+def test_threads_share_a_memory(world: World) -> None:
+    """Readers at the same time see a text hidden or shown; whoever asks after a change sees what it made."""
+    snapshot = world.snapshot(2)
+    world.archive._entries._memory.size = 16
+    ended = threading.Event()
+
+    def reading() -> int:
+        rounds = 0
+        while not ended.is_set():
+            slot = seventh(world, snapshot).slots[0]
+            assert slot.text in (None, SECRET)
+            assert (slot.text is None) == (slot.presence is Presence.HIDDEN)
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(reading) for _ in range(4)]
+        try:
+            for hidden in [True, False] * 10:
+                world.add(world.event(7, 1, hide(7, text=hidden)))
+                assert seventh(world, snapshot).slots[0].text == (None if hidden else SECRET)
+        finally:
+            ended.set()
+    assert all(reader.result() for reader in readers)
