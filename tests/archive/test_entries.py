@@ -118,10 +118,28 @@ def test_without_a_look_at_the_index_it_would_be(
     """The same, with a memory that asks nothing: it answers as before, so the test above can fail."""
     snapshot = world.snapshot(2)
     assert seventh(world, snapshot).slots[0].digest == digest_of(SECRET)
-    monkeypatch.setattr(Opener, "_stands", lambda *_: True)
     work(world.store)
+    monkeypatch.setattr(Opener, "_stands", lambda *_: True)
+    monkeypatch.setattr(keys, "removed", lambda: b"?")
     entry = next(one for one in world.archive.entries(snapshot) if one.page_id == 7)
     assert entry.slots[0].digest == digest_of(SECRET)
+
+
+def test_what_was_erased_is_not_kept_in_memory(world: World) -> None:
+    """Neither its digest nor its salt is there any more once anything was read, be it another snapshot."""
+    snapshot = world.snapshot(2)
+    salt = seventh(world, snapshot).content_salt
+    other = world.snapshot(3)
+
+    def remembered() -> set[bytes]:
+        memory = world.archive._entries._memory
+        held = [*memory._young.values(), *memory._old.values()]
+        return {one.entry.content_salt for one in held} | {one.entry.slots[0].digest for one in held}
+
+    assert {salt, digest_of(SECRET)} <= remembered()
+    erase_seventh(world.store)
+    next(world.archive.entries(other, after=("w", 39)))
+    assert not {salt, digest_of(SECRET)} & remembered()
 
 
 def test_a_text_shown_again_is_read_again(world: World) -> None:

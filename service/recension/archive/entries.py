@@ -69,11 +69,15 @@ class Entries:
         self._number = numbers.of
         self._memory = Recent[Held](_REMEMBERED)
         self._nodes = Recent[Node](_NODES)
+        self._removal: bytes | None = None
 
     def opener(self, view: View, project: str, manifest: Manifest) -> Opener:
         """Return what opens a project's leaves of a snapshot, for as long as the view is open."""
         choice = choice_of(manifest.selector, manifest.as_of)
-        return Opener(view, project, self._number(view, project), choice, self._memory)
+        stand = self._number(view, project), view.get(keys.removed()), view.head().position
+        if stand[1] != self._removal:  # what was erased is to be nowhere
+            self._removal, self._memory = stand[1], Recent[Held](self._memory.size)
+        return Opener(view, project, choice, stand, self._memory)
 
     def trees(self, view: View) -> TreeReader:
         """Return what reads trees, for as long as the view is open."""
@@ -140,15 +144,15 @@ def _slice(
 class Opener:
     """Opens leaves inside one view."""
 
-    def __init__(self, view: View, project: str, number: int, choice: Choice, memory: Recent[Held]) -> None:
+    def __init__(self, view: View, project: str, choice: Choice, stand: _Stand, memory: Recent[Held]) -> None:
         self._view = view
         self._project = project
-        self._number = number
+        self._number = stand[0]
         self._choice = choice
+        self._stand = stand
         self._memory = memory
         self._values = SealedReader(view)
-        self._stand: _Stand = number, view.get(keys.removed()), view.head().position
-        self.any_hidden = any_hidden(view, number)
+        self.any_hidden = any_hidden(view, self._number)
         """Whether any visibility change of the project is known; if none is, no page is asked about."""
 
     def open(self, leaves: Sequence[Leaf]) -> list[Held]:
