@@ -30,6 +30,12 @@ COMMANDS = {
         "completion",
         "fetch",
         "verify",
+        "pin",
+        "lock",
+        "status",
+        "update",
+        "quote",
+        "doctor",
     ],
     "recension-server": [
         "",
@@ -45,6 +51,10 @@ COMMANDS = {
         "fsck",
         "rebuild",
         "gc",
+        "key",
+        "key create",
+        "key rotate",
+        "key list",
         "health",
     ],
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import dropwhile, islice
 from types import TracebackType
@@ -18,6 +18,7 @@ from recension.model.digest import digest_of, format_digest, parse_digest
 from recension.model.errors import Fault, RecensionError, UnreachableError, VerificationError
 from recension.model.event import MAX_ID, Presence
 from recension.model.manifest import Manifest, Selector
+from recension.model.pin import Pin
 from recension.model.reading import (
     MAX_PAGE,
     START,
@@ -38,12 +39,15 @@ from recension.model.reading import (
     behind,
 )
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import pin_service_pb2 as pin_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire import convert, differences
+from recension.wire.pins import pin_from_proto
 from recension.wire.status import error_of
 from recension_client.proof import proof_file
 from recension_client.verify import verify_proof
@@ -404,6 +408,33 @@ class Client:
 
         return self._resumed(batches)
 
+    # --- pins ---
+
+    def create_pin(
+        self, name: str, snapshot_id: bytes, readable_until: int, labels: Mapping[str, str] | None = None
+    ) -> Pin:
+        """Make a pin, or return it if there is the same. ``readable_until``: microseconds since the epoch.
+
+        Raises ``SnapshotNotFoundError``, ``PinExistsError``, ``PinExpiredError``, ``SnapshotReleasedError``.
+        """
+        request = pin_pb.CreatePinRequest(
+            name=name,
+            snapshot=format_digest(snapshot_id),
+            labels=dict(labels or {}),
+            readable_until=convert.timestamp_to_proto(readable_until),
+        )
+        made = pin_from_proto(self._ask(self._pins().CreatePin, request).pin)
+        if made.name != name or made.snapshot_id != snapshot_id:
+            raise VerificationError("the server made another pin than was asked for")
+        return made
+
+    def pin(self, name: str) -> Pin:
+        """Return a live pin. Raises ``PinNotFoundError``, ``PinExpiredError``."""
+        found = pin_from_proto(self._ask(self._pins().GetPin, pin_pb.GetPinRequest(name=name)).pin)
+        if found.name != name:
+            raise VerificationError("the server sent another pin than was asked for")
+        return found
+
     # --- streams ---
 
     def _resumed(self, batches: Callable[[str], Iterator[tuple[list[Any], str]]]) -> Iterator[Any]:
@@ -571,6 +602,9 @@ class Client:
 
     def _catalog(self) -> CatalogServiceStub:
         return CatalogServiceStub(self._open())
+
+    def _pins(self) -> PinServiceStub:
+        return PinServiceStub(self._open())
 
     def _revisions(self) -> RevisionServiceStub:
         return RevisionServiceStub(self._open())

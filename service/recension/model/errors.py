@@ -355,6 +355,19 @@ class ExportDiffersError(ExportError):
     reason = "EXPORT_DIFFERS"
 
 
+class LockError(RecensionError):
+    """A lock file is missing, damaged or was edited."""
+
+    fault = Fault.INVALID
+    reason = "LOCK_INVALID"
+
+
+class LockVersionError(LockError):
+    """A lock file was written by a newer version."""
+
+    reason = "LOCK_VERSION"
+
+
 class DiskFullError(RecensionError):
     """The licensee's disk has no room; what was fetched stays, and the next fetch goes on from there."""
 

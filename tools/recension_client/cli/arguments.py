@@ -13,12 +13,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 from recension.model.digest import parse_digest
 from recension.model.errors import InvalidArgumentError
 from recension.model.event import MAX_ID
 from recension.model.instant import parse_instant
+from recension.model.manifest import OnHidden, Redirects, Selector
 from recension.model.reading import Shard
 from recension_client.client import Client
 
@@ -44,7 +46,7 @@ times:
 
 exit codes:
   0    done
-  1    different: diff --exit-code, verify
+  1    different: diff --exit-code, verify, lock --check; doctor: something is amiss
   2    wrong usage
   3    an error with a name: see "error:" and "hint:" on stderr, or its "reason" with --json
   130  interrupted
@@ -157,6 +159,78 @@ def as_of(parser: argparse.ArgumentParser, *, required: bool = False, at_help: s
 def snapshot(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
     """Add an argument that is a snapshot id."""
     parser.add_argument(name, metavar=metavar, type=_digest, help="snapshot id: sha256:<64 hex>")
+
+
+def selector(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which part of the corpus."""
+    parser.add_argument("projects", metavar="PROJECT", nargs="+", help="one or more projects")
+    parser.add_argument(
+        "--namespace", metavar="N", type=namespace, nargs="+", action="extend", help="only these namespaces"
+    )
+    parser.add_argument(
+        "--model", metavar="MODEL", nargs="+", action="extend", help="only these content models"
+    )
+    parser.add_argument(
+        "--redirects",
+        type=Redirects,
+        choices=list(Redirects),
+        default=Redirects.INCLUDE,
+        help="default: include",
+    )
+    parser.add_argument(
+        "--on-hidden",
+        type=OnHidden,
+        choices=list(OnHidden),
+        default=OnHidden.SKIP,
+        help="hidden pages: leave out, take the newest that is not, or keep without text",
+    )
+    parser.add_argument(
+        "--min-age",
+        metavar="SECONDS",
+        type=age,
+        default=0,
+        help="take the newest revision that is at least this old",
+    )
+
+
+def selected(options: Namespace) -> Selector:
+    """Return what the options of ``selector`` say."""
+    return Selector.of(
+        options.projects,
+        options.namespace,
+        options.model,
+        options.redirects,
+        options.min_age,
+        options.on_hidden,
+    )
+
+
+def lock(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a lock file."""
+    parser.set_defaults(lock_given=False)
+    parser.add_argument(
+        "--lock",
+        metavar="FILE",
+        type=Path,
+        action=_Given,
+        default=Path("recension.lock"),
+        help="default: recension.lock",
+    )
+
+
+class _Given(argparse.Action):
+    """Keeps a value, and that it was given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - the shape of an action
+        options: Namespace,
+        value: object,
+        name: str | None = None,  # noqa: ARG002 - the shape of an action
+    ) -> None:
+        """Keep both."""
+        setattr(options, self.dest, value)
+        setattr(options, f"{self.dest}_given", True)
 
 
 def _page_name(text: str) -> int | str:

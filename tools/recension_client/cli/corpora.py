@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from recension.model.digest import format_digest
 from recension.model.instant import format_instant
-from recension.model.manifest import Manifest, OnHidden, Redirects, Selector
+from recension.model.manifest import Manifest
 from recension.model.reading import WHOLE, Reader, Shard
 from recension_client.cli import arguments, forms, output
 from recension_client.cli.arguments import OK, Commands, asking
@@ -15,38 +15,8 @@ from recension_client.cli.arguments import OK, Commands, asking
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
     one = commands.add("snapshot", "make a snapshot and write its id", asking(_snapshot))
-    one.add_argument("projects", metavar="PROJECT", nargs="+", help="one or more projects")
+    arguments.selector(one)
     arguments.as_of(one, required=True)
-    one.add_argument(
-        "--namespace",
-        metavar="N",
-        type=arguments.namespace,
-        nargs="+",
-        action="extend",
-        help="only these namespaces",
-    )
-    one.add_argument("--model", metavar="MODEL", nargs="+", action="extend", help="only these content models")
-    one.add_argument(
-        "--redirects",
-        type=Redirects,
-        choices=list(Redirects),
-        default=Redirects.INCLUDE,
-        help="default: include",
-    )
-    one.add_argument(
-        "--on-hidden",
-        type=OnHidden,
-        choices=list(OnHidden),
-        default=OnHidden.SKIP,
-        help="hidden pages: leave out, take the newest that is not, or keep without text",
-    )
-    one.add_argument(
-        "--min-age",
-        metavar="SECONDS",
-        type=arguments.age,
-        default=0,
-        help="take the newest revision that is at least this old",
-    )
 
     one = commands.add("snapshots", "list the snapshots in the order of their making", asking(_snapshots))
     one.add_argument("--tsv", action="store_true", help="id, T, K, projects, entries, bytes")
@@ -64,15 +34,9 @@ def register(commands: Commands) -> None:
 
 def _snapshot(reader: Reader, options: Namespace) -> int:
     """Make a snapshot and name it."""
-    selector = Selector.of(
-        options.projects,
-        options.namespace,
-        options.model,
-        options.redirects,
-        options.min_age,
-        options.on_hidden,
+    manifest = reader.create_snapshot(
+        arguments.selected(options), valid_at=options.at, known_at=options.known_at
     )
-    manifest = reader.create_snapshot(selector, valid_at=options.at, known_at=options.known_at)
     if options.json:
         output.write_json(forms.snapshot_row(manifest))
         return OK

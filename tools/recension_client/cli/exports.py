@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from recension.model.digest import format_digest
+from recension.model.digest import format_digest, parse_digest
+from recension.model.errors import ExportDiffersError, InvalidArgumentError, LockError
+from recension.model.manifest import Manifest
+from recension_client import lockfile
 from recension_client.cli import arguments, output
 from recension_client.cli.arguments import DIFFERENT, OK, Commands, connect
+from recension_client.client import Client
 from recension_client.export import checking
 from recension_client.export.fetching import Fetched, fetch, needed_bytes, read_held
 from recension_client.export.folder import Folder
-from recension_client.export.layout import Form
+from recension_client.export.layout import Form, Index, Terms
+from recension_client.lockfile import Lock
 
 FORMS = {"jsonl": Form.JSONL, "parquet": Form.PARQUET}
 _SHOWN = 20
@@ -20,44 +26,119 @@ _SHOWN = 20
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
     one = commands.add("fetch", "fetch a snapshot into a folder, checked against its root", _fetch)
-    arguments.snapshot(one, "snapshot", "SNAPSHOT")
-    one.add_argument("folder", metavar="FOLDER", type=Path, help="where its files go: FOLDER/data")
-    one.add_argument("--form", choices=list(FORMS), default="jsonl", help="default: jsonl, in zstd")
+    one.add_argument(
+        "what",
+        metavar="WHAT",
+        nargs="*",
+        help="SNAPSHOT FOLDER, or FOLDER alone or nothing: then what the lock says",
+    )
+    arguments.lock(one)
+    one.add_argument("--form", choices=list(FORMS), help="default: the lock's, else jsonl, in zstd")
     one.add_argument("--workers", metavar="N", type=arguments.workers, default=2, help="shards at a time")
+    one.add_argument(
+        "--rewrite", action="store_true", help="take other bytes of the same rows, as of a newer library"
+    )
 
     one = commands.add("verify", "check fetched files against their snapshot, without a server", _verify)
-    one.add_argument("folder", metavar="FOLDER", type=Path)
+    one.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="default: the lock's")
+    arguments.lock(one)
 
 
 def _fetch(options: Namespace) -> int:
-    with connect(options) as client:
-        manifest = client.snapshot(options.snapshot)
-        text = sum(part.text_bytes for part in manifest.parts)
-        pages = sum(part.count for part in manifest.parts)
-        output.note(
-            f"{pages:,} pages, {text:,} bytes of text: about {needed_bytes(manifest):,} bytes on disk"
-        )
-        with output.transfer("fetch", text) as watch:
-            done = fetch(
-                client,
-                manifest,
-                options.folder,
-                FORMS[options.form],
-                workers=options.workers,
-                watch=watch,
-            )
-    _say(done, options)
+    if len(options.what) > 2:  # noqa: PLR2004 - a snapshot and a folder
+        raise InvalidArgumentError("too many arguments", hint="recension fetch --help")
+    if len(options.what) == 2:  # noqa: PLR2004
+        snapshot, folder = options.what
+        with connect(options) as client:
+            manifest = client.snapshot(parse_digest(snapshot, "snapshot"))
+            done = materialise(client, manifest, Path(folder), form_of(options), options)
+        _say(done, Path(folder), options)
+        return OK
+    lock = lockfile.read(options.lock)
+    target, named = folder_of(lock, options)
+    form = lock.export.form if lock.export is not None and not options.form else form_of(options)
+    with connect(options, locked=lock.server) as client:
+        manifest = client.snapshot(lock.manifest.snapshot_id)
+        accept = _accepting(lock, named, options)
+        done = materialise(client, manifest, target, form, options, terms=lock.terms, accept=accept)
+    _say(done, target, options)
     return OK
 
 
-def _say(done: Fetched, options: Namespace) -> None:
+def form_of(options: Namespace) -> Form:
+    """Return the form that is asked for."""
+    return FORMS[options.form or "jsonl"]
+
+
+def folder_of(lock: Lock, options: Namespace) -> tuple[Path, str]:
+    """Return where a lock's files are, and the name of that in the lock; empty if it lies elsewhere."""
+    given = options.what[0] if getattr(options, "what", None) else getattr(options, "folder", None)
+    if given is None:
+        name = lock.export.folder if lock.export is not None and lock.export.folder else "corpus"
+        return options.lock.parent / name, name
+    target = Path(given)
+    try:
+        name = target.absolute().relative_to(options.lock.parent.absolute()).as_posix()
+    except ValueError:
+        name = ""
+    return target, name if lockfile.inner(name) else ""
+
+
+def _accepting(lock: Lock, named: str, options: Namespace) -> Callable[[Index], None]:
+    """Return what compares the files made with those of the lock, and keeps them where there were none."""
+
+    def accept(index: Index) -> None:
+        if lock.index is not None and lock.index.job.form is index.job.form and not options.rewrite:
+            refuse_others(lock.index, index)
+        lockfile.write(options.lock, lock.with_files(index, named))
+
+    return accept
+
+
+def refuse_others(locked: Index, made: Index) -> None:
+    """Refuse other bytes than the lock's, unless a retraction since is why. Raises ``ExportDiffersError``."""
+    if locked.job.writer != made.job.writer:
+        raise ExportDiffersError(
+            f"the lock's files were written by {locked.job.writer}, here is {made.job.writer}",
+            hint="install that version for the same bytes, or take others: --rewrite",
+        )
+    for old, new in zip(locked.files, made.files, strict=True):
+        if old != new and new.withheld <= old.withheld:
+            raise ExportDiffersError(
+                f"{new.path} has the snapshot's rows, and other bytes than the lock's", hint="--rewrite"
+            )
+        if old != new:
+            output.note(f"{new.path}: {new.withheld - old.withheld:,} texts were withdrawn since the lock")
+
+
+def materialise(
+    client: Client,
+    manifest: Manifest,
+    target: Path,
+    form: Form,
+    options: Namespace,
+    *,
+    terms: Mapping[str, Terms] | None = None,
+    accept: Callable[[Index], None] = lambda _: None,
+) -> Fetched:
+    """Fetch under a progress bar, after saying how much it is."""
+    text = sum(part.text_bytes for part in manifest.parts)
+    pages = sum(part.count for part in manifest.parts)
+    output.note(f"{pages:,} pages, {text:,} bytes of text: about {needed_bytes(manifest):,} bytes on disk")
+    with output.transfer("fetch", text) as watch:
+        return fetch(
+            client, manifest, target, form, terms=terms, workers=options.workers, watch=watch, accept=accept
+        )
+
+
+def _say(done: Fetched, target: Path, options: Namespace) -> None:
     job = done.index.job
     size = sum(record.size_bytes for record in done.index.files)
     if options.json:
         output.write_json(
             {
                 "snapshot": format_digest(job.manifest.snapshot_id),
-                "folder": str(options.folder),
+                "folder": str(target),
                 "form": job.form.value,
                 "writer": job.writer,
                 "pages": sum(record.rows for record in done.index.files),
@@ -76,8 +157,16 @@ def _say(done: Fetched, options: Namespace) -> None:
 
 
 def _verify(options: Namespace) -> int:
-    with Folder.at(options.folder) as root:
-        index = read_held(root)
+    if options.folder is not None and not options.lock_given:
+        target, locked = options.folder, None
+    else:
+        lock = lockfile.read(options.lock)
+        target, _ = folder_of(lock, options)
+        locked = lock.index
+        if locked is None:
+            raise LockError(f"{options.lock} names no files", hint="run: recension fetch")
+    with Folder.at(target) as root:
+        index = read_held(root) if locked is None else locked
         text = sum(record.text_bytes for record in index.files)
         with output.transfer("verify", text) as watch:
             verdict = checking.check(root, index, watch=watch)

@@ -90,9 +90,11 @@ def fetch(
     terms: Mapping[str, Terms] | None = None,
     workers: int = 2,
     watch: Watch = lambda _: None,
+    accept: Callable[[Index], None] = lambda _: None,
 ) -> Fetched:
     """Materialise a snapshot in ``target``; an older export there saves fetching what has not changed.
 
+    ``accept`` is called with the finished export before it takes its place, and may refuse it.
     ``terms``: those of a lock, else the server is asked. Raises ``VerificationError`` when the server does
     not send the snapshot, ``DiskFullError``, ``ExportError`` for a folder that cannot be used.
     """
@@ -107,6 +109,7 @@ def fetch(
         _recover(root, work)
         held = _held(root)
         if held is not None and held.job == job and _whole(root, held):
+            accept(held)
             return Fetched(held, client.received_bytes - before, was_there=True)
         staging = stack.enter_context(_Staging.of(work, job))
         if not staging.finished():
@@ -114,6 +117,7 @@ def fetch(
             older = None if held is None else stack.enter_context(Older.of(root, held))
             _Run(client, staging, older, workers, watch).run()
         index = staging.index()
+        accept(index)
         _swap(root, work)
         return Fetched(index, client.received_bytes - before, was_there=False)
 
@@ -137,20 +141,22 @@ def _held(root: Folder) -> Index | None:
 
 def _whole(root: Folder, index: Index) -> bool:
     """Say whether all files are there as they were written."""
+    return next(differing(root, index), None) is None
+
+
+def differing(root: Folder, index: Index) -> Iterator[str]:
+    """Yield what is not as the index has it, by the digests of the files alone."""
+    files = shard_files(index.job.manifest, index.job.form)
     try:
         with root.folder(DATA) as data:
-            for record, file in zip(
-                index.files, shard_files(index.job.manifest, index.job.form), strict=True
-            ):
-                with data.folder(file.folder) as folder, folder.open(file.name) as shard:
-                    if digest_of(shard) != (record.sha256, record.size_bytes):
-                        return False
-                    with folder.open(file.leaves) as leaves:
-                        if digest_of(leaves)[0] != record.leaves_sha256:
-                            return False
-    except ExportError:
-        return False
-    return True
+            for record, file in zip(index.files, files, strict=True):
+                with data.folder(file.folder) as folder:
+                    for name, digest in ((file.name, record.sha256), (file.leaves, record.leaves_sha256)):
+                        with folder.open(name) as shard:
+                            if digest_of(shard)[0] != digest:
+                                yield f"{folder.path(name)}: its digest is another"
+    except ExportError as error:
+        yield error.message
 
 
 def _check_room(root: Folder, manifest: Manifest) -> None:

@@ -1,0 +1,317 @@
+"""Commands about the lock: ``pin``, ``lock``, ``status``, ``update``, ``quote``, ``doctor``."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from recension.model.digest import format_digest
+from recension.model.errors import ExportError, LockError, RecensionError
+from recension.model.instant import format_instant, parse_instant
+from recension.model.manifest import FORMAT
+from recension.model.reading import Change
+from recension_client import lockfile
+from recension_client.cli import arguments, output
+from recension_client.cli.arguments import DEFAULT_SERVER, DIFFERENT, OK, Commands, asking, connect
+from recension_client.cli.exports import folder_of, materialise
+from recension_client.client import Client
+from recension_client.export import jsonl
+from recension_client.export.fetching import DATA, differing, read_held
+from recension_client.export.folder import Folder
+from recension_client.export.layout import Index, terms_of
+from recension_client.lockfile import Lock, PinRecord
+
+_MICROS = 1_000_000
+_CLOCK_SLACK_SECONDS = 300
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    one = commands.add("pin", "make a snapshot, hold it if a name is given, and write the lock", _pin)
+    arguments.selector(one)
+    arguments.as_of(one, required=True)
+    arguments.lock(one)
+    one.add_argument("--name", metavar="NAME", help="take a pin of this name")
+    one.add_argument("--until", metavar="T", type=parse_instant, help="until when the pin holds")
+    one.add_argument(
+        "--label", metavar="KEY=VALUE", type=_label, action="append", default=[], help="label of the pin"
+    )
+    one.add_argument("--force", action="store_true", help="replace a lock of another snapshot")
+
+    one = commands.add("lock", "show the lock; --check compares it with itself and the files", _lock)
+    arguments.lock(one)
+    one.add_argument("--check", action="store_true", help="leave with 1, and say what differs")
+    one.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="default: the lock's")
+
+    one = commands.add("status", "ask the server about the locked snapshot and its pin", _status)
+    arguments.lock(one)
+
+    one = commands.add("update", "move the lock to a newer as-of and fetch what differs", _update)
+    arguments.as_of(one)
+    arguments.lock(one)
+    one.add_argument("--workers", metavar="N", type=arguments.workers, default=2, help="shards at a time")
+    one.add_argument("--dry-run", action="store_true", help="only say what it would fetch")
+
+    one = commands.add("quote", "say what moving from a snapshot to another will fetch", asking(_quote))
+    arguments.snapshot(one, "before", "A")
+    arguments.snapshot(one, "after", "B")
+
+    one = commands.add("doctor", "see whether everything is there that the other commands need", _doctor)
+    arguments.lock(one)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, given, value = text.partition("=")
+    if not (key and given):
+        raise ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _pin(options: Namespace) -> int:
+    if (options.name is None) != (options.until is None):
+        raise LockError(
+            "a pin has a name and a time until which it holds", hint="give --name and --until, or none"
+        )
+    with connect(options) as client:
+        manifest = client.create_snapshot(
+            arguments.selected(options), valid_at=options.at, known_at=options.known_at
+        )
+        if options.lock.exists() and not options.force:
+            held = lockfile.read(options.lock)
+            if held.manifest.snapshot_id != manifest.snapshot_id:
+                raise LockError(
+                    f"{options.lock} is of another snapshot",
+                    hint="move it with: recension update; or give --force",
+                )
+        terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
+        pin = None
+        if options.name is not None:
+            made = client.create_pin(options.name, manifest.snapshot_id, options.until, dict(options.label))
+            pin = PinRecord(made.name, made.statement.id.hex(), made.readable_until)
+    lockfile.write(options.lock, Lock(options.server or DEFAULT_SERVER, manifest, terms, pin))
+    _show(lockfile.read(options.lock), options)
+    return OK
+
+
+def _show(lock: Lock, options: Namespace) -> None:
+    if options.json:
+        output.write_json(lockfile.document_of(lock))
+        return
+    for name, value in _facts(lock):
+        output.write_line((name, value), (14, 0))
+
+
+def _facts(lock: Lock) -> Iterator[tuple[str, str]]:
+    manifest = lock.manifest
+    yield "snapshot", format_digest(manifest.snapshot_id)
+    yield "as of", f"{format_instant(manifest.as_of.valid_at)} known at {manifest.as_of.known_at}"
+    for part in manifest.parts:
+        yield part.project, f"{part.count:,} pages, {part.text_bytes:,} bytes of text"
+    if lock.pin is not None:
+        yield "pin", f"{lock.pin.name}, until {format_instant(lock.pin.readable_until)}"
+    if lock.export is not None:
+        size = sum(record.size_bytes for record in lock.export.files)
+        yield (
+            "files",
+            f"{len(lock.export.files):,} {lock.export.form}, {size:,} bytes, by {lock.export.writer}",
+        )
+
+
+def _lock(options: Namespace) -> int:
+    if not options.check:
+        _show(lockfile.read(options.lock), options)
+        return OK
+    problems = list(_lock_problems(options))
+    if options.json:
+        output.write_json({"ok": not problems, "problems": problems})
+    else:
+        for problem in problems or ["ok"]:
+            output.write_line((problem,), (0,))
+    return DIFFERENT if problems else OK
+
+
+def _lock_problems(options: Namespace) -> Iterator[str]:
+    try:
+        lock = lockfile.read(options.lock)
+    except LockError as error:
+        yield error.message
+        return
+    if lock.index is None:
+        output.note("the lock names no files")
+        return
+    target, _ = folder_of(lock, options)
+    if options.folder is None and not (target / DATA).exists():
+        output.note(f"nothing is fetched into {target}")
+        return
+    try:
+        with Folder.at(target) as root:
+            held = read_held(root)
+            if held.job.manifest.snapshot_id != lock.manifest.snapshot_id:
+                yield f"{target} holds {format_digest(held.job.manifest.snapshot_id)}, another snapshot"
+                return
+            if held != lock.index:
+                yield f"{target}: the list of its files is not the lock's"
+            yield from differing(root, lock.index)
+    except ExportError as error:
+        yield error.message
+
+
+def _status(options: Namespace) -> int:
+    lock = lockfile.read(options.lock)
+    with connect(options, locked=lock.server) as client:
+        client.snapshot(lock.manifest.snapshot_id)
+        newer = {
+            part.project: max(0, client.project(part.project).position - lock.manifest.as_of.known_at)
+            for part in lock.manifest.parts
+        }
+        pin = None if lock.pin is None else client.pin(lock.pin.name)
+    if lock.pin is not None and pin is not None and lock.pin.id != pin.statement.id.hex():
+        raise LockError(
+            f"the pin {lock.pin.name!r} of today is another than the lock's", hint="recension pin --force"
+        )
+    until = None if pin is None else format_instant(pin.readable_until)
+    if options.json:
+        snapshot = format_digest(lock.manifest.snapshot_id)
+        output.write_json({"snapshot": snapshot, "readable_until": until, "newer_positions": newer})
+        return OK
+    _show(lock, options)
+    output.write_line(("readable until", until or "no pin holds it"), (14, 0))
+    for project, behind in newer.items():
+        said = "nothing newer" if not behind else f"the log is {behind:,} positions further"
+        output.write_line((project, said), (14, 0))
+    return OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Quote:
+    """What moving from one snapshot to another fetches."""
+
+    changed: int = 0
+    removed: int = 0
+    fetched: int = 0
+    """Pages whose text is fetched."""
+    text_bytes: int = 0
+
+    def row(self) -> dict[str, object]:
+        """Describe it."""
+        return {
+            "changed": self.changed,
+            "removed": self.removed,
+            "pages_to_fetch": self.fetched,
+            "text_bytes_to_fetch": self.text_bytes,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.changed:,} pages differ, {self.removed:,} of them gone; "
+            f"{self.fetched:,} texts to fetch, {self.text_bytes:,} bytes"
+        )
+
+
+def _quote_of(changes: Iterator[Change]) -> _Quote:
+    total = _Quote()
+    for change in changes:
+        held = set() if change.before is None else {slot.digest for slot in change.before.slots}
+        slots = () if change.after is None else change.after.slots
+        missing = [slot.size_bytes for slot in slots if slot.digest and slot.digest not in held]
+        total = _Quote(
+            total.changed + 1,
+            total.removed + (change.after is None),
+            total.fetched + bool(missing),
+            total.text_bytes + sum(missing),
+        )
+    return total
+
+
+def _quote(client: Client, options: Namespace) -> int:
+    quote = _quote_of(client.diff(options.before, options.after))
+    if options.json:
+        output.write_json(quote.row())
+    else:
+        output.write_line((str(quote),), (0,))
+    return OK
+
+
+def _update(options: Namespace) -> int:
+    lock = lockfile.read(options.lock)
+    at = time.time_ns() // 1000 if options.at is None else options.at
+    with connect(options, locked=lock.server) as client:
+        manifest = client.create_snapshot(lock.manifest.selector, valid_at=at, known_at=options.known_at)
+        quote = _quote_of(client.diff(lock.manifest.snapshot_id, manifest.snapshot_id))
+        if options.json:
+            output.write_json(quote.row() | {"snapshot": format_digest(manifest.snapshot_id)})
+        else:
+            output.write_line((str(quote),), (0,))
+        if options.dry_run:
+            return OK
+        terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
+        # A pin holds the older snapshot; the newer one has none until it is taken.
+        moved = replace(lock, manifest=manifest, terms=terms, pin=None, export=None)
+        if lock.export is None:
+            lockfile.write(options.lock, moved)
+            return OK
+        target, named = folder_of(lock, options)
+
+        def accept(index: Index) -> None:
+            lockfile.write(options.lock, moved.with_files(index, named))
+
+        materialise(client, manifest, target, lock.export.form, options, terms=terms, accept=accept)
+    return OK
+
+
+def _doctor(options: Namespace) -> int:
+    findings = list(_examine(options))
+    if options.json:
+        for good, what, said in findings:
+            output.write_json({"ok": good, "check": what, "found": said})
+    else:
+        for good, what, said in findings:
+            output.write_line(("ok" if good else "AMISS", what, said), (5, 10, 0))
+    return OK if all(good for good, _, _ in findings) else DIFFERENT
+
+
+def _examine(options: Namespace) -> Iterator[tuple[bool, str, str]]:
+    yield True, "recension", version("recension")
+    yield True, "zstd", jsonl.WRITER
+    parquet = find_spec("pyarrow") is not None
+    yield (
+        True,
+        "parquet",
+        version("pyarrow") if parquet else "not installed: pip install 'recension[parquet]'",
+    )
+    locked = ""
+    if options.lock.exists() or options.lock_given:
+        try:
+            lock = lockfile.read(options.lock)
+            locked = lock.server
+            yield True, "lock", f"{options.lock}: {format_digest(lock.manifest.snapshot_id)}"
+        except LockError as error:
+            yield False, "lock", error.message
+    try:
+        with connect(options, locked=locked) as client:
+            info = client.server_info()
+    except RecensionError as error:
+        yield False, "server", error.message
+        return
+    yield (
+        True,
+        "server",
+        f"{options.server or locked or DEFAULT_SERVER}: recension {info.version}, log at {info.position}",
+    )
+    known = FORMAT in info.formats
+    yield known, "formats", ", ".join(info.formats) if known else f"the server does not speak {FORMAT}"
+    ahead = info.recorded_at // _MICROS - int(time.time())
+    yield (
+        ahead < _CLOCK_SLACK_SECONDS,
+        "clock",
+        (
+            "not behind the server's log"
+            if ahead < _CLOCK_SLACK_SECONDS
+            else f"the server's newest commit is {ahead:,} s in the future of this machine"
+        ),
+    )
