@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from recension.archive import columns
 from recension.archive.erase import erase_text
 from recension.archive.reader import Archive
 from recension.model.digest import digest_of
@@ -79,11 +82,15 @@ class Histories(RuleBasedStateMachine):
         self.revisions: dict[int, int] = {}
         self.erased: set[int] = set()
         self.snapshots: dict[bytes, list[tuple[int, str, int]]] = {}
+        self.small = ExitStack()
+        for name, value in (("_WORTHWHILE", 1), ("_SORTED", 9), ("PART", 3), ("LARGE", 12)):
+            self.small.enter_context(patch.object(columns, name, value))
 
     def make_store(self) -> Store:
         return MemoryStore()
 
     def teardown(self) -> None:
+        self.small.close()
         self.world.store.close()
         shutil.rmtree(self.folder)
 
@@ -129,6 +136,11 @@ class Histories(RuleBasedStateMachine):
         """Return what may be shown of a revision's text now."""
         concealed = rev in self.erased or hidden(self.history, rev, 2**60)
         return None if concealed else f"text {rev}".encode()
+
+    @rule()
+    def settles(self) -> None:
+        """What came lately is put into event columns, of three events each."""
+        self.world.ingestor.settle()
 
     @rule(page=PAGES, day=DAYS, back=st.integers(0, 8))
     def asks_for_a_page(self, page: int, day: int, back: int) -> None:
