@@ -10,8 +10,11 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
@@ -28,6 +31,7 @@ from recension.model.manifest import Selector
 from recension.model.record import Kind
 from recension.store import keys
 from recension.store.interface import Row, Store
+from recension.store.lmdb import LmdbStore
 from tests.bench.histories import Bench, new_project
 from tests.bench.measure import Report, Spent, spending, verdict
 from tests.bench.synthetic import SECOND, START
@@ -41,6 +45,7 @@ _NUMBER = 1
 _MODEL = "wikitext"
 _WHAT = "CreateSnapshot of a past T", "CreateSnapshot 0.1 % away from it"
 _TARGETS = 3.0, 0.3
+_MOST = 2048
 _KINDS = {b"J": "columns", b"X": "their names", b"f": "facts", b"i": "commitments"}
 
 
@@ -152,17 +157,22 @@ def run(bench: Bench) -> None:
         store.put_derived(planted.timelines(planted.pages[late:near]))
         times = [int(planted.times[at - 1]) for at in (late, near)]
         del planted
-        archive = Archive(store)
-        for what, time, target in zip(_WHAT, times, _TARGETS, strict=True):
-            with spending() as spent:
-                archive.create_snapshot(Selector.of(["w"]), valid_at=time)
-            report.cells(what, _seconds(spent), f"under {target:g} s", verdict(spent.wall < target))
-        report.cells("most memory, with what is planted", f"{_most():,.0f} MiB", "", "")
+    for what, time, target in zip(_WHAT, times, _TARGETS, strict=True):
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory is its own
+            spent, most = pool.submit(snapshot, bench.folder / "replay", time).result()
+        report.cells(what, _seconds(spent), f"under {target:g} s", verdict(spent.wall < target))
+        report.cells("  of it, the calling thread", f"CPU {spent.thread:.2f}", "", "")
+        report.cells(
+            "  most memory, with mapped pages", f"{most:,.0f} MiB", "under 2 GiB", verdict(most < _MOST)
+        )
     report.print()
 
 
-def _most() -> float:
-    return getrusage(RUSAGE_SELF).ru_maxrss / 1024
+def snapshot(folder: Path, time: int) -> tuple[Spent, float]:
+    """Make a snapshot in this process; return what it took, and the most MiB that the process held."""
+    with closing(LmdbStore.open(folder)) as store, spending() as spent:
+        Archive(store).create_snapshot(Selector.of(["w"]), valid_at=time)
+    return spent, getrusage(RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _seconds(spent: Spent) -> str:

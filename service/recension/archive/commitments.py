@@ -123,28 +123,23 @@ def from_columns(
 
     Raises ``ColumnsLostError`` if a row is not there.
     """
-    chunks, firsts = np.unique(wanted // _TOGETHER, return_index=True)
+    chunks, ranks = np.unique(wanted // _TOGETHER, return_inverse=True)
     with store.view() as view:
         head = view.get(keys.event_facts(number, *part))
         rows = view.get_many([keys.event_pairs(number, *part, chunk) for chunk in chunks.tolist()])
-    if head is None or None in rows:
+    lengths = np.minimum(events - chunks * _TOGETHER, _TOGETHER) * _PAIR
+    whole = [row for row, length in zip(rows, lengths.tolist(), strict=True) if row and len(row) == length]
+    if head is None or len(whole) < len(rows):
         raise ColumnsLostError("commitments in columns are missing")
+    pairs = np.frombuffer(b"".join(whole), np.uint8).reshape(-1, _PAIR)
     try:
-        return _read(head, [row or b"" for row in rows], events, wanted, firsts, models)
+        (size,) = _LENGTH.unpack_from(head)
+        names = head[_LENGTH.size : _LENGTH.size + size].decode().split("\0")
+        numbers = np.array([models.number(name) for name in names], np.int64)
+        columns = Columns(head[_LENGTH.size + size :], events)
+        namespaces, text_bytes, own = (columns[at].take(wanted) for at in range(3))
+        own_models = numbers.take(own)
     except (struct.error, ValueError, IndexError) as error:
-        raise ColumnsLostError(f"commitments in columns cannot be read: {error}") from None
-
-
-def _read(
-    head: bytes, rows: list[bytes], events: int, wanted: Numbers, firsts: Numbers, models: Models
-) -> Facts:
-    (size,) = _LENGTH.unpack_from(head)
-    names = head[_LENGTH.size : _LENGTH.size + size].decode().split("\0")
-    columns = Columns(head[_LENGTH.size + size :], events)
-    numbers = np.array([models.number(name) for name in names], np.int64)
-    namespaces, text_bytes, own_models = (columns[at][wanted] for at in range(3))
-    pairs = [
-        np.frombuffer(row, np.uint8).reshape(-1, _PAIR)[places]
-        for row, places in zip(rows, np.split(wanted % _TOGETHER, firsts[1:]), strict=True)
-    ]
-    return Facts(namespaces, text_bytes, numbers[own_models], np.concatenate(pairs))
+        raise ColumnsLostError(f"facts in columns cannot be read: {error}") from None
+    places = ranks * _TOGETHER + wanted % _TOGETHER
+    return Facts(namespaces, text_bytes, own_models, pairs.take(places, axis=0))
