@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 
@@ -172,7 +171,9 @@ def snapshot(folder: Path, time: int) -> tuple[Spent, float]:
     """Make a snapshot in this process; return what it took, and the most MiB that the process held."""
     with closing(LmdbStore.open(folder)) as store, spending() as spent:
         Archive(store).create_snapshot(Selector.of(["w"]), valid_at=time)
-    return spent, getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)  # getrusage would tell of the parent, too
+    return spent, int(fields["VmHWM"].split()[0]) / 1024
 
 
 def _seconds(spent: Spent) -> str:

@@ -102,6 +102,8 @@ def entries_at(store: Store, number: int, selector: Selector, choice: Choice) ->
 
 def _joined(one: Entries, other: Entries) -> Entries:
     """Return the entries of both; no page is in both."""
+    if not len(other.pages):
+        return one
     pages = np.concatenate([one.pages, other.pages])
     records = np.frombuffer(one.records + other.records, _RECORD)
     order = np.argsort(pages)
@@ -306,9 +308,10 @@ class _Replay:
         """Return the facts of edits, from columns where they are kept."""
         out = Facts.of(len(edits.refs))
         order = np.argsort(edits.refs)
-        parts, firsts = np.unique(edits.refs[order] >> _PART_SHIFT, return_index=True)
+        parts = edits.refs.take(order) >> _PART_SHIFT
+        firsts = np.flatnonzero(np.diff(parts, prepend=-1))
         groups = np.split(order, firsts[1:]) if len(order) else []
-        places = dict(zip(parts.tolist(), groups, strict=True))
+        places = dict(zip(parts[firsts].tolist(), groups, strict=True))
 
         def read(at: int) -> Facts | list[Numbers]:
             return self._facts_of_part(at, edits.refs[places[at]] & _IN_PART)
