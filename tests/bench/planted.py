@@ -104,7 +104,7 @@ class Planted:
     def _facts_of(self, some: list[Numbers]) -> tuple[Facts, Models]:
         at = some[Column.REVS] - 1
         models = Models()
-        number = np.full(len(at), models.number(_MODEL))
+        number = np.full(len(at), models.number(_MODEL.encode()))
         return Facts(np.zeros(len(at), np.int64), self.text_bytes[at], number, self.pairs[at]), models
 
     def commit_to(self, store: Store) -> None:

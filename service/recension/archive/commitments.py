@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recension.archive.packing import Columns, ColumnsLostError, Numbers, pack_columns
-from recension.archive.rows import read_edit_value
+from recension.archive.rows import read_edit_values
 from recension.model.errors import DataLossError
 from recension.store import keys
 from recension.store.interface import Row, Store
@@ -66,13 +66,13 @@ class Models:
     """Content models, numbered as they come."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[bytes, int] = {}
 
-    def number(self, model: str) -> int:
+    def number(self, model: bytes) -> int:
         """Return a model's number."""
         return self._numbers.setdefault(model, len(self._numbers))
 
-    def names(self) -> list[str]:
+    def names(self) -> list[bytes]:
         """Return the models, by number."""
         return list(self._numbers)
 
@@ -80,33 +80,26 @@ class Models:
 def from_timelines(store: Store, number: int, edits: Sequence[Numbers], models: Models) -> Facts:
     """Read the rows of edits, named by (page, time, revision, position, ordinal), best in that order.
 
-    Raises ``DataLossError`` if one is not there.
+    Raises ``DataLossError`` if one is not there, ``ValueError`` if it is cut short.
     """
     facts = Facts.of(len(edits[0]))
     for at in range(0, len(edits[0]), _ROWS):
         some = [column[at : at + _ROWS].tolist() for column in edits]
         with store.view() as view:
             values = view.get_many([keys.edit(number, *edit) for edit in zip(*some, strict=True)])
-        read = [read_edit_value(value) for value in values if value is not None]
-        if len(read) < len(values):
+        there = [value for value in values if value is not None]
+        if len(there) < len(values):
             raise DataLossError("an edit's row is missing", hint="run recension-server fsck")
-        _, namespaces, sizes, _, titles, contents, names = zip(*read, strict=True)
-        pairs = b"".join(part for pair in zip(titles, contents, strict=True) for part in pair)
-        facts.put(
-            slice(at, at + len(read)),
-            Facts(
-                np.array(namespaces, np.int64),
-                np.array(sizes, np.int64),
-                np.array([models.number(name) for name in names], np.int64),
-                np.frombuffer(pairs, np.uint8).reshape(-1, _PAIR),
-            ),
-        )
+        fixed, names = read_edit_values(there)
+        numbers = np.array([models.number(name) for name in names], np.int64)
+        place = slice(at, at + len(there))
+        facts.put(place, Facts(fixed["namespace"], fixed["text_bytes"], numbers, fixed["pair"]))
     return facts
 
 
 def facts_rows(number: int, upto: int, part: int, facts: Facts, models: Models) -> Iterator[Row]:
     """Yield the rows that keep the facts of all events of a part of the event columns."""
-    names = "\0".join(models.names()).encode()
+    names = b"\0".join(models.names())
     columns = pack_columns([facts.namespaces, facts.text_bytes, facts.models])
     yield keys.event_facts(number, upto, part), _LENGTH.pack(len(names)) + names + columns
     for chunk, at in enumerate(range(0, len(facts.pairs), _TOGETHER)):
@@ -134,7 +127,7 @@ def from_columns(
     pairs = np.frombuffer(b"".join(whole), np.uint8).reshape(-1, _PAIR)
     try:
         (size,) = _LENGTH.unpack_from(head)
-        names = head[_LENGTH.size : _LENGTH.size + size].decode().split("\0")
+        names = head[_LENGTH.size : _LENGTH.size + size].split(b"\0")
         numbers = np.array([models.number(name) for name in names], np.int64)
         columns = Columns(head[_LENGTH.size + size :], events)
         namespaces, text_bytes, own = (columns[at].take(wanted) for at in range(3))

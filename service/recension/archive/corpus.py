@@ -356,7 +356,9 @@ class _Replay:
             taken &= np.isin(facts.namespaces, list(selector.namespaces))
         if selector.models:
             names = self._models.names()
-            taken &= np.isin(facts.models, [at for at, name in enumerate(names) if name in selector.models])
+            taken &= np.isin(
+                facts.models, [at for at, name in enumerate(names) if name.decode() in selector.models]
+            )
         if selector.redirects is not Redirects.INCLUDE:
             taken &= edits.have(Flag.REDIRECT) == (selector.redirects is Redirects.ONLY)
         return taken

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from recension.model.event import Presence
 from recension.model.record import Flag, Kind
@@ -55,6 +59,24 @@ def edit_value(
 def read_edit_value(value: bytes) -> tuple[int, int, int, int, bytes, bytes, str]:
     """Return (flags, namespace, text bytes, parent, title commitment, content commitment, content model)."""
     return (*_EDIT.unpack_from(value), value[_EDIT.size :].decode())
+
+
+_EDITS = np.dtype(
+    [("flags", "u1"), ("namespace", ">i4"), ("text_bytes", ">u8"), ("parent", ">u8"), ("pair", "u1", 64)]
+)
+"""The same of many at once; a pair are the commitments of title and content."""
+
+
+def read_edit_values(values: Sequence[bytes]) -> tuple[npt.NDArray[np.void], list[bytes]]:
+    """Return (``flags``, ``namespace``, ``text_bytes``, ``parent``, ``pair``) of values, and their models.
+
+    Raises ``ValueError`` if one is too short.
+    """
+    size = _EDIT.size
+    if any(len(value) < size for value in values):
+        raise ValueError("an edit's row is cut short")
+    fixed = np.frombuffer(b"".join([value[:size] for value in values]), _EDITS)
+    return fixed, [value[size:] for value in values]
 
 
 class MarkRow(NamedTuple):
