@@ -18,6 +18,7 @@ from recension.archive.texts.block import (
     Prefix,
     decode_chain,
     encode,
+    parent,
     prefix_text,
     read_block,
 )
@@ -121,6 +122,34 @@ def test_a_block_that_is_cut_is_damage(world: World, cut: int) -> None:
     put_block(world, number, raw[:cut])
     with world.store.view() as view, pytest.raises(DataLossError, match="damaged"):
         read_text(view, digest_of(text_at(1, 5)))
+
+
+@pytest.mark.parametrize("lone, longest, alone", [(False, 4, 64), (True, 8, 4)])
+def test_chains_of_prefixes_are_short(lone: bool, longest: int, alone: int) -> None:  # noqa: FBT001
+    """Each block leads to one before it, and few have no prefix at all."""
+    chains = [0] * 1024
+    for index in range(len(chains)):
+        above = parent(index, lone=lone)
+        assert above < index
+        chains[index] = chains[above] + 1 if above >= 0 else 0
+    assert max(chains) == longest
+    assert chains.count(0) == alone
+
+
+def test_texts_that_fill_blocks_share_a_long_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each of a page's blocks holds one text, the first alone has no prefix."""
+    for module in blocks, sealing, writing:
+        monkeypatch.setattr(module, "BLOCK_BYTES", 500)
+    world = World()
+    texts = [text_at(1, rev) for rev in range(20, 60)]
+    for rev, text in enumerate(texts, 1):
+        world.add(world.event(1, rev, edit(rev, text.decode())))
+    world.ingestor.settle()
+    with world.store.view() as view:
+        numbers = [read_place(view.get(keys.text(digest_of(text))) or b"")[0] for text in texts]
+        assert len(set(numbers)) == len(texts)
+        assert [bool(load(view, number).prefix) for number in numbers] == [False] + [True] * (len(texts) - 1)
+        assert read_texts(view, list(map(digest_of, texts))) == texts
 
 
 def test_no_page_is_compressed_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:

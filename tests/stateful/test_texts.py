@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from recension.archive.erase import erase_text
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
-from recension.archive.texts import sealing, writing
+from recension.archive.texts import block, sealing, writing
 from recension.archive.texts.block import read_block
 from recension.model.digest import digest_of
 from recension.model.event import Event, Presence
@@ -22,6 +22,7 @@ from recension.store.memory import MemoryStore
 from tests.archive.helpers import NOW, World, edit
 
 SMALL = {"BLOCK_BYTES": 400, "BLOCK_TEXTS": 6}
+LAYOUT = {"BLOCK_BYTES": 400, "FRAME_BYTES": 100, "GROUP": 2, "LONE_GROUP": 8}
 LINES = [f"line {number} of a text, long enough to be told apart\n".encode() for number in range(12)]
 
 pages = st.integers(1, 3)
@@ -76,6 +77,7 @@ class Texts(RuleBasedStateMachine):
                 for name, value in SMALL.items()
                 for module in (writing, sealing)
             ),
+            *(patch.object(block, name, value) for name, value in LAYOUT.items()),
             patch.object(sealing, "_WORTHWHILE_BYTES", 60),
         ]
         for each in self.patches:

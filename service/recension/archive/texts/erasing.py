@@ -82,7 +82,7 @@ def _users(view: View, number: int, block: Block) -> Iterator[int]:
     page = block.project, block.page
     if block.index != TAIL:
         for index, row in page_blocks(view, *page):
-            if parent(index) == block.index and load(view, row.number).prefix == number:
+            if parent(index, lone=True) == block.index and load(view, row.number).prefix == number:
                 yield row.number
     for tail in tails_of(view, *page):
         if load(view, tail.number).prefix == number:

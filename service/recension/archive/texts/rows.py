@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 
-from recension.archive.texts.block import NO_PREFIX, Prefix, parent, read_block
+from recension.archive.texts.block import NO_PREFIX, Prefix, read_block
 from recension.archive.texts.reading import as_prefix, load
 from recension.store import keys
 from recension.store.interface import Row, View
@@ -89,8 +89,8 @@ def read_tail(key: bytes, value: bytes) -> Tail:
 
 
 def block_prefix(view: View, page: tuple[int, int], index: int) -> Prefix:
-    """Return the prefix of a page's sealed block: from the block before it in its group."""
-    value = view.get(keys.page_block(*page, parent(index))) if parent(index) >= 0 else None
+    """Return what a page's sealed block offers as prefix; nothing for an index of -1."""
+    value = view.get(keys.page_block(*page, index)) if index >= 0 else None
     if value is None:
         return NO_PREFIX
     number = read_page_block(value).number

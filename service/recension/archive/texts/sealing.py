@@ -22,6 +22,7 @@ from recension.archive.texts.block import (
     NO_PREFIX,
     Prefix,
     encode,
+    is_lone,
     parent,
     prefix_text,
 )
@@ -293,12 +294,13 @@ def add_block(view: View, writer: TextWriter, plan: Plan, at: int, number: int, 
     """Add a block of ``run``, the oldest text first, to the plan: index ``at`` of its page, id ``number``."""
     run.reverse()
     texts = [text.text for text in run]
-    made = next((new for new in plan.blocks if new.index == parent(at)), None)
+    above = parent(at, lone=is_lone(texts))
+    made = next((new for new in plan.blocks if new.index == above), None)
     if made is not None:
         depth = made.prefix.depth + 1 if made.prefix.text else 0
         prefix = Prefix(made.row.number, depth, prefix_text(made.texts))
     elif at:
-        prefix = block_prefix(view, plan.page, at)
+        prefix = block_prefix(view, plan.page, above)
     else:
         found = plan.similar or writer.similar.find(texts[0])
         prefix, expected = writer.planned.get(found) or similar_prefix(view, found, plan.page)

@@ -18,6 +18,7 @@ from recension.archive.texts.block import (
     TAIL_LEVEL,
     Prefix,
     encode,
+    is_lone,
     parent,
     prefix_text,
 )
@@ -210,7 +211,8 @@ class TextWriter:
         run = run[::-1]
         at, number, texts = page.blocks, text_id + len(run) - 1, [new.text for new in run]
         index: list[Row] = []
-        prefix = self._indexed.get((*key, parent(at))) or block_prefix(view, key, at)
+        above = parent(at, lone=is_lone(texts))
+        prefix = self._indexed.get((*key, above)) or block_prefix(view, key, above)
         if not at:
             found = self.similar.find(texts[0])
             prefix = self._offered.get(found) or similar_prefix(view, found, key)[0]
