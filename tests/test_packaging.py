@@ -167,9 +167,9 @@ def test_without_its_extra_a_signature_is_not_taken_for_good(bare_python: Path) 
     vector = json.loads(VECTORS.read_text(encoding="utf-8"))["checkpoints"][1]["out"]
     code = (
         "from recension_client.checkpoints import open_checkpoint\n"
-        "from recension.model.errors import InvalidArgumentError\n"
+        "from recension.model.errors import ExtraMissingError\n"
         f"try:\n    open_checkpoint({vector['note']!r}, {vector['key']!r})\n"
-        "except InvalidArgumentError as error:\n    print(error.hint)\n"
+        "except ExtraMissingError as error:\n    print(error.hint)\n"
     )
     assert "recension[verify]" in run_or_fail(bare_python, "-c", code)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from recension.archive.check import texts
+from recension.archive.reader import Archive
 from recension.model.errors import NotAStoreError, WriterBusyError
 from recension.server import checking
 from recension.store import keys
@@ -188,6 +189,25 @@ def test_garbage_is_counted_and_removed_only_when_asked(
     assert run("gc", "--data", data) == 0
     assert "nothing to remove" in capsys.readouterr().out
     assert run("fsck", "--data", data) == 0
+
+
+def test_snapshots_that_no_pin_holds_are_released_when_asked(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The days are read, the snapshots counted but for the pinned one, and what is left is whole."""
+    with closing(_open(data)) as store:
+        snapshots = len(list(Archive(store).snapshots())) - 1
+    assert snapshots > 1
+    assert run("gc", "--data", data, "--unpinned-days", "100000") == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert run("gc", "--data", data, "--unpinned-days", "0", "--delete") == 0
+    assert f"snapshots released   {snapshots}" in capsys.readouterr().out
+    assert run("gc", "--data", data, "--unpinned-days", "0", "--json") == 0
+    assert report(capsys)["snapshots"] == 0
+    assert run("fsck", "--data", data) == 0
+    for days in ("-1", "inf", "nan", "x"):
+        with pytest.raises(SystemExit):
+            run("gc", "--data", data, "--unpinned-days", days)
 
 
 def test_a_writer_keeps_gc_and_rebuild_out(data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from recension.model.errors import InvalidArgumentError, VerificationError
+from recension.model.errors import ExtraMissingError, VerificationError
 from recension.model.note import VerifierKey, read_key, read_key_statement, to_be_signed
 from recension_client.verify import check_consistency, read_checkpoint
 
@@ -33,8 +33,8 @@ class Checkpoint(NamedTuple):
 def open_checkpoint(note: str, key: str) -> Checkpoint:
     """Return what a key has signed. ``key``: a verifier key, as ``GetServerInfo`` names them.
 
-    Raises ``VerificationError`` unless that very key has signed the note, and ``InvalidArgumentError`` for
-    what is no key, or if signatures cannot be checked here.
+    Raises ``VerificationError`` unless that very key has signed the note, ``InvalidArgumentError`` for what is
+    no key, and ``ExtraMissingError`` if signatures cannot be checked here.
     """
     trusted = read_key(key)
     try:
@@ -106,8 +106,8 @@ def check_grown(before: Checkpoint, after: Checkpoint, path: list[bytes]) -> Non
 
 def _check_signature(key: VerifierKey, signature: bytes, message: bytes) -> None:
     if not CAN_VERIFY:
-        raise InvalidArgumentError(
-            "signatures cannot be checked here", hint="pip install 'recension[verify]'", field="key"
+        raise ExtraMissingError(
+            "signatures cannot be checked here", hint="pip install 'recension[verify]'", extra="verify"
         )
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)

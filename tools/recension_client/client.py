@@ -39,10 +39,12 @@ from recension.model.reading import (
     behind,
 )
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import checkpoint_service_pb2 as checkpoint_pb
 from recension.v1 import pin_service_pb2 as pin_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from recension.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
@@ -50,6 +52,7 @@ from recension.wire import convert, differences
 from recension.wire.pins import pin_from_proto
 from recension.wire.status import error_of
 from recension_client.proof import proof_file
+from recension_client.trust import Inclusion
 from recension_client.verify import verify_proof
 
 _Item = TypeVar("_Item")
@@ -67,6 +70,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _READS = {
     "CatalogService": ("GetServerInfo", "ListProjects", "GetProject"),
     "RevisionService": ("GetRevision", "BatchGetRevisions", "GetArticle", "ListRevisions", "DiffRevisions"),
+    "CheckpointService": ("GetCheckpoint", "GetInclusionProof", "GetConsistencyProof"),
     "SnapshotService": ("GetSnapshot", "ListSnapshots", "ListEntries", "ProveEntry"),
 }
 # Streams are resumed below instead: gRPC retries them only until their first message.
@@ -435,6 +439,26 @@ class Client:
             raise VerificationError("the server sent another pin than was asked for")
         return found
 
+    # --- signed checkpoints ---
+
+    def checkpoint(self) -> str:
+        """Return a signed checkpoint of now, unchecked: ``checkpoints.open_checkpoint`` does that.
+
+        Raises ``NoSigningKeyError``, ``LogForkedError``, ``SigningKeyUnusableError``.
+        """
+        return self._ask(self._signed().GetCheckpoint, checkpoint_pb.GetCheckpointRequest()).checkpoint
+
+    def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
+        """Return the proof that a snapshot's manifest is a leaf of the log of a size, unchecked."""
+        request = checkpoint_pb.GetInclusionProofRequest(snapshot=format_digest(snapshot_id), size=size)
+        proof = self._ask(self._signed().GetInclusionProof, request)
+        return Inclusion(proof.leaf.encode(), proof.leaf_index, proof.size, list(proof.path))
+
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """Return the proof that the log of the second size begins with that of the first, unchecked."""
+        request = checkpoint_pb.GetConsistencyProofRequest(first_size=first, second_size=second)
+        return list(self._ask(self._signed().GetConsistencyProof, request).path)
+
     # --- streams ---
 
     def _resumed(self, batches: Callable[[str], Iterator[tuple[list[Any], str]]]) -> Iterator[Any]:
@@ -611,6 +635,9 @@ class Client:
 
     def _snapshots(self) -> SnapshotServiceStub:
         return SnapshotServiceStub(self._open())
+
+    def _signed(self) -> CheckpointServiceStub:
+        return CheckpointServiceStub(self._open())
 
 
 def _stream(method: Callable[..., Any], request: object) -> Iterator[Any]:

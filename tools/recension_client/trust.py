@@ -1,0 +1,171 @@
+"""What a licensee remembers of a server: the key that is trusted, and the newest checkpoint that was seen.
+
+Kept in one small file. Each look at the server has to follow from it: the key by the signatures of the keys
+between, the checkpoint by a proof that the log has only grown. A log that was rolled back or forked is
+refused, and the file stays as it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from recension.model.digest import format_digest
+from recension.model.errors import InvalidArgumentError, VerificationError
+from recension.model.manifest import canonical_json
+from recension.model.note import read_key
+from recension.model.reading import ServerInfo
+from recension_client.checkpoints import Checkpoint, check_grown, follow_keys, open_checkpoint
+from recension_client.verify import check_inclusion, read_checkpoint, snapshot_id
+
+FORMAT = "recension/trust/v1"
+
+
+class Inclusion(NamedTuple):
+    """A leaf of the checkpoint log and its audit path."""
+
+    leaf: bytes
+    leaf_index: int
+    size: int
+    path: list[bytes]
+
+
+class Log(Protocol):
+    """What is asked of a server; a ``Client`` is one."""
+
+    def server_info(self) -> ServerInfo:
+        """Return what the server is, its keys among it."""
+        ...
+
+    def checkpoint(self) -> str:
+        """Return a signed checkpoint of now."""
+        ...
+
+    def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
+        """Return the proof that a snapshot's manifest is a leaf of the tree of a size."""
+        ...
+
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """Return the proof that the tree of the second size begins with that of the first."""
+        ...
+
+
+class _State(NamedTuple):
+    key: str
+    checkpoint: str
+    """Empty until one was seen."""
+
+
+class Trust:
+    """One server's key and newest checkpoint, in a file. Safe for concurrent use by several processes."""
+
+    def __init__(self, path: Path) -> None:
+        """``path``: the file; ``begin`` makes it."""
+        self._path = path
+
+    def begin(self, key: str) -> None:
+        """Trust a verifier key. The same again changes nothing.
+
+        Raises ``InvalidArgumentError`` for what is none, and when another key is trusted already.
+        """
+        read_key(key)
+        with self._locked():
+            if self._path.exists() and self._read().key != key:
+                raise InvalidArgumentError(
+                    f"{self._path} trusts another key: {self._read().key}",
+                    hint="to trust this one instead, remove the file, and know why",
+                    field="key",
+                )
+            if not self._path.exists():
+                self._write(_State(key, ""))
+
+    def refresh(self, log: Log) -> Checkpoint:
+        """Return the server's checkpoint of now, and remember it and the newest key.
+
+        Raises ``VerificationError`` when it does not follow from what is remembered.
+        """
+        with self._locked():
+            state = self._read()
+            key, note = self._ask(log, state.key)
+            new = open_checkpoint(note, key)
+            if state.checkpoint:
+                old = _remembered(state.checkpoint)
+                grows = old.size < new.size
+                check_grown(old, new, log.consistency(old.size, new.size) if grows else [])
+            self._write(_State(key, note))
+        return new
+
+    def check_snapshot(self, log: Log, wanted: bytes) -> Checkpoint:
+        """Return a checkpoint, remembered from now on, that contains the manifest of a snapshot.
+
+        Raises ``VerificationError``.
+        """
+        checkpoint = self.refresh(log)
+        proof = log.inclusion(wanted, checkpoint.size)
+        if snapshot_id(proof.leaf) != format_digest(wanted) or proof.size != checkpoint.size:
+            raise VerificationError("the server proved something else than was asked for")
+        try:
+            check_inclusion(proof.leaf, proof.leaf_index, proof.size, proof.path, checkpoint.root)
+        except ValueError as error:
+            raise VerificationError(f"the snapshot is not in the log that was signed: {error}") from None
+        return checkpoint
+
+    def _ask(self, log: Log, trusted: str) -> tuple[str, str]:
+        """Return (newest key, checkpoint): asked once more if a key came between the two questions."""
+        key = follow_keys(trusted, [one.statement for one in log.server_info().signing_keys])
+        note = log.checkpoint()
+        newest = follow_keys(key, [one.statement for one in log.server_info().signing_keys])
+        return newest, note if newest == key else log.checkpoint()
+
+    def _read(self) -> _State:
+        try:
+            raw = self._path.read_bytes()
+            document = json.loads(raw)
+            state = _State(document["key"], document["checkpoint"])
+            if document["format"] != FORMAT or canonical_json(document) != raw:
+                raise ValueError("written in another way")  # noqa: TRY301 - told as the others are
+            read_key(state.key)
+            if state.checkpoint:
+                _remembered(state.checkpoint)
+        except FileNotFoundError:
+            raise InvalidArgumentError(
+                f"{self._path} does not exist: no key is trusted yet",
+                hint="ask the operator for the server's key, and begin with it",
+                field="key",
+            ) from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InvalidArgumentError(
+                f"{self._path} cannot be read: {error}", hint="restore it, or begin anew", field="key"
+            ) from None
+        return state
+
+    def _write(self, state: _State) -> None:
+        """Put the file in place, durable and whole."""
+        part = self._path.with_name(self._path.name + ".part")
+        document = {"format": FORMAT, "key": state.key, "checkpoint": state.checkpoint}
+        with part.open("wb") as file:
+            file.write(canonical_json(document))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._path.with_name(self._path.name + ".lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _remembered(note: str) -> Checkpoint:
+    origin, size, root, _ = read_checkpoint(note)
+    return Checkpoint(origin, size, root)
