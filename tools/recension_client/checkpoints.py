@@ -33,8 +33,8 @@ class Checkpoint(NamedTuple):
 def open_checkpoint(note: str, key: str) -> Checkpoint:
     """Return what a key has signed. ``key``: a verifier key, as ``GetServerInfo`` names them.
 
-    Raises ``VerificationError`` unless that very key has signed the note, ``InvalidArgumentError`` for what is
-    no key, and ``ExtraMissingError`` if signatures cannot be checked here.
+    Raises ``VerificationError`` unless that very key has signed the note, ``InvalidArgumentError`` for what
+    is none, and ``ExtraMissingError`` if signatures cannot be checked here.
     """
     trusted = read_key(key)
     try:
