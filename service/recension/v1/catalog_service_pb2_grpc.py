@@ -57,7 +57,7 @@ class CatalogServiceServicer(object):
     """
 
     def GetServerInfo(self, request, context):
-        """Returns the server's version, formats and limits.
+        """Returns the server's version, formats, limits and signing keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,7 @@ class CatalogServiceStub:
         recension.v1.catalog_service_pb2.GetServerInfoRequest,
         recension.v1.catalog_service_pb2.GetServerInfoResponse,
     ]
-    """Returns the server's version, formats and limits."""
+    """Returns the server's version, formats, limits and signing keys."""
 
     ListProjects: grpc.UnaryUnaryMultiCallable[
         recension.v1.catalog_service_pb2.ListProjectsRequest,
@@ -52,7 +52,7 @@ class CatalogServiceAsyncStub:
         recension.v1.catalog_service_pb2.GetServerInfoRequest,
         recension.v1.catalog_service_pb2.GetServerInfoResponse,
     ]
-    """Returns the server's version, formats and limits."""
+    """Returns the server's version, formats, limits and signing keys."""
 
     ListProjects: grpc.aio.UnaryUnaryMultiCallable[
         recension.v1.catalog_service_pb2.ListProjectsRequest,
@@ -81,7 +81,7 @@ class CatalogServiceServicer(metaclass=abc.ABCMeta):
         request: recension.v1.catalog_service_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> typing.Union[recension.v1.catalog_service_pb2.GetServerInfoResponse, collections.abc.Awaitable[recension.v1.catalog_service_pb2.GetServerInfoResponse]]:
-        """Returns the server's version, formats and limits."""
+        """Returns the server's version, formats, limits and signing keys."""
 
     @abc.abstractmethod
     def ListProjects(

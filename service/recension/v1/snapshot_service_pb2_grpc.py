@@ -112,7 +112,8 @@ class SnapshotServiceServicer(object):
     def ListEntries(self, request, context):
         """Lists entries in the order of (project, page id), without texts.
 
-        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT
+        (INVALID_CURSOR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,8 +123,9 @@ class SnapshotServiceServicer(object):
         """Streams a snapshot, or one shard of it, with texts, in batches of about 512 KiB and an end record.
         A stream without its end record was cut: resume with the newest cursor.
 
-        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-        (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED: no pin held it and its tree was
+        removed, perhaps in the middle of the stream; CreateSnapshot makes it again); INVALID_ARGUMENT (INVALID_CURSOR);
+        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,8 +136,8 @@ class SnapshotServiceServicer(object):
         then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
         now says so in its slot.
 
-        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (the projects
+        differ; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,8 @@ class SnapshotServiceStub:
     ]
     """Lists entries in the order of (project, page id), without texts.
 
-    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT
+    (INVALID_CURSOR).
     """
 
     ReadSnapshot: grpc.UnaryStreamMultiCallable[
@@ -69,8 +70,9 @@ class SnapshotServiceStub:
     """Streams a snapshot, or one shard of it, with texts, in batches of about 512 KiB and an end record.
     A stream without its end record was cut: resume with the newest cursor.
 
-    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-    (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED: no pin held it and its tree was
+    removed, perhaps in the middle of the stream; CreateSnapshot makes it again); INVALID_ARGUMENT (INVALID_CURSOR);
+    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     DiffSnapshots: grpc.UnaryStreamMultiCallable[
@@ -81,8 +83,8 @@ class SnapshotServiceStub:
     then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
     now says so in its slot.
 
-    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (the projects
+    differ; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     ProveEntry: grpc.UnaryUnaryMultiCallable[
@@ -137,7 +139,8 @@ class SnapshotServiceAsyncStub:
     ]
     """Lists entries in the order of (project, page id), without texts.
 
-    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT
+    (INVALID_CURSOR).
     """
 
     ReadSnapshot: grpc.aio.UnaryStreamMultiCallable[
@@ -147,8 +150,9 @@ class SnapshotServiceAsyncStub:
     """Streams a snapshot, or one shard of it, with texts, in batches of about 512 KiB and an end record.
     A stream without its end record was cut: resume with the newest cursor.
 
-    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-    (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED: no pin held it and its tree was
+    removed, perhaps in the middle of the stream; CreateSnapshot makes it again); INVALID_ARGUMENT (INVALID_CURSOR);
+    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     DiffSnapshots: grpc.aio.UnaryStreamMultiCallable[
@@ -159,8 +163,8 @@ class SnapshotServiceAsyncStub:
     then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
     now says so in its slot.
 
-    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-    RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (the projects
+    differ; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
     ProveEntry: grpc.aio.UnaryUnaryMultiCallable[
@@ -223,7 +227,8 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[recension.v1.snapshot_service_pb2.ListEntriesResponse, collections.abc.Awaitable[recension.v1.snapshot_service_pb2.ListEntriesResponse]]:
         """Lists entries in the order of (project, page id), without texts.
 
-        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT
+        (INVALID_CURSOR).
         """
 
     @abc.abstractmethod
@@ -235,8 +240,9 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         """Streams a snapshot, or one shard of it, with texts, in batches of about 512 KiB and an end record.
         A stream without its end record was cut: resume with the newest cursor.
 
-        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); RESOURCE_EXHAUSTED
-        (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED: no pin held it and its tree was
+        removed, perhaps in the middle of the stream; CreateSnapshot makes it again); INVALID_ARGUMENT (INVALID_CURSOR);
+        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
     @abc.abstractmethod
@@ -249,8 +255,8 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
         now says so in its slot.
 
-        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); INVALID_ARGUMENT (the projects differ; INVALID_CURSOR);
-        RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (the projects
+        differ; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
     @abc.abstractmethod
