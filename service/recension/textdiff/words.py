@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 from recension.textdiff.sequences import Budget, Region, differing, trimmed
 
@@ -24,11 +26,36 @@ _ALIKE = 0.3
 """Least part of the shorter side that two replaced stretches share; below it, equal words are chance."""
 
 
-class _Token(NamedTuple):
-    line: int
-    start: int
-    end: int
-    """``start`` for the end of a line."""
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Replaced lines of one text, taken apart. The end of a line is a word of its own."""
+
+    ids: list[int]
+    """A number for each word, shared by equal ones."""
+    places: list[int]
+    """Where each word begins in the joined lines, and where the last one ends."""
+    lines: list[int]
+    """Where each line begins there, and where one more would."""
+
+    def size(self, start: int, stop: int) -> int:
+        """Return the code points of some words."""
+        return self.places[stop] - self.places[start]
+
+    def by_line(self, stretches: Sequence[tuple[int, int]]) -> list[Ranges]:
+        """Return the places of some words, line by line."""
+        found: list[list[tuple[int, int]]] = [[] for _ in self.lines[1:]]
+        for first, last in stretches:
+            start, stop = self.places[first], self.places[last]
+            at = bisect_right(self.lines, start) - 1
+            while start < stop:
+                begin, end = self.lines[at], self.lines[at + 1] - 1  # without the end of the line
+                if start < end:
+                    found[at].append((start - begin, min(stop, end) - begin))
+                at, start = at + 1, end + 1
+        return [
+            () if ranges == [(0, after - before - 1)] else tuple(ranges)
+            for ranges, before, after in zip(found, self.lines, self.lines[1:], strict=False)
+        ]
 
 
 def changed_words(
@@ -36,68 +63,44 @@ def changed_words(
 ) -> tuple[list[Ranges], list[Ranges]]:
     """Return what differs in each removed and each added line of one replacement."""
     numbers: dict[str, int] = {}
-    tokens_a, ids_a = _tokens(removed, numbers)
-    tokens_b, ids_b = _tokens(added, numbers)
+    a, b = _taken_apart(removed, numbers), _taken_apart(added, numbers)
     spaces = {number for word, number in numbers.items() if word != "\n" and word.isspace()}
-    joined = _readable(differing(ids_a, ids_b, budget), tokens_a, tokens_b, ids_a, spaces)
-    regions = [trimmed(ids_a, ids_b, region) for region in joined]
-    whole = _size(tokens_a, 0, len(tokens_a)), _size(tokens_b, 0, len(tokens_b))
-    told = sum(_size(tokens_a, region.a_start, region.a_stop) for region in regions)
+    joined = _readable(differing(a.ids, b.ids, budget), a, b, spaces)
+    regions = [trimmed(a.ids, b.ids, region) for region in joined]
+    whole = a.places[-1], b.places[-1]
+    told = sum(a.size(region.a_start, region.a_stop) for region in regions)
     if whole[0] - told < _ALIKE * min(whole):
         return [()] * len(removed), [()] * len(added)
     return (
-        _by_line(removed, tokens_a, [(region.a_start, region.a_stop) for region in regions]),
-        _by_line(added, tokens_b, [(region.b_start, region.b_stop) for region in regions]),
+        a.by_line([(region.a_start, region.a_stop) for region in regions]),
+        b.by_line([(region.b_start, region.b_stop) for region in regions]),
     )
 
 
-def _tokens(lines: Sequence[str], numbers: dict[str, int]) -> tuple[list[_Token], list[int]]:
-    """Return the words of some lines and the end of each, with a number that equal ones share."""
-    tokens: list[_Token] = []
-    ids: list[int] = []
-    for at, line in enumerate(lines):
-        for start, end in words(line):
-            tokens.append(_Token(at, start, end))
-            ids.append(numbers.setdefault(line[start:end], len(numbers)))
-        tokens.append(_Token(at, len(line), len(line)))
-        ids.append(numbers.setdefault("\n", len(numbers)))
-    return tokens, ids
+def _taken_apart(lines: Sequence[str], numbers: dict[str, int]) -> _Side:
+    found: list[str] = []
+    for line in lines:
+        found += words(line)
+        found.append("\n")
+    ids = [numbers.setdefault(word, len(numbers)) for word in found]
+    ends = accumulate(len(line) + 1 for line in lines)
+    return _Side(ids, [0, *accumulate(map(len, found))], [0, *ends])
 
 
-def words(line: str) -> Iterator[tuple[int, int]]:
-    """Yield the words, spaces and signs of a line; marks stay with what they are written on."""
+def words(line: str) -> list[str]:
+    """Return the words, spaces and signs of a line; marks stay with what they are written on."""
     if line.isascii():
-        yield from (match.span() for match in _ASCII_WORD.finditer(line))
-        return
-    held: tuple[int, int] | None = None
-    for match in _WORD.finditer(line):
-        start, end = match.span()
-        if held is not None and _belongs(line, start):
-            held = held[0], end
-            continue
-        if held is not None:
-            yield held
-        held = start, end
-    if held is not None:
-        yield held
+        return _ASCII_WORD.findall(line)
+    out: list[str] = []
+    for word in _WORD.findall(line):
+        if out and (word[0] == _JOINER or out[-1][-1] == _JOINER or unicodedata.category(word[0])[0] == "M"):
+            out[-1] += word
+        else:
+            out.append(word)
+    return out
 
 
-def _belongs(line: str, at: int) -> bool:
-    char = line[at]
-    return char == _JOINER or line[at - 1] == _JOINER or unicodedata.category(char)[0] == "M"
-
-
-def _size(tokens: Sequence[_Token], start: int, stop: int) -> int:
-    return sum(token.end - token.start for token in tokens[start:stop])
-
-
-def _readable(
-    regions: Sequence[Region],
-    tokens_a: Sequence[_Token],
-    tokens_b: Sequence[_Token],
-    ids_a: Sequence[int],
-    spaces: set[int],
-) -> list[Region]:
+def _readable(regions: Sequence[Region], a: _Side, b: _Side, spaces: set[int]) -> list[Region]:
     """Join differences that only a few equal words keep apart: a reader sees one change there.
 
     Equal words go when both neighbours are at least as long, and space alone goes in any case.
@@ -105,37 +108,16 @@ def _readable(
     out: list[Region] = []
     sizes: list[int] = []
     for region in regions:
-        size = max(
-            _size(tokens_a, region.a_start, region.a_stop), _size(tokens_b, region.b_start, region.b_stop)
-        )
+        size = max(a.size(region.a_start, region.a_stop), b.size(region.b_start, region.b_stop))
         joined = region
         while out:
             start, stop = out[-1].a_stop, joined.a_start
-            equal = _size(tokens_a, start, stop)
-            if equal > min(sizes[-1], size) and not all(number in spaces for number in ids_a[start:stop]):
+            equal = a.size(start, stop)
+            if equal > min(sizes[-1], size) and not spaces.issuperset(a.ids[start:stop]):
                 break
             joined = Region(out[-1].a_start, joined.a_stop, out[-1].b_start, joined.b_stop)
-            size = sizes[-1] + equal + size
+            size += sizes.pop() + equal
             out.pop()
-            sizes.pop()
         out.append(joined)
         sizes.append(size)
     return out
-
-
-def _by_line(
-    lines: Sequence[str], tokens: Sequence[_Token], stretches: Sequence[tuple[int, int]]
-) -> list[Ranges]:
-    found: list[list[tuple[int, int]]] = [[] for _ in lines]
-    for start, stop in stretches:
-        for token in tokens[start:stop]:
-            held = found[token.line]
-            if token.start == token.end:
-                continue
-            if held and held[-1][1] == token.start:
-                held[-1] = held[-1][0], token.end
-            else:
-                held.append((token.start, token.end))
-    return [
-        () if ranges == [(0, len(line))] else tuple(ranges) for line, ranges in zip(lines, found, strict=True)
-    ]
