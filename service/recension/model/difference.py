@@ -32,7 +32,10 @@ class DiffLine:
     text: str
     """The line without its newline."""
     changed: tuple[tuple[int, int], ...] = ()
-    """Where words differ: (start, end) in order, none touching another; empty when the whole line differs."""
+    """Where words differ: (start, end) in order, none touching another.
+
+    Empty when the line differs as a whole, and when the other side has all of its words and more.
+    """
     no_newline: bool = False
     """The last line of a text that does not end with a newline."""
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 from recension.textdiff.sequences import Budget, Region, differing, trimmed
 
 Ranges = tuple[tuple[int, int], ...]
-"""(start, end) in code points of one line, in order, none touching another; empty for the whole line."""
+"""As ``DiffLine.changed``."""
 
 # Scripts that put no space between words: each character is a word of its own there.
 _UNSPACED = (

@@ -839,7 +839,7 @@ class DiffLine(google.protobuf.message.Message):
     @property
     def changed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TextRange]:
         """Where words differ in a removed or added line, in order, none touching another. Empty when the line differs as
-        a whole.
+        a whole, and when the other side has all of its words and more.
         """
 
     def __init__(
