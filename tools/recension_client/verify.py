@@ -2,22 +2,33 @@
 
 Only the standard library is imported: this file can be read, copied and trusted on its own. Section numbers
 are that page's. Functions raise ``ValueError``; those named ``check_...`` return the problems they found.
+As a program, ``python verify.py recension.lock FOLDER`` checks fetched files by ``docs/export.md``. It leaves
+with 0 if they are what the lock names, else with 1 and what is wrong.
 """
-# ruff: noqa: PLR2004 - the numbers are the format's
+# ruff: noqa: PLR2004, T201 - the numbers are the format's; a program writes
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hmac
+import importlib
 import json
 import re
 import struct
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import sha256
+from hashlib import file_digest, sha256
+from heapq import merge
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 MAX_ID = 2**63 - 1
 MAX_PROBLEMS = 100  # for each project, then the rest is not read
@@ -597,3 +608,227 @@ def check_chain(records: Iterable[bytes], *, head: bytes | None = None) -> list[
             return [f"commit {number}: {error}"]
         last, hashed = time, sha256(record).digest()
     return [] if head in (None, hashed) else ["the last record is not the head"]
+
+
+# Fetched files: docs/export.md
+
+PRESENCES = {"present": 1, "hidden": 2, "lost": 3}
+_DEVICES = {"con", "prn", "aux", "nul", *(name + str(n) for name in ("com", "lpt") for n in range(10))}
+_HEX = "[0-9a-f]{64}"
+_FILE_KEYS = "leaves_sha256 path rows sha256 size_bytes text_bytes withheld"
+_ROW_KEYS = (
+    "content_commitment content_salt digest id license namespace page_id rev_id slots text timestamp title "
+    "title_salt url"
+)
+
+
+def read_lock(text: str) -> dict[str, Any]:
+    """Return what a lock says. Refuses one in which anything disagrees with its manifest."""
+    try:
+        lock = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("the lock is nested too deeply") from error
+    _need(lock.get("version") == 1 and type(lock["version"]) is int, "the lock is of another version")
+    _need(
+        not lock.keys() - {"pin"} ^ {"export", "projects", "selector", "server", "snapshot", "version"},
+        "other keys",
+    )
+    snapshot, export = lock["snapshot"], lock["export"]
+    _need(_keys(snapshot, "id known_at manifest valid_at"), "the lock's snapshot has other keys")
+    manifest = read_manifest(_utf8(snapshot["manifest"]))
+    _need(snapshot["id"] == snapshot_id(snapshot["manifest"].encode()), "the id is not the manifest's")
+    as_of = manifest["as_of"]
+    _need(type(snapshot["known_at"]) is int and str(snapshot["known_at"]) == as_of["known_at"], "known_at")
+    _need(snapshot["valid_at"] == as_of["valid_at"], "the lock's valid_at is not the manifest's")
+    chosen = json.dumps(lock["selector"], sort_keys=True)  # tells 1 from true
+    _need(chosen == json.dumps(manifest["selector"], sort_keys=True), "the selector is not the manifest's")
+    _need(lock["projects"].keys() == {part["project"] for part in manifest["projects"]}, "projects")
+    for part in manifest["projects"]:
+        said = lock["projects"][part["project"]]
+        _need(_keys(said, "base_url license pages root text_bytes"), "a project of the lock has other keys")
+        found = [said["pages"], said["text_bytes"], said["root"]]
+        _need(found == [part["count"], part["bytes"], part["root"]], "a project is not the manifest's")
+        _need(type(said["pages"]) is type(said["text_bytes"]) is int, "a number of the lock is none")
+        _need(type(said["base_url"]) is type(said["license"]) is str, "the terms of a project are no text")
+    wrong = export.keys() - {"folder"} ^ {"files", "form", "format", "writer"}
+    _need(not wrong and export["format"] == "recension/export/v1", "the export is of another format")
+    _need(export["form"] == "jsonl.zst", "this program reads JSON Lines alone; else use: recension verify")
+    _need(type(lock["server"]) is type(export["writer"]) is str, "the server or the writer is no text")
+    folder = export.get("folder", "")
+    inner = type(folder) is str and not folder.startswith("/") and ".." not in folder.split("/")
+    _need(inner, "the folder is outside the lock's own")
+    paths = [path for part in manifest["projects"] for path in shard_paths(part)]
+    _need([record.get("path") for record in export["files"]] == paths, "the files are not the snapshot's")
+    for record in export["files"]:
+        _need(_keys(record, _FILE_KEYS), "a file of the lock has other keys")
+        _need(_match(_HEX, record["sha256"]) and _match(_HEX, record["leaves_sha256"]), "a digest is wrong")
+        numbers = [record[key] for key in ("rows", "size_bytes", "text_bytes", "withheld")]
+        _need(all(type(number) is int and number >= 0 for number in numbers), "a number of a file is wrong")
+    return lock
+
+
+def _utf8(text: Any) -> bytes:
+    _need(type(text) is str, "a text is none")
+    return bytes(text.encode())
+
+
+def shard_paths(part: dict[str, Any]) -> list[str]:
+    """Return the paths of a project's shards in JSON Lines."""
+    name, count = part["project"], 1
+    plain = _match("[a-z][a-z0-9_-]{0,62}", name) and name not in _DEVICES and not name.startswith("project-")
+    folder = name if plain else "project-" + sha256(name.encode()).hexdigest()[:32]
+    while count < 65_536 and (part["bytes"] > count << 27 or part["count"] > count << 20):
+        count *= 2
+    return [f"{folder}/{index:05}-of-{count:05}.jsonl.zst" for index in range(count)]
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Iterable[bytes]]:
+    """Open a shard, or what someone unpacked it to: ``.jsonl`` or ``.jsonl.gz`` beside its place."""
+    plain, zipped = path.with_suffix(""), path.with_suffix(".gz")
+    _need(not any(each.is_symlink() for each in (path, plain, zipped)), f"{path.name} is a link")
+    if not path.exists() and (plain.exists() or zipped.exists()):
+        with plain.open("rb") if plain.exists() else gzip.open(zipped) as lines:
+            yield lines
+        return
+    try:
+        with importlib.import_module("compression.zstd").open(path) as lines:
+            yield lines
+    except ModuleNotFoundError:  # before Python 3.14
+        with subprocess.Popen(["zstd", "-dcq", "--", path], stdout=subprocess.PIPE) as program:  # noqa: S603, S607
+            assert program.stdout is not None  # noqa: S101 - by the line before
+            yield program.stdout
+            _need(program.wait() == 0, f"{path.name} is no zstd file")
+
+
+def _entries(path: Path, place: tuple[int, int], terms: dict[str, str]) -> Iterator[Entry]:
+    """Yield the entries of a shard, ``place`` being its index and how many there are."""
+    with _lines(path) as lines:
+        for line in lines:
+            entry = read_row(line, terms)
+            _need((entry.page_id >> 8) % place[1] == place[0], f"page {entry.page_id}: in another shard")
+            yield entry
+
+
+def read_row(line: bytes, terms: dict[str, str]) -> Entry:
+    """Return the entry of a line. Refuses any byte that the format would not have written."""
+    try:
+        row = json.loads(line.decode())
+    except RecursionError as error:
+        raise ValueError("a row is nested too deeply") from error
+    _need(_keys(row, _ROW_KEYS), "a row has other keys")
+    _need(all(type(row[key]) is int for key in ("namespace", "page_id", "rev_id")), "a number is none")
+    _need(type(row["title"]) is str and type(row["text"]) in (str, type(None)), "a title or text is none")
+    shown = row["slots"] is not None
+    _need(type(row["slots"]) is list or not shown, "the slots are none")
+    slots = [_row_slot(slot, row["text"]) for slot in row["slots"] or ()]
+    main = next((slot for slot in slots if slot.role == "main"), None)
+    _need(main is not None or row["text"] is None, "there is a text and no slot of it")
+    digest = main.digest.hex() if main is not None else ""
+    entry = Entry(
+        page_id=row["page_id"],
+        rev_id=row["rev_id"],
+        timestamp=_read_instant(row["timestamp"], "a row's time"),
+        namespace=row["namespace"],
+        title=row["title"],
+        title_salt=_read_hex(row["title_salt"], 16, "a title's salt"),
+        slots=slots if shown else None,
+        content_salt=_read_hex(row["content_salt"], 16, "a content's salt") if shown else b"",
+        content_commitment=b"" if shown else _read_hex(row["content_commitment"], 32, "a commitment"),
+    )
+    _need(len(row["title"].encode()) <= 10_000, "a title is too long")
+    url = quote(row["title"].replace(" ", "_"), safe="/:@!$*,;~()'")
+    head = {"id": str(row["page_id"]), "url": f"{terms['base_url']}/wiki/{url}", "title": row["title"]}
+    tail = {key: row[key] for key in ("page_id", "rev_id", "timestamp", "namespace")}
+    tail |= {"digest": f"sha256:{digest}" if digest else None, "license": terms["license"]}
+    tail |= {"slots": row["slots"], "title_salt": row["title_salt"]}
+    tail |= {"content_salt": row["content_salt"] if shown else None}
+    tail |= {"content_commitment": None if shown else row["content_commitment"]}
+    before = _row_json(head)[:-1] + b',"text":'
+    after = b"," + _row_json(tail)[1:] + b"\n"
+    good = line.startswith(before) and line.endswith(after) and len(line) > len(before) + len(after)
+    _need(good and _is_json_of(line[len(before) : -len(after)], row["text"]), "written in another way")
+    return entry
+
+
+def _row_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _is_json_of(written: bytes, text: str | None) -> bool:
+    """Say whether ``written`` is what the format writes for a text that it was read as.
+
+    Each character's form is the shortest there is, so the length decides, but for hex digits in capitals.
+    """
+    if text is None or b"\\u" in written:
+        return written == _row_json(text)
+    size = len(text.encode()) + 2
+    return len(written) == size + sum(map(text.count, '"\\\b\t\n\f\r'))
+
+
+def _row_slot(slot: Any, main_text: str | None) -> Slot:
+    _need(_keys(slot, "digest format model presence role size_bytes text"), "a slot has other keys")
+    order = ["role", "model", "format", "presence", "size_bytes", "digest", "text"]
+    _need(list(slot) == order, "a slot is written in another way")
+    _need(all(type(slot[key]) is str for key in ("role", "model", "format")), "a slot's names are none")
+    _need(slot["presence"] in PRESENCES and type(slot["size_bytes"]) is int, "a slot is wrong")
+    _need(type(slot["text"]) in (str, type(None)), "a slot's text is none")
+    _need(slot["role"] != "main" or slot["text"] is None, "the main text is not in its column")
+    text = main_text if slot["role"] == "main" else slot["text"]
+    _need(slot["digest"] is None or _match("sha256:" + _HEX, slot["digest"]), "a slot's digest is wrong")
+    presence, digest = PRESENCES[slot["presence"]], bytes.fromhex((slot["digest"] or "")[7:])
+    encoded = None if text is None else text.encode()
+    return Slot(slot["role"], slot["model"], slot["format"], presence, slot["size_bytes"], digest, encoded)
+
+
+def check_export(lock: dict[str, Any], folder: Path) -> list[str]:
+    """Return what is wrong with the files that a lock names; empty if nothing."""
+    data, problems = folder / "data", list[str]()
+    records = {record["path"]: record for record in lock["export"]["files"]}
+    known = {"index.json"} | {path.split("/")[0] for path in records}
+    known |= {path.replace(".jsonl.zst", end) for path in records for end in _ENDS}
+    strangers = {found.relative_to(data).as_posix() for found in data.rglob("*")} - known
+    problems += [f"{name}: not a file of the export" for name in sorted(strangers)]
+    for part in read_manifest(lock["snapshot"]["manifest"].encode())["projects"]:
+        paths = shard_paths(part)
+        try:
+            for path in paths:
+                for name, digest in (
+                    (path, "sha256"),
+                    (path.replace("jsonl.zst", "leaves"), "leaves_sha256"),
+                ):
+                    _check_digest(data / name, records[path][digest], required=digest != "sha256")
+            terms = lock["projects"][part["project"]]
+            shards = [_entries(data / path, (n, len(paths)), terms) for n, path in enumerate(paths)]
+            wrong = _check_project(part, merge(*shards, key=lambda entry: entry.page_id))
+            problems += [f"{part['project']}: {problem}" for problem in islice(wrong, MAX_PROBLEMS)]
+        except (ValueError, OSError, EOFError) as error:
+            problems.append(f"{part['project']}: {error}")
+    return problems
+
+
+_ENDS = (".jsonl.zst", ".jsonl", ".jsonl.gz", ".leaves")
+
+
+def _check_digest(path: Path, digest: str, *, required: bool) -> None:
+    if required or path.exists():  # a shard may be there unpacked
+        with path.open("rb") as file:
+            _need(file_digest(file, "sha256").hexdigest() == digest, f"{path.name}: its digest is another")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check a folder of files against a lock."""
+    if len(arguments) != 2:
+        print("usage: python verify.py recension.lock FOLDER", file=sys.stderr)
+        return 2
+    try:
+        lock = read_lock(Path(arguments[0]).read_text(encoding="utf-8"))
+        problems = check_export(lock, Path(arguments[1]))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        problems = [f"the lock: {error!r}"]
+    print("\n".join(problems).encode(errors="replace").decode() or "ok")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

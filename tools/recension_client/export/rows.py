@@ -120,7 +120,13 @@ def entry_of(row: Row, project: str, terms: Terms) -> Entry:
     if again != row:
         wrong = sorted(key for key in again.keys() | row.keys() if again.get(key) != row.get(key))
         raise VerificationError(f"page {entry.page_id}: column {', '.join(wrong)[:200]} is not the page's")
+    if _order(again) != _order(row):
+        raise VerificationError(f"page {entry.page_id}: its columns are in another order")
     return entry
+
+
+def _order(row: Row) -> list[list[str]]:
+    return [list(row), *map(list, row["slots"] or ())]
 
 
 def _entry_of(row: Row, project: str) -> Entry:
