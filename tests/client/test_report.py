@@ -219,6 +219,23 @@ def test_a_text_of_another_revision_is_refused(hostile: tuple[World, bytes, byte
         gather(reader, before, after, pages=9)
 
 
+class Endless(Lying):
+    """A reader whose diff never ends."""
+
+    def diff(self, before: bytes, after: bytes) -> Iterator[Change]:
+        (change, *_) = self._archive.diff(before, after)
+        while True:
+            yield change
+
+
+def test_a_diff_without_an_end_is_refused(hostile: tuple[World, bytes, bytes]) -> None:
+    """More pages cannot differ than both snapshots have."""
+    world, before, after = hostile
+    reader: Any = Endless(world.archive)
+    with pytest.raises(VerificationError, match="more changes than"):
+        gather(reader, before, after, pages=9)
+
+
 # --- how it is shown ---
 
 

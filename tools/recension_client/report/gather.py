@@ -73,7 +73,10 @@ def gather(reader: Reader, before: bytes, after: bytes, *, pages: int, watch: Wa
     # Pages of both snapshots, and those of one: neither crowds the other out.
     of_both: _Largest = []
     of_one: _Largest = []
+    most = sum(part.count for manifest in (report.before, report.after) for part in manifest.parts)
     for number, change in enumerate(watch(reader.diff(before, after))):
+        if number == most:
+            raise VerificationError(f"the server tells more changes than both snapshots have pages, {most:,}")
         _count(report, change)
         largest = of_one if change.before is None or change.after is None else of_both
         # The number decides between equals, the earlier one first, and no change is ever compared.
