@@ -153,7 +153,7 @@ def test_a_replay_that_is_wrong_is_noticed(wrong: str, monkeypatch: pytest.Monke
     wrongs: dict[str, tuple[object, str, object]] = {
         "order": (corpus._Table, "lay", _lay_unordered),
         "positions": (columns, "Columns", _Unknowing),
-        "marks": (corpus._Replay, "_marked", lambda _: np.zeros(0, np.int64)),
+        "marks": (corpus._Replay, "_marked", lambda _, edits: np.zeros(len(edits.pages), bool)),
         "titles": (corpus._Replay, "_put_titles", lambda *_: None),
     }
     monkeypatch.setattr(*wrongs[wrong])

@@ -1,8 +1,8 @@
 """The whole corpus as of (T, K), replayed from event columns by numpy instead of page by page.
 
 The newest edit of each page, in the order of (valid time, revision id, position), is what is left when the
-parts of the columns are laid over one another. Of a page that other things than edits happened to, or whose
-text is hidden, the state is asked of its timeline (``history.page_at``), and so it is of all pages where
+parts of the columns are laid over one another. Of a page whose state more than edits have made, as a delete
+behind the last of them, it is asked of the timeline (``history.page_at``), and so it is of all pages where
 columns are lost or far behind the log. Both ways give the same entries.
 """
 
@@ -247,11 +247,12 @@ class _Replay:
     def run(self, selector: Selector) -> tuple[_Edits, Numbers]:
         """Return the edits that the selector takes, and the pages whose timelines have to be asked."""
         newest = self._newest(self._choice.settled_at)
-        rest = self._marked()
+        asked = self._marked(newest)
         if self._choice.on_hidden is not OnHidden.KEEP:
-            rest = np.union1d(rest, newest.pages[newest.have(Flag.TEXT_HIDDEN)])
+            asked |= newest.have(Flag.TEXT_HIDDEN)
+        rest = newest.pages[asked]
         if len(rest):
-            newest = newest.at(~np.isin(newest.pages, rest))
+            newest = newest.at(~asked)
         facts = self._facts(newest)
         inferred = newest.have(Flag.TITLE_INFERRED)
         if inferred.any():
@@ -293,16 +294,29 @@ class _Replay:
         known = np.unique(np.concatenate(list(each)))
         return len(known), known.searchsorted, known.take
 
-    def _marked(self) -> Numbers:
-        """Return the pages of events that are no edits and were known at K, ascending."""
-        found = [_NONE]
+    def _marked(self, edits: _Newest) -> Mask:
+        """Say of which pages the state does not follow from the current edit, because of what was known at K.
+
+        A move, delete or restore says something only if no edit came after it, a move also of a title that
+        is inferred; a visibility change, if it is of the current revision and hidden texts are not kept.
+        """
+        marked = np.zeros(len(edits.pages), bool)
         for at, part in enumerate(self._parts):
-            if part.holds & Holds.OTHERS:
-                columns = self._read(at)
-                others = columns[Column.KINDS] >> KIND_SHIFT != Kind.EDIT
-                known = columns[Column.POSITIONS] <= self._choice.known_at
-                found.append(columns[Column.PAGES][others & known])
-        return np.unique(np.concatenate(found))
+            if not part.holds & Holds.OTHERS or not len(marked):
+                continue
+            columns = self._read(at)
+            pages, times, kinds = (columns[one] for one in (Column.PAGES, Column.TIMES, Column.KINDS))
+            kinds = kinds >> KIND_SHIFT
+            others = (kinds != Kind.EDIT) & (columns[Column.POSITIONS] <= self._choice.known_at)
+            slots = np.minimum(np.searchsorted(edits.pages, pages), len(marked) - 1)
+            others &= edits.pages[slots] == pages
+            late = (times > edits.times[slots]) & (times <= self._choice.valid_at)
+            moved = (kinds == Kind.MOVE) & edits.have(Flag.TITLE_INFERRED)[slots]
+            tells = (kinds != Kind.VISIBILITY) & (late | moved)
+            if self._choice.on_hidden is not OnHidden.KEEP:
+                tells |= (kinds == Kind.VISIBILITY) & (columns[Column.REVS] == edits.revs[slots])
+            marked[slots[others & tells]] = True
+        return marked
 
     def _facts(self, edits: _Newest) -> Facts:
         """Return the facts of edits, from columns where they are kept."""
