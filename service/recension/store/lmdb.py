@@ -587,6 +587,7 @@ class _LmdbView:
     def __init__(self, store: LmdbStore) -> None:
         self._store = store
 
+    @names_damage
     def __enter__(self) -> Self:
         self._opened = opened = self._store.newest()
         self._index = opened.tables[INDEX]
