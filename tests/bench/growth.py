@@ -13,14 +13,12 @@ from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
 from recension.model.manifest import Manifest, Selector
 from tests.bench.histories import Bench, new_project, text_bytes
-from tests.bench.measure import Latency, Report, Resident, Spent, disk_bytes, latency, spending, verdict
+from tests.bench.measure import Latency, Report, Resident, Spent, disk_bytes, latency, spending
 from tests.bench.synthetic import BATCH, SECOND, START, append, growing
 
 PER_PAGE = 20
 _SMALLEST = 10**4
 _QUESTIONS = 2000
-_EVENTS = PER_PAGE * 1_000_000
-_FULL_SECONDS, _DERIVED_SECONDS = 3.0, 0.3
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Size:
 
 
 def run(bench: Bench) -> None:
-    """Print the table, and what it says of a corpus of a million pages."""
+    """Print the table; the section ``replay`` has a corpus of a million pages."""
     sizes = []
     revisions = _SMALLEST
     while revisions <= bench.revisions:
@@ -63,8 +61,6 @@ def run(bench: Bench) -> None:
     for what, cell in _LINES:
         report.cells(what, *(cell(size) for size in sizes))
     report.print()
-    if len(sizes) > 1:
-        _extrapolate(bench, *sizes[-2:])
 
 
 _LINES: tuple[tuple[str, Callable[[Size], str]], ...] = (
@@ -123,26 +119,3 @@ def _as_of(archive: Archive, pages: int, last: int, *, text: bool) -> Latency:
     first = START + pages * SECOND  # all pages exist from then on
     asked = [(chance.randint(1, pages), chance.randint(first, last)) for _ in range(_QUESTIONS)]
     return latency([partial(archive.article, "w", page, valid_at=at, text=text) for page, at in asked])
-
-
-def _extrapolate(bench: Bench, small: Size, large: Size) -> None:
-    """Say what the two largest sizes mean for the corpus of the targets: computed, not measured."""
-    report = Report(
-        bench.console,
-        "a million pages, 20 million events: the last two columns' fixed cost, and their cost an event",
-        "what", "computed", "target", "",
-    )  # fmt: skip
-    for what, name, target in (
-        ("CreateSnapshot of a past T", "full", _FULL_SECONDS),
-        ("CreateSnapshot 0.1 % away from it", "derived", _DERIVED_SECONDS),
-    ):
-        before, after = getattr(small, name), getattr(large, name)
-        if after.wall <= before.wall:
-            report.cells(what, "does not grow between the two sizes", f"under {target:g} s", "")
-            continue
-        wall, cpu = (
-            last + (last - first) / (large.revisions - small.revisions) * (_EVENTS - large.revisions)
-            for first, last in ((before.wall, after.wall), (before.cpu, after.cpu))
-        )
-        report.cells(what, _seconds(Spent(wall, cpu)), f"under {target:g} s", verdict(wall < target))
-    report.print()
