@@ -367,9 +367,9 @@ class _Run:
         tree, text, less = ShardTree(), 0, 0
         terms = self._staging.job.terms[file.part.project]
         with (
+            naming(folder.path(file.name)),  # outermost: closing a file writes what is left, and may fail
             folder.create(shard_part) as shard,
             folder.create(leaves_part) as leaves,
-            naming(folder.path(file.name)),
             forms.write(file.form, shard) as writer,
         ):
             for entry in entries:

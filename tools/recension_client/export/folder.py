@@ -105,7 +105,7 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Put a small file in place: after a crash it is there as before or as it is now."""
-        with self.create(f"{name}.part") as file, naming(self.path(name)):
+        with naming(self.path(name)), self.create(f"{name}.part") as file:
             file.write(content)
             keep(file)
         self.rename(f"{name}.part", name)
