@@ -203,6 +203,5 @@ def _filled(client: Client, project: str, waiting: list[Entry], missing: list[En
         if isinstance(answer, RecensionError):
             raise answer
         texts = {slot.role: slot.text for slot in answer.slots}
-        yield entry._replace(
-            slots=tuple(slot._replace(text=texts.get(slot.role, slot.text)) for slot in entry.slots)
-        )
+        slots = tuple(slot._replace(text=texts.get(slot.role, slot.text)) for slot in entry.slots)
+        yield check_texts(entry._replace(slots=slots))

@@ -13,8 +13,8 @@ from recension.model.instant import format_instant, parse_instant
 from recension_client.export.rows import Row
 
 WRITER = f"pyarrow {pa.__version__}"
-LEVEL = 3
-GROUP_TEXT_BYTES = 16 * 1024 * 1024
+LEVEL = 1
+GROUP_TEXT_BYTES = 8 * 1024 * 1024
 """A row group ends with the row that brings its text, in characters, to this much ..."""
 GROUP_ROWS = 8_192
 """... or its rows to this many."""
@@ -57,7 +57,8 @@ class Writer:
     """Writes one shard; the bytes depend on the rows and on ``WRITER`` alone."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._rows: list[Row] = []
+        # By column: thousands of rows kept as objects would keep the garbage collector busy.
+        self._columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         self._text = 0
         self._writer = parquet.ParquetWriter(
             file,
@@ -79,9 +80,10 @@ class Writer:
 
     def add(self, row: Row) -> None:
         """Take the next row."""
-        self._rows.append(row)
+        for name, values in self._columns.items():
+            values.append(_value(name, row[name]))
         self._text += len(row["text"] or "") + sum(len(slot["text"] or "") for slot in row["slots"] or ())
-        if self._text >= GROUP_TEXT_BYTES or len(self._rows) >= GROUP_ROWS:
+        if self._text >= GROUP_TEXT_BYTES or len(self._columns["id"]) >= GROUP_ROWS:
             self._write()
 
     def close(self) -> None:
@@ -90,19 +92,23 @@ class Writer:
         self._writer.close()
 
     def _write(self) -> None:
-        if self._rows:
-            arrays = [pa.array(_column(field.name, self._rows), field.type) for field in SCHEMA]
-            group = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
-            self._writer.write_table(pa.Table.from_batches([group]), row_group_size=len(self._rows))
-            self._rows, self._text = [], 0
+        count = len(self._columns["id"])
+        if count:
+            arrays = [pa.array(self._columns[field.name], field.type) for field in SCHEMA]
+            for values in self._columns.values():
+                values.clear()
+            self._text = 0
+            self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA), row_group_size=count)
 
 
-def _column(name: str, rows: list[Row]) -> list[Any]:
+def _value(name: str, value: Any) -> Any:
     if name == "timestamp":
-        return [parse_instant(row[name]) for row in rows]
+        return parse_instant(value)
     if name in _BINARY:
-        return [None if row[name] is None else bytes.fromhex(row[name]) for row in rows]
-    return [row[name] for row in rows]
+        return None if value is None else bytes.fromhex(value)
+    if name == "slots":
+        return None if value is None else [tuple(slot.values()) for slot in value]
+    return value
 
 
 def read(file: BinaryIO) -> Iterator[Row]:
