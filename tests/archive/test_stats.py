@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from recension.archive import stats as module
+from recension.archive.sealed import raw_bytes
 from recension.archive.stats import read_stats
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
-from recension.store.packed import unpack
 from tests.archive.helpers import World, delete, edit, move
 
 PAGES = 30
@@ -114,7 +114,7 @@ def test_slices_and_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         assert one.raw_bytes == pytest.approx(two.raw_bytes, rel=0.2)
     blobs = store.blob_sizes(b"s", b"t", 1000)
     with store.view() as view:
-        raw = sum(len(unpack(view.blob(key) or b"")) for key, _ in blobs)
+        raw = sum(raw_bytes(view.blob(key) or b"") for key, _ in blobs)
     sealed = next(part for part in whole.parts if part.letter == "s")
     assert raw == pytest.approx(sealed.raw_bytes, rel=0.01)
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 
 from recension.archive.projects import project_names, tally_of
+from recension.archive.sealed import raw_bytes
 from recension.archive.texts.rows import read_page_block, read_tail
 from recension.store import keys
 from recension.store.interface import PackedRows, Progress, Row, Store, Usage
-from recension.store.packed import unpack
 
 _FAMILIES = {
     b"E": "edits in timelines",
@@ -219,7 +219,7 @@ def _blob_parts(store: Store, seen: _Seen) -> Iterator[Part]:
         for key, size in sample:
             blob = view.blob(key)
             if blob is not None:  # else it went meanwhile
-                raw += len(unpack(blob))
+                raw += raw_bytes(blob)
                 packed += size
     yield Part("sealed values", "s", count, stored * raw // max(packed, 1), stored, estimated=True)
 

@@ -53,7 +53,7 @@ from recension.store.layout import (
     seal,
 )
 from recension.store.merged import Packing
-from recension.store.packed import unpack
+from recension.store.records import unpack_record
 from recension.store.rests import Rests
 from recension.store.runs import MOST_ROWS
 
@@ -155,7 +155,7 @@ def _verify(opened: Opened, txn: lmdb.Transaction, progress: Progress) -> tuple[
         rows[table] += len(batch)
         if table == LOG:
             for key, raw in batch:
-                record = unpack(raw[SEAL_BYTES:])
+                record = unpack_record(raw[SEAL_BYTES:])
                 position += 1
                 if key != log_key(position) or record[_PARENT] != parent:
                     raise DataLossError(

@@ -78,10 +78,10 @@ from recension.store.layout import (
     unseal,
 )
 from recension.store.merged import NO_STATE
-from recension.store.packed import pack, unpack
+from recension.store.records import pack_record, unpack_record
 from recension.store.rests import SHARED, place_of, without
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Of the tables and of the layout of their values. A store with a greater one is refused."""
 
 MAP_BYTES = 2**40
@@ -216,7 +216,7 @@ class LmdbStore:
         index_rows = prepared(INDEX, index)
         blob_rows, piece_rows = cut_all(prepared(BLOBS, blobs))
         key = log_key(head.position)
-        row = log_row(key, pack(record))
+        row = log_row(key, pack_record(record))
 
         def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
             current = _head(txn, opened)
@@ -567,7 +567,7 @@ class _LmdbLog:
                 raw = opened.get(txn, LOG, key)
                 if raw is None:
                     raise damaged(LOG, key)
-                out.append(unpack(opened.value(txn, LOG, key, raw)))
+                out.append(unpack_record(opened.value(txn, LOG, key, raw)))
         return out
 
 
