@@ -167,6 +167,20 @@ def test_a_row_in_a_run_counts_as_there(store: LmdbStore) -> None:
     with store.view() as view:
         assert rows == view.scan(b"", b"Z")
         assert value == view.get(key)
+    # What is put over it counts from then on, and is all there is after the next copy.
+    assert [True] == store.rewrite([Rewrite({key: value}, {key: b"another"}, {})])
+    record, later = following(after)
+    with pytest.raises(ValueError, match="another value"):
+        store.commit(record, later, [(key, value)], [])
+    store.commit(record, later, [(key, b"another")], [])
+    changed = [(one, b"another" if one == key else was) for one, was in rows]
+    for _ in range(2):
+        with store.view() as view:
+            assert changed == view.scan(b"", b"Z")
+            assert changed[:51] == view.scan(b"", b"Z", limit=51)
+            assert (key, b"another") == view.last(b"", key + b"\0")
+        store.compact()
+    assert len(rows) == store.packed_rows()[b"E"].rows + store.usage().tables["index"].rows
 
 
 def test_who_takes_the_last_row_takes_the_run(store: LmdbStore) -> None:

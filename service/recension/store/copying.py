@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from heapq import merge
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -52,7 +51,7 @@ from recension.store.layout import (
     read_head,
     seal,
 )
-from recension.store.merged import Packing
+from recension.store.merged import Packing, all_together
 from recension.store.records import unpack_record
 from recension.store.rests import Rests
 from recension.store.runs import MOST_ROWS
@@ -205,7 +204,7 @@ def _entries(opened: Opened, txn: lmdb.Transaction, table: bytes) -> int:
 def _index_batches(opened: Opened, txn: lmdb.Transaction) -> Iterator[list[Row]]:
     """Yield the rows of the index, those in runs among them."""
     plain = ((key, raw[SEAL_BYTES:]) for batch in _batches(opened, txn, INDEX) for key, raw in batch)
-    rows = merge(plain, opened.packed.walk(txn))
+    rows = all_together(plain, opened.packed.walk(txn))
     while batch := _read_index_batch(rows):
         yield batch
 

@@ -77,7 +77,7 @@ from recension.store.layout import (
     replacement,
     unseal,
 )
-from recension.store.merged import NO_STATE
+from recension.store.merged import NO_STATE, together
 from recension.store.records import pack_record, unpack_record
 from recension.store.rests import SHARED, place_of, without
 
@@ -264,7 +264,7 @@ class LmdbStore:
                 fits = all(_index_row(txn, opened, key) == row for key, row in change.expected.items())
                 applied.append(fits)
                 if fits:
-                    opened.packed.take_out(txn, change.index)
+                    opened.packed.take_out(txn, (key for key, row in change.index.items() if row is None))
                     _replace(txn, opened, rows)
             return Outcome.OK
 
@@ -651,13 +651,8 @@ class _LmdbView:
         packed = self._opened.packed.scan(self._runs, self._state, start, stop, limit)
         if self._only_packed(start, stop):
             return packed
-        out = self._plain(start, stop, limit)
-        if packed:
-            out += packed
-            out.sort()
-            if limit:
-                del out[limit:]
-        return out
+        plain = self._plain(start, stop, limit)
+        return together(plain, packed, limit) if packed else plain
 
     def _only_packed(self, start: bytes, stop: bytes) -> bool:
         """Say whether all rows of a range are in runs."""
@@ -758,8 +753,8 @@ def _without_packed(
         for row in rows:
             key = row[0]
             value = opened.packed.get(cursor, NO_STATE, key) if key[:1] in families else None
-            if value is None:
-                out.append(row)
+            if value is None or opened.get(txn, INDEX, key) is not None:
+                out.append(row)  # what is in no run counts, and is compared there
             elif same and value != row[1][SEAL_BYTES:]:
                 raise _another_value(key)
     return out

@@ -1,14 +1,17 @@
-"""Index rows as one: those of their own, which are newer, and those in runs. No key is in both.
+"""Index rows as one: those of their own, which are newer, and those in runs.
 
-Only a copy makes runs. A row that changes or goes is taken out of its run in the same transaction, and the
-run is written anew without it. Which families have runs is looked up once for an environment, since they only
-get fewer: in a store that was never copied nothing here costs anything.
+Only a copy makes runs. A row that is put over one in a run stands before it until the next copy. A row that
+is deleted is taken out of its run in the same transaction, and the run is written anew without it. Which
+families have runs is looked up once for an environment, since they only get fewer: in a store that was never
+copied nothing here costs anything.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from heapq import merge
+from operator import itemgetter
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 
@@ -235,6 +238,23 @@ class Packing:
         made.append((self._rows[count - 1][0], body))
         del self._rows[:count]
         self._guess = count
+
+
+def together(plain: list[Row], packed: list[Row], limit: int) -> list[Row]:
+    """Return the rows of both, ascending; of two with one key, that which is in no run."""
+    if not plain:
+        return packed
+    out = sorted((dict(packed) | dict(plain)).items())
+    return out[:limit] if limit else out
+
+
+def all_together(plain: Iterator[Row], packed: Iterator[Row]) -> Iterator[Row]:
+    """Yield the same of all rows there are."""
+    before = b""
+    for row in merge(plain, packed, key=itemgetter(0)):  # of equal keys the first comes first
+        if row[0] != before:
+            yield row
+        before = row[0]
 
 
 def put_run(txn: lmdb.Transaction, table: lmdb._Database, name: bytes, body: bytes) -> None:
