@@ -68,7 +68,7 @@ class Part:
     raw_bytes: int
     """Before compression; keys included for rows of the index."""
     stored_bytes: int
-    """With digests, without what pages leave free; of the log, its pages."""
+    """With digests, without what pages leave free; of the log, its pages, but for what lies in bins."""
     estimated: bool = False
     """True if ``raw_bytes`` follows from a sample."""
 
