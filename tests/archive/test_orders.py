@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import random
 from importlib.resources import as_file, files
+from itertools import islice
 
 import pytest
 
+from recension.archive.clock import SeededSalts
 from recension.archive.ingest import Ingestor
+from recension.archive.intake.feed import Feed
 from recension.archive.reader import Archive
 from recension.model.event import Edit, Event
 from recension.model.instant import parse_instant
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo
-from recension.sources.feed import Feed
 from recension.store import keys
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import NOW, fixed_salts
+from tests.sources.helpers import file_items
 
 BATCH = 200
 TIMES = ["2010-01-01", "2016-06-01", "2026-01-01"]
 
 
+SAMPLE = files("recension.server.sample").joinpath("aawiki-20260101-pages-meta-history.xml.7z")
+
+
 @pytest.fixture(scope="module")
 def history() -> list[Event]:
     """All edits of the bundled sample, by page."""
-    sample = files("recension.server.sample").joinpath("aawiki-20260101-pages-meta-history.xml.7z")
-    with as_file(sample) as path, Feed("history", path, "w") as feed:
-        return [item for batch in feed for item in batch if isinstance(item, Event)]
+    with as_file(SAMPLE) as path:
+        return [item for item in file_items("history", path, "w") if isinstance(item, Event)]
+
+
+def test_what_another_process_prepares_is_the_same(history: list[Event]) -> None:
+    """A file that is parsed, hashed and sealed in a process of its own gives the log that its events give."""
+    salts = SeededSalts(b"orders")
+    stores = MemoryStore(), MemoryStore()
+    fed, given = (Ingestor(store, clock=lambda: NOW, salts=salts) for store in stores)
+    for ingestor in (fed, given):
+        ingestor.create_project(ProjectInfo("w", "https://w.example", "en", "CC0-1.0"))
+    left = iter(history)
+    with as_file(SAMPLE) as path, Feed("history", path, "w", seed=salts.seed) as feed:
+        for batch in feed:
+            fed.append_prepared("w", batch.events)
+            given.append("w", list(islice(left, len(batch.events.events))))
+    assert stores[0].log.head() == stores[1].log.head()
 
 
 def held(events: list[Event], *, settled_between: bool) -> tuple[list[bytes], list[bytes | None], int]:

@@ -9,25 +9,26 @@ import pytest
 
 from recension.archive import logbook
 from recension.archive.ingest import Ingestor
+from recension.archive.intake.feed import Feed, Kind
 from recension.archive.reader import Archive
 from recension.model.digest import format_digest
 from recension.model.event import Edit, Event
 from recension.model.instant import parse_instant
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo
-from recension.sources.feed import Feed
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import rows, shared
+from tests.sources.helpers import file_items
 
 Truth = dict[tuple[str, str], list[tuple[int, str, int, str]]]
 
 
-def ingest(ingestor: Ingestor, kind: str, path: Path, project: str) -> Counter[str]:
+def ingest(ingestor: Ingestor, kind: Kind, path: Path, project: str) -> Counter[str]:
     """Ingest a whole file; everything in it has to be taken."""
     claims: Counter[str] = Counter()
-    with Feed(kind, path, project) as feed:  # type: ignore[arg-type]
+    with Feed(kind, path, project) as feed:
         for batch in feed:
-            appended = ingestor.append(project, [item for item in batch if isinstance(item, Event)])
+            appended = ingestor.append_prepared(project, batch.events)
             assert not appended.rejected
             claims.update(appended.claims)
     return claims
@@ -89,9 +90,12 @@ def test_peps_events_reproduce_every_corpus_and_every_difference() -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("order", [("history", "log"), ("log", "history")])
-def test_peps_dump_and_log_reproduce_the_pages_alive_at_the_end(order: tuple[str, str]) -> None:
+def test_peps_dump_and_log_reproduce_the_pages_alive_at_the_end(order: tuple[Kind, Kind]) -> None:
     """A dump without old titles and a log without page ids give the past, in either order."""
-    files = {"history": "peps/peps-pages-meta-history.xml.zst", "log": "peps/peps-pages-logging.xml.zst"}
+    files: dict[Kind, str] = {
+        "history": "peps/peps-pages-meta-history.xml.zst",
+        "log": "peps/peps-pages-logging.xml.zst",
+    }
     ingestor, archive, store = opened("peps")
     resolved = logbook.Resolved(0, 0, 0)
     for kind in order:
@@ -116,11 +120,9 @@ def test_aawiki_history_ends_where_the_current_dump_of_the_same_run_is() -> None
     assert (claims["exact"], claims["mismatch"], claims["bytes_mismatch"]) == (1307, 0, 202)
     expected = {}
     current = shared(f"{folder}/aawiki-20260101-pages-meta-current.xml.bz2")
-    with Feed("history", current, "aawiki") as feed:
-        for batch in feed:
-            for item in batch:
-                if isinstance(item, Event) and isinstance(item.what, Edit):
-                    expected[item.page_id] = (item.what.rev_id, item.what.title, item.what.slots[0].text)
+    for item in file_items("history", current, "aawiki"):
+        if isinstance(item, Event) and isinstance(item.what, Edit):
+            expected[item.page_id] = (item.what.rev_id, item.what.title, item.what.slots[0].text)
     manifest = archive.create_snapshot(Selector.of(["aawiki"]))
     actual = {}
     for entry in archive.read(manifest.snapshot_id):

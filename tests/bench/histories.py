@@ -16,11 +16,13 @@ from pathlib import Path
 from rich.console import Console
 
 from recension.archive.ingest import Ingestor
+from recension.archive.intake.child import PARSERS
+from recension.archive.intake.feed import Kind
 from recension.model.event import Event
 from recension.model.instant import format_instant, parse_instant
 from recension.model.reading import ProjectInfo
 from recension.server.ingest import Form, Summary, ingest_files
-from recension.sources.feed import Feed, Kind
+from recension.sources.containers import open_container
 from recension.store import keys
 from recension.store.lmdb import LmdbStore
 from tests.bench.git import Git, History, plain, write_stream
@@ -49,9 +51,9 @@ class Source:
 
     def events(self) -> Iterator[Event]:
         """Yield its events in the order of the file."""
-        with Feed(_KINDS[self.kind], self.path, self.name) as feed:
-            for batch in feed:
-                yield from (item for item in batch if isinstance(item, Event))
+        with open_container(self.path) as container:
+            items = PARSERS[_KINDS[self.kind]](container, self.path, self.name, {})
+            yield from (item for item in items if isinstance(item, Event))
 
 
 PEPS = Source("peps", "events", SHARED / "peps/peps-events.ndjson.zst", str)

@@ -11,10 +11,11 @@ import random
 import sys
 from pathlib import Path
 
+from recension.archive.clock import random_salts
+from recension.archive.intake.child import PARSERS, batches, error_frame, limit_resources
+from recension.archive.intake.frames import BATCH, Batch, unpack_batch
 from recension.model.errors import SourceError
-from recension.sources.child import _PARSERS, batches, error_frame, limit_resources
 from recension.sources.containers import open_container
-from recension.sources.frames import BATCH, unpack_batch
 from tests.faults.durations import Duration
 from tests.faults.mutations import mutated
 
@@ -29,10 +30,11 @@ def parse(kind: str, path: Path) -> int:
     count = 0
     try:
         with open_container(path) as container:
-            for frame in batches(_PARSERS[kind](container, path, "p", {}), container):  # type: ignore[arg-type]
+            items = PARSERS[kind](container, path, "p", {})
+            for frame in batches(items, container, Batch(random_salts)):
                 assert BATCH == frame.kind
-                _, items = unpack_batch(frame.meta, memoryview(b"".join(frame.body)), "p")
-                count += len(items)
+                _, fed = unpack_batch(frame.meta, memoryview(b"".join(frame.body)))
+                count += len(fed.remarks) + len(fed.events.events)
     except SourceError as error:
         error_frame(error)
         error.metadata["path"]

@@ -5,11 +5,9 @@ Run by ``test_resume``: ``fixed_run.py DATA SEED FILE``.
 
 from __future__ import annotations
 
-import hmac
 import sys
 from pathlib import Path
 
-from recension.archive.clock import Salts, random_salts
 from recension.archive.ingest import Ingestor
 from recension.model.reading import ProjectInfo
 from recension.server.ingest import run_ingest
@@ -18,20 +16,11 @@ from recension.store.lmdb import LmdbStore
 NOW = 1_800_000_000_000_000
 
 
-def salts_of(seed: str) -> Salts:
-    """Salts that follow from the seed and the event alone."""
-    if seed == "random":
-        return random_salts
-    key = seed.encode()
-    return lambda project, event: hmac.digest(key, f"{project}\0{event}".encode(), "sha256")[:16]
-
-
 def main() -> int:
     data, seed, file = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    salts = salts_of(seed)
     store = LmdbStore.open(data, create=True)
     try:
-        Ingestor(store, clock=lambda: NOW, salts=salts).create_project(
+        Ingestor(store, clock=lambda: NOW).create_project(
             ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0")
         )
         print("ready", flush=True)
@@ -45,7 +34,7 @@ def main() -> int:
             json_output=True,
             quiet=True,
             clock=lambda: NOW,
-            salts=salts,
+            seed=b"" if seed == "random" else seed.encode(),
         )
         print(store.log.head().position, store.log.head().hash.hex())
         return status

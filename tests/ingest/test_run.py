@@ -22,9 +22,8 @@ from recension.model.event import Edit, Event
 from recension.model.reading import ProjectInfo
 from recension.server import ingest as module
 from recension.server.ingest import Form, ingest_sample, lacks_sample, run_ingest
-from recension.sources.feed import Feed
 from recension.store.memory import MemoryStore
-from tests.sources.helpers import dump, logitem, page, revision, shared
+from tests.sources.helpers import dump, file_items, logitem, page, revision, shared
 
 HISTORY = "wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-history.xml.7z"
 CURRENT = "wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-current.xml.bz2"
@@ -108,18 +107,16 @@ def test_the_newest_revisions_are_those_of_the_current_dump(store: MemoryStore, 
     current = shared(CURRENT)
     run("dump", SAMPLE)
     archive, pages = Archive(store), 0
-    with Feed("history", current, "p") as feed:
-        for batch in feed:
-            for event in batch:
-                if not isinstance(event, Event):
-                    continue
-                assert isinstance(event.what, Edit)
-                found = archive.article("p", event.page_id).revision
-                slot = found.slot()
-                assert slot is not None
-                assert (event.what.rev_id, event.what.title) == (found.rev_id, found.title)
-                assert event.what.slots[0].text == slot.text
-                pages += 1
+    for event in file_items("history", current, "p"):
+        if not isinstance(event, Event):
+            continue
+        assert isinstance(event.what, Edit)
+        found = archive.article("p", event.page_id).revision
+        slot = found.slot()
+        assert slot is not None
+        assert (event.what.rev_id, event.what.title) == (found.rev_id, found.title)
+        assert event.what.slots[0].text == slot.text
+        pages += 1
     assert 507 == pages
 
 
@@ -237,7 +234,7 @@ def test_an_event_that_the_archive_refuses_is_kept(store: MemoryStore, run: Run,
     (line,) = kept(tmp_path)
     assert ("REVISION_CONFLICT", "page 7, edit 1") == (line["reason"], line["position"])
     excerpt = json.loads(base64.b64decode(line["excerpt_base64"]))
-    assert (7, "Apple", 1) == (excerpt["pageId"], excerpt["Edit"]["title"], excerpt["Edit"]["rev_id"])
+    assert (7, ["Apple"], 1) == (excerpt["pageId"], excerpt["titles"], excerpt["revId"])
     assert head == store.log.head()
 
 

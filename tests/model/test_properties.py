@@ -53,8 +53,14 @@ from recension.model.record import (
     encode_commit,
 )
 from recension.model.seal import (
+    COMMENT,
+    CONTRIBUTOR,
+    FROM_TITLE,
+    TITLE,
     SlotState,
     comment_value,
+    commit_field,
+    commit_fields,
     content_value,
     contributor_value,
     log_entry_value,
@@ -493,3 +499,11 @@ def test_bad_event_is_refused_and_the_field_named(bad: Event, field: str) -> Non
     with pytest.raises(InvalidEventError) as caught:
         check_event(bad)
     assert field == caught.value.metadata["field"]
+
+
+@given(st.binary(min_size=16, max_size=16), st.lists(st.binary(max_size=80), min_size=1, max_size=4))
+def test_commitments_of_all_fields_at_once(salt: bytes, values: list[bytes]) -> None:
+    """All commitments of an event are those of its single fields, by the library's HMAC."""
+    labels = (TITLE, FROM_TITLE, CONTRIBUTOR, COMMENT)[: len(values)]
+    single = [commit_field(salt, label, value) for label, value in zip(labels, values, strict=True)]
+    assert single == commit_fields(salt, labels, values)

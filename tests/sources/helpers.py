@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recension.archive.intake.child import PARSERS
 from recension.model.errors import SourceError
 from recension.model.event import Edit, Event, LogEntry
 from recension.sources.containers import open_container
@@ -33,6 +34,12 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"no shared data here: {path} does not exist")
     return path
+
+
+def file_items(kind: str, path: Path, project: str) -> Iterator[Item]:
+    """Yield the items of a file, parsed in this process."""
+    with open_container(path) as container:
+        yield from PARSERS[kind](container, path, project, {})
 
 
 def dump(body: str, *, siteinfo: str = SITEINFO, version: str = "0.11") -> bytes:

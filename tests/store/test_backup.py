@@ -19,7 +19,7 @@ from recension.server.ingest import run_ingest
 from recension.store.interface import Rewrite, Store
 from recension.store.layout import TABLES
 from recension.store.lmdb import LmdbStore
-from tests.ingest.fixed_run import NOW, salts_of
+from tests.ingest.fixed_run import NOW
 from tests.ingest.test_resume import SAMPLE, command, head_of
 from tests.store.test_compact import (
     COMMITS,
@@ -216,9 +216,8 @@ def test_erased_bytes_are_in_no_backup(store: LmdbStore, tmp_path: Path) -> None
 
 def ingest(data: Path) -> str:
     """Ingest the sample with a fixed clock and salts, or go on with it; return the head."""
-    salts = salts_of("seed")
     with closing(LmdbStore.open(data)) as store:
-        Ingestor(store, clock=lambda: NOW, salts=salts).create_project(
+        Ingestor(store, clock=lambda: NOW).create_project(
             ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0")
         )
         run_ingest(
@@ -230,7 +229,7 @@ def ingest(data: Path) -> str:
             allow_rejected=True,
             quiet=True,
             clock=lambda: NOW,
-            salts=salts,
+            seed=b"seed",
         )
         return f"{store.log.head().position} {store.log.head().hash.hex()}"
 

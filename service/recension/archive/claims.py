@@ -9,8 +9,8 @@ from hashlib import sha1
 from recension.archive.sealed import Note
 from recension.model.event import Presence, SlotText
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_SHA1_DIGITS = 31
+_CLAIM = re.compile(r"[0-9a-z]{1,31}")
+"""MediaWiki's form of a SHA-1: base 36, lower case, padded to 31 digits by most writers."""
 
 
 class Verdict(IntEnum):
@@ -23,16 +23,6 @@ class Verdict(IntEnum):
     MISMATCH = 3
 
 
-def base36_sha1(text: bytes) -> str:
-    """Return MediaWiki's form of a SHA-1: base 36, lower case, padded to 31 digits."""
-    number = int.from_bytes(sha1(text, usedforsecurity=False).digest(), "big")
-    out = []
-    while number:
-        number, digit = divmod(number, 36)
-        out.append(_DIGITS[digit])
-    return "".join(reversed(out)).rjust(_SHA1_DIGITS, "0")
-
-
 def check_claims(slot: SlotText) -> Note:
     """Return the verdict on a slot's claims."""
     if slot.presence is not Presence.PRESENT:
@@ -40,12 +30,17 @@ def check_claims(slot: SlotText) -> Note:
     claimed_bytes = -1 if slot.claimed_bytes is None else slot.claimed_bytes
     if not slot.claimed_sha1:
         return Note(Verdict.ABSENT, claimed_bytes, "")
-    claim = slot.claimed_sha1.rjust(_SHA1_DIGITS, "0")
-    if base36_sha1(slot.text) == claim:
-        return Note(Verdict.EXACT, claimed_bytes, "")
-    if b"\n" in slot.text and base36_sha1(slot.text.replace(b"\n", b"\r\n")) == claim:
-        return Note(Verdict.EXACT_AFTER_CRLF, claimed_bytes, "")
+    if _CLAIM.fullmatch(slot.claimed_sha1):
+        claim = int(slot.claimed_sha1, 36)
+        if _sha1(slot.text) == claim:
+            return Note(Verdict.EXACT, claimed_bytes, "")
+        if b"\n" in slot.text and _sha1(slot.text.replace(b"\n", b"\r\n")) == claim:
+            return Note(Verdict.EXACT_AFTER_CRLF, claimed_bytes, "")
     return Note(Verdict.MISMATCH, claimed_bytes, slot.claimed_sha1)
+
+
+def _sha1(text: bytes) -> int:
+    return int.from_bytes(sha1(text, usedforsecurity=False).digest(), "big")
 
 
 # MediaWiki's redirect magic word and its translations in large wikis (languages/messages/*, "redirect").

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from hmac import digest as hmac_digest
 
 from recension.model.errors import AsOfOutOfRangeError
 from recension.model.instant import check_instant, format_instant
@@ -22,6 +24,22 @@ Salts = Callable[[str, str], bytes]
 def system_clock() -> int:
     """Return the wall clock."""
     return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SeededSalts:
+    """Salts that follow from a seed and the event alone, in every process: for tests."""
+
+    seed: bytes
+
+    def __call__(self, project: str, event_key: str) -> bytes:
+        """Return the salt of an event."""
+        return hmac_digest(self.seed, f"{project}\0{event_key}".encode(), "sha256")[:SALT_BYTES]
+
+
+def salts_of(seed: bytes) -> Salts:
+    """Return the salts of a seed; random ones without."""
+    return SeededSalts(seed) if seed else random_salts
 
 
 def random_salts(project: str, event_key: str) -> bytes:  # noqa: ARG001 - the shape of ``Salts``

@@ -277,15 +277,14 @@ def _pack(sealed: Sequence[Sealed]) -> bytes:
     return kept + deflate.compress(text) + deflate.flush()
 
 
-def sealed_blobs(position: int, sealed: Sequence[Sealed]) -> list[Row]:
-    """Return the blobs of a commit's events, in the order of their ordinals."""
-    return [
-        (
-            keys.sealed_blob(position, at // TOGETHER),
-            _pack(sealed[at : at + TOGETHER]),
-        )
-        for at in range(0, len(sealed), TOGETHER)
-    ]
+def pack_sealed(sealed: Sequence[Sealed]) -> list[bytes]:
+    """Return the values of some events, ``TOGETHER`` of them in a blob."""
+    return [_pack(sealed[at : at + TOGETHER]) for at in range(0, len(sealed), TOGETHER)]
+
+
+def sealed_blobs(position: int, packed: Sequence[bytes]) -> list[Row]:
+    """Return the rows of a commit's packed values, in the order of their ordinals."""
+    return [(keys.sealed_blob(position, at), blob) for at, blob in enumerate(packed)]
 
 
 def sealed_keys(position: int, events: int) -> list[bytes]:

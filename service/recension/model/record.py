@@ -14,6 +14,7 @@ An item is an event skeleton (kinds 1 to 6) or a statement of recension's own (k
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -162,7 +163,8 @@ def encode_skeleton(skeleton: Skeleton) -> bytes:
     )
 
 
-def _encode_item(item: Item) -> bytes:
+def encode_item(item: Item) -> bytes:
+    """Return an item's bytes as they stand in a commit record."""
     if isinstance(item, Skeleton):
         return encode_skeleton(item)
     return bytes([item.kind]) + item.payload
@@ -170,16 +172,23 @@ def _encode_item(item: Item) -> bytes:
 
 def encode_commit(commit: Commit) -> bytes:
     """Return the record's bytes."""
-    project = commit.project.encode()
+    items = list(map(encode_item, commit.items))
+    return encode_record(commit.position, commit.recorded_at, commit.parent, commit.project, items)
+
+
+def encode_record(
+    position: int, recorded_at: int, parent: bytes, project: str, items: Sequence[bytes]
+) -> bytes:
+    """Return the bytes of a commit whose items are encoded already."""
+    name = project.encode()
     out = [
         MAGIC,
-        _HEAD.pack(commit.position, commit.recorded_at, commit.parent),
-        bytes([len(project)]),
-        project,
-        _LENGTH.pack(len(commit.items)),
+        _HEAD.pack(position, recorded_at, parent),
+        bytes([len(name)]),
+        name,
+        _LENGTH.pack(len(items)),
     ]
-    for item in commit.items:
-        raw = _encode_item(item)
+    for raw in items:
         out += [_LENGTH.pack(len(raw)), raw]
     return b"".join(out)
 
@@ -211,14 +220,15 @@ def _decode(record: bytes) -> Commit:
     items = []
     for _ in range(count):
         (size,) = _LENGTH.unpack_from(record, at)
-        items.append(_decode_item(record[at + 4 : at + 4 + size]))
+        items.append(decode_item(record[at + 4 : at + 4 + size]))
         at += 4 + size
     if at != len(record):
         raise ValueError("length does not fit")
     return Commit(position, recorded_at, parent, project, tuple(items))
 
 
-def _decode_item(raw: bytes) -> Item:
+def decode_item(raw: bytes) -> Item:
+    """Return an item from its bytes. Raises ``ValueError`` or ``struct.error`` for bytes that are none."""
     kind = Kind(raw[0])
     if kind >= Kind.PROJECT:
         return Statement(kind, raw[1:])

@@ -14,7 +14,7 @@ holds the same to the byte, with vectors.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -90,6 +90,22 @@ def commitment(salt_of_field: bytes, label: bytes, value: bytes) -> bytes:
 def commit_field(salt: bytes, label: bytes, value: bytes) -> bytes:
     """Return the commitment to one field of an event from the event's salt."""
     return commitment(field_salt(salt, label), label, value)
+
+
+_BLOCK_BYTES = 64
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+
+
+def commit_fields(salt: bytes, labels: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """Return ``commit_field`` of each: HMAC spelled out, since the library's takes half as long again."""
+    key = salt.ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = key.translate(_INNER), key.translate(_OUTER)
+    out = []
+    for label, value in zip(labels, values, strict=True):
+        own = sha256(outer + sha256(inner + label).digest()).digest()[:SALT_BYTES].ljust(_BLOCK_BYTES, b"\0")
+        said = sha256(own.translate(_INNER) + _VALUE_LABEL.get(label, label) + value).digest()
+        out.append(sha256(own.translate(_OUTER) + said).digest())
+    return out
 
 
 def seal(commitments: list[bytes]) -> bytes:
@@ -173,16 +189,22 @@ def content_value(slots: list[SlotState]) -> bytes:
         raise invalid("slots", f"a content has 1 to {MAX_SLOTS:,} slots, not {len(slots):,}")
     out = [len(slots).to_bytes(2, "big")]
     last = b""
-    for slot in sorted(slots, key=lambda slot: slot.role.encode()):
-        names = slot.role.encode(), slot.model.encode(), slot.format.encode()
-        if names[0] <= last:
+    for slot in sorted(slots, key=lambda slot: slot.role.encode()) if len(slots) > 1 else slots:
+        role = slot.role.encode()
+        if role <= last:
             raise invalid("slots", f"a role is empty or occurs twice: {slot.role!r}")
-        last = names[0]
-        for raw in names:
-            if len(raw) > MAX_NAME_BYTES:
-                raise invalid("slots", f"longer than {MAX_NAME_BYTES} bytes: {raw[:80]!r}")
-            out += [len(raw).to_bytes(2, "big"), raw]
-        out.append(_slot_tail(slot))
+        last = role
+        out += [_names_value(slot.role, slot.model, slot.format), _slot_tail(slot)]
+    return b"".join(out)
+
+
+@lru_cache(maxsize=1024)
+def _names_value(*names: str) -> bytes:
+    out = []
+    for raw in map(str.encode, names):
+        if len(raw) > MAX_NAME_BYTES:
+            raise invalid("slots", f"longer than {MAX_NAME_BYTES} bytes: {raw[:80]!r}")
+        out += [len(raw).to_bytes(2, "big"), raw]
     return b"".join(out)
 
 

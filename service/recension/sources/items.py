@@ -1,6 +1,6 @@
 """What a parser yields: events, and what else it has to say about its input.
 
-Everything here is a plain value, so that it can cross a process boundary (``sources.frames``).
+Everything here is a plain value, so that it can cross a process boundary (``archive.intake.frames``).
 """
 
 from __future__ import annotations

@@ -105,8 +105,9 @@ class Pending:
 class TextWriter:
     """Turns new texts into rows of a commit. One writer, one thread; ``reset`` after a lost race."""
 
-    def __init__(self) -> None:
-        """Start with nothing in memory."""
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        """Start with nothing in memory, and hold at most ``cache_bytes`` of pages and their tails."""
+        self._cache_bytes = cache_bytes
         self.pages: OrderedDict[Page, Pending] = OrderedDict()
         self.touched: list[Page] = []
         """Pages of the last ``store``."""
@@ -178,14 +179,14 @@ class TextWriter:
 
     def _trim(self) -> None:
         """Let go of what was not touched for longest: first texts, which sealing alone needs, then pages."""
-        while self._held > CACHE_BYTES and self._loaded:
+        while self._held > self._cache_bytes and self._loaded:
             key, _ = self._loaded.popitem(last=False)
             page = self.pages[key]
             if not page.sealing:
                 self._held -= page.text_bytes
                 page.unload()
-        for key in list(self.pages) if self._held > CACHE_BYTES else ():
-            if self._held <= CACHE_BYTES // 2:
+        for key in list(self.pages) if self._held > self._cache_bytes else ():
+            if self._held <= self._cache_bytes // 2:
                 break
             if not self.pages[key].sealing:
                 self.forget(key)

@@ -17,6 +17,11 @@ from typing import Any
 import py7zr
 import pytest
 
+from recension.archive.clock import SeededSalts
+from recension.archive.intake import feed as feed_module
+from recension.archive.intake.feed import Feed, Kind
+from recension.archive.intake.frames import Fed
+from recension.archive.prepared import prepare_all
 from recension.model.errors import (
     SourceCorruptError,
     SourceError,
@@ -25,13 +30,11 @@ from recension.model.errors import (
     SourceTruncatedError,
 )
 from recension.model.event import Event
-from recension.sources import feed as feed_module
 from recension.sources.containers import open_container
 from recension.sources.events_ndjson import read_events
-from recension.sources.feed import Feed, Kind
 from recension.sources.items import MAX_EVENT_BYTES, Item, Progress, Rejected, SiteInfo
 from recension.sources.mediawiki_xml import read_history
-from tests.sources.helpers import dump, edits, log, logitem, page, revision, shared
+from tests.sources.helpers import dump, log, logitem, page, revision, shared
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -47,16 +50,32 @@ def write(folder: Path, data: bytes, name: str = "dump.bin") -> Path:
     return path
 
 
-def read(kind: Kind, path: Path, project: str = "p") -> list[list[Item]]:
-    with Feed(kind, path, project) as feed:
+SEED = b"feed"
+
+
+def read(kind: Kind, path: Path, namespaces: dict[str, int] | None = None) -> list[Fed]:
+    with Feed(kind, path, "p", namespaces, seed=SEED) as feed:
         return list(feed)
 
 
-def until_fault(feed: Feed) -> tuple[list[Item], SourceError]:
-    seen: list[Item] = []
+def fed_of(items: list[Item]) -> Fed:
+    """Return the one batch that these items are to be."""
+    events = [item for item in items if isinstance(item, Event)]
+    remarks = [item for item in items if not isinstance(item, Event)]
+    return Fed(remarks, prepare_all(events, SeededSalts(SEED)))
+
+
+def size(batch: Fed) -> int:
+    """Return the number of items."""
+    return len(batch.remarks) + len(batch.events.events)
+
+
+def until_fault(feed: Feed) -> tuple[int, SourceError]:
+    """Return how many events came before the error, and the error."""
+    seen = 0
     with pytest.raises(SourceError) as caught:
         for batch in feed:
-            seen += batch
+            seen += len(batch.events.events)
     return seen, caught.value
 
 
@@ -94,17 +113,18 @@ def test_items_are_those_of_the_parser(tmp_path: Path) -> None:
     history = dump(page(revision(1) + revision("x") + revision(2, rest="<comment>ключ</comment><odd/>")))
     path = write(tmp_path, history)
     expected = list(read_history(io.BytesIO(history), path, "p"))
-    assert [expected] == read("history", path)
+    assert [fed_of(expected)] == read("history", path)
     entries = dump(logitem("move", "move", "New") + logitem("upload", "upload") + logitem("delete", "delete"))
-    assert [log(entries)] == read("log", write(tmp_path, entries))
+    assert [fed_of(log(entries))] == read("log", write(tmp_path, entries))
 
 
 def test_namespaces_reach_the_parser(tmp_path: Path, ndjson: bytes) -> None:
     """The project's namespaces decide about titles that come without one."""
     path = write(tmp_path, ndjson)
     expected = list(read_events(io.BytesIO(ndjson), path, "p", {"Talk": 1}))
-    with Feed("events", path, "p", {"Talk": 1}) as feed:
-        assert expected == [item for batch in feed for item in batch]
+    batches = read("events", path, {"Talk": 1})
+    whole = fed_of(expected)
+    assert whole.events.events == [event for batch in batches for event in batch.events.events]
 
 
 def test_batches_depend_on_the_bytes_alone(tmp_path: Path, ndjson: bytes) -> None:
@@ -112,18 +132,18 @@ def test_batches_depend_on_the_bytes_alone(tmp_path: Path, ndjson: bytes) -> Non
     plain = read("events", write(tmp_path, ndjson))
     packed = read("events", write(tmp_path, gzip.compress(ndjson)))
     slow = []
-    with Feed("events", write(tmp_path, ndjson), "p") as feed:
+    with Feed("events", write(tmp_path, ndjson), "p", seed=SEED) as feed:
         for batch in feed:
             os.sched_yield()
             slow.append(batch)
-    assert [256, 256, 256, 232] == [len(batch) for batch in plain]
+    assert [256, 256, 256, 232] == list(map(size, plain))
     assert plain == packed == slow
 
 
 def test_batches_are_closed_by_size(tmp_path: Path) -> None:
     """A batch ends with the event that brings it to 4 MiB."""
     batches = read("history", write(tmp_path, many_revisions(10, size=1 << 20)))
-    assert [5, 4, 2] == [len(batch) for batch in batches]
+    assert [5, 4, 2] == list(map(size, batches))
 
 
 @pytest.mark.parametrize("kind", ["history", "events"])
@@ -140,7 +160,7 @@ def test_largest_event(kind: Kind, tmp_path: Path) -> None:
     with Feed(kind, path, "p") as feed:
         for batch in feed:
             peak = max(peak, peak_kib(feed.pid))
-            sizes += [len(edit.slots[0].text) for edit in edits(batch)]
+            sizes += [len(event.texts[0].text) for event in batch.events.events]
     assert [size for size in sizes if size > MAX_EVENT_BYTES - 2048] == sizes
     assert 1 == len(sizes)
     assert 128 * 1024 < peak < MEMORY_KIB
@@ -172,7 +192,7 @@ def test_error_of_the_parser_comes_after_the_items(tmp_path: Path) -> None:
     path = write(tmp_path, many_revisions(600)[:-100])
     with Feed("history", path, "p") as feed:
         seen, fault = until_fault(feed)
-    assert 600 == len([item for item in seen if isinstance(item, Event)]) + 1
+    assert 600 == seen + 1
     assert SourceTruncatedError is type(fault)
     assert (str(path), "Apple") == (fault.metadata["path"], fault.metadata["page"])
     assert fault.hint
@@ -201,7 +221,7 @@ def test_path_that_is_not_utf8(tmp_path: Path) -> None:
     """A file name of any bytes can be read, and named in an error."""
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.xml"))
     path.write_bytes(many_revisions(1))
-    assert 2 == len(read("history", path)[0])
+    assert 2 == size(read("history", path)[0])
     path.write_bytes(b"<html/>")
     with Feed("history", path, "p") as feed:
         _, fault = until_fault(feed)
@@ -277,7 +297,7 @@ def test_leaving_early_ends_the_child(tmp_path: Path) -> None:
 PARENT = """
 import os, sys
 from pathlib import Path
-from recension.sources.feed import Feed
+from recension.archive.intake.feed import Feed
 feed = Feed("history", Path(sys.argv[1]), "p").__enter__()
 next(iter(feed))
 print(feed.pid, flush=True)
@@ -321,7 +341,7 @@ def test_page_of_100_000_revisions(tmp_path: Path) -> None:
     count, peak = 0, 0
     with Feed("history", path, "p") as feed:
         for batch in feed:
-            count += sum(isinstance(item, Event) for item in batch)
+            count += len(batch.events.events)
             peak = max(peak, peak_kib(feed.pid))
     assert 100_000 == count
     assert 0 < peak < 64 * 1024
@@ -349,7 +369,7 @@ def test_memory_on_a_large_7z(peps_7z: Path) -> None:
     count, peak = 0, 0
     with Feed("history", peps_7z, "peps") as feed:
         for batch in feed:
-            count += sum(isinstance(item, Event) for item in batch)
+            count += len(batch.events.events)
             peak = max(peak, peak_kib(feed.pid))
     assert 16_235 == count
     assert 64 * 1024 < peak < MEMORY_KIB
@@ -365,8 +385,8 @@ def test_memory_on_peps(name: str, count: int) -> None:
     number, peak = 0, 0
     with Feed(kind, path, "peps") as feed:
         for batch in feed:
-            assert not any(isinstance(item, Rejected) for item in batch)
-            number += sum(isinstance(item, Event) for item in batch)
+            assert not any(isinstance(remark, Rejected) for remark in batch.remarks)
+            number += len(batch.events.events)
             peak = max(peak, peak_kib(feed.pid))
     assert count == number
     assert peak < MEMORY_KIB
@@ -375,7 +395,7 @@ def test_memory_on_peps(name: str, count: int) -> None:
 def test_first_item_of_a_dump_is_its_head() -> None:
     """The head of the peps dump comes before its first revision."""
     with Feed("history", shared("peps/peps-pages-meta-history.xml.zst"), "peps") as feed:
-        first = next(iter(feed))[0]
+        first = next(iter(feed)).remarks[0]
     assert (
         SiteInfo("peps", "peps", "https://peps.example.org/wiki/Main_Page", "case-sensitive", {0: ""})
         == first

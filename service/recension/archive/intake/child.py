@@ -1,11 +1,12 @@
-"""The process that parses: ``sources.feed`` starts it, reads its standard output, and trusts none of it.
+"""The process that parses and prepares: ``feed`` starts it and reads its standard output.
 
 It has no standard input, little memory, and no other task; whatever hostile input does to a parser, it does
-it here. ``main`` takes kind, path, project and the namespaces as JSON.
+it here. ``main`` takes kind, path, project, the namespaces as JSON, and the seed of the salts in hexadecimal.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -14,11 +15,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from recension.archive.clock import Salts, salts_of
+from recension.archive.intake.frames import END, ERROR, PROGRESS, Batch, Frame, json_frame
 from recension.model.errors import SourceError, SourceLimitError
 from recension.sources.containers import Container, open_container
 from recension.sources.events_ndjson import read_events
-from recension.sources.frames import END, ERROR, PROGRESS, Batch, Frame, json_frame
-from recension.sources.items import Item, printable_utf8
+from recension.sources.items import ByteSource, Item, printable_utf8
 from recension.sources.mediawiki_log import read_log
 from recension.sources.mediawiki_xml import read_history
 
@@ -34,6 +36,7 @@ There is no limit on CPU time: a dump of a large wiki takes hours by right. That
 without giving records is seen to by ``items.MAX_BARREN_BYTES`` and the token limit of ``xml_records``.
 """
 
+_COLLECT_EVERY = 100_000
 _STDERR_BYTES = 1024 * 1024
 _PROGRESS_EVERY_BYTES = 16 * 1024 * 1024
 _MAX_PIECES = 512  # below IOV_MAX, 1024 on Linux
@@ -42,14 +45,16 @@ _STDOUT = 1
 
 def main() -> None:
     """Parse the input that the command line names; write frames to standard output."""
-    kind, path, project, namespaces = sys.argv[1:]
+    kind, path, project, namespaces, seed = sys.argv[1:]
     # Python ignores SIGPIPE; with it, a child whose parent is gone ends at its next write.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # The parent decides what an interrupt of the whole process group means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_resources()
+    # Next to nothing here lies in a circle; looking for those takes a tenth of the time.
+    gc.set_threshold(_COLLECT_EVERY, 50, 100)
     try:
-        _run(kind, Path(path), project, json.loads(namespaces))
+        _run(kind, Path(path), project, json.loads(namespaces), salts_of(bytes.fromhex(seed)))
     except SourceError as error:
         last = error_frame(error)
     except MemoryError:
@@ -78,14 +83,14 @@ def _limit(which: int, most: int) -> None:
     resource.setrlimit(which, (most, most))
 
 
-def _run(kind: str, path: Path, project: str, namespaces: Mapping[str, int]) -> None:
+def _run(kind: str, path: Path, project: str, namespaces: Mapping[str, int], salts: Salts) -> None:
     with open_container(path) as container:
-        items = _PARSERS[kind](_Reporting(container), path, project, namespaces)
-        for frame in batches(items, container):
+        items = PARSERS[kind](_Reporting(container), path, project, namespaces)
+        for frame in batches(items, container, Batch(salts)):
             write_frame(frame)
 
 
-_PARSERS: dict[str, Callable[[_Reporting, Path, str, Mapping[str, int]], Iterator[Item]]] = {
+PARSERS: dict[str, Callable[[ByteSource, Path, str, Mapping[str, int]], Iterator[Item]]] = {
     "history": lambda source, path, project, _: read_history(source, path, project),
     "log": lambda source, path, project, _: read_log(source, path, project),
     "events": read_events,
@@ -112,9 +117,8 @@ class _Reporting:
         return data
 
 
-def batches(items: Iterator[Item], container: Container) -> Iterator[Frame]:
-    """Put items into batch frames; what came before an error is handed out before it is raised."""
-    batch = Batch()
+def batches(items: Iterator[Item], container: Container, batch: Batch) -> Iterator[Frame]:
+    """Put items into frames of ``batch``; what came before an error is handed out before it is raised."""
     try:
         for item in items:
             batch.add(item)

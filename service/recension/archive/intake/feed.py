@@ -1,6 +1,6 @@
-"""Read a dump in another process, batch by batch.
+"""Read a dump in another process, batch by batch, its events prepared for the store.
 
-Parsing never happens where the store is open: the child (``sources.child``) has its own memory limit and may
+Parsing never happens where the store is open: the child (``intake.child``) has its own memory limit and may
 die; the worst that its input can do here is a named error. The pipe is the back-pressure: the child works one
 batch ahead and then waits, so that parsing and storing overlap in bounded memory.
 """
@@ -21,19 +21,20 @@ from types import TracebackType
 from typing import IO, Literal, NoReturn, Self
 
 import recension
-from recension.model.errors import BY_REASON, SourceCorruptError, SourceError, SourceLimitError
-from recension.sources.frames import (
+from recension.archive.intake.frames import (
     BATCH,
     END,
     ERROR,
     HEADER,
+    Fed,
     FrameError,
     load_json,
     parse_header,
     unpack_batch,
     unpack_progress,
 )
-from recension.sources.items import Item, Progress, printable_utf8
+from recension.model.errors import BY_REASON, SourceCorruptError, SourceError, SourceLimitError
+from recension.sources.items import Progress, printable_utf8
 
 Kind = Literal["events", "history", "log"]
 
@@ -47,13 +48,13 @@ _KILLED_FOR_SIZE = frozenset({signal.SIGKILL, signal.SIGXCPU, signal.SIGXFSZ})
 # passed in: it need not be installed (a checkout, an editable install).
 _BOOTSTRAP = (
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
-    "from recension.sources.child import main; main()"
+    "from recension.archive.intake.child import main; main()"
 )
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
 class Feed:
-    """The items of one input file, as lists whose boundaries depend on the file's bytes alone.
+    """The contents of one input file, in batches whose boundaries depend on the file's bytes alone.
 
     ::
 
@@ -67,15 +68,25 @@ class Feed:
     """
 
     def __init__(
-        self, kind: Kind, path: Path, project: str, namespaces: Mapping[str, int] | None = None
+        self,
+        kind: Kind,
+        path: Path,
+        project: str,
+        namespaces: Mapping[str, int] | None = None,
+        *,
+        seed: bytes = b"",
     ) -> None:
-        """``namespaces``: number by name, used by ``events`` for titles that come without one."""
+        """``namespaces``: number by name, used by ``events`` for titles that come without one.
+
+        ``seed``: of the salts (``SeededSalts``); random ones without.
+        """
         self.progress = Progress(0, 0)
         """How far the child has read when it sent the last batch; bytes of the file as stored."""
         self._kind = kind
         self._path = path
         self._project = project
         self._namespaces = dict(namespaces or {})
+        self._seed = seed
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
 
@@ -89,6 +100,7 @@ class Feed:
         package = Path(recension.__file__).parent.parent
         command = [sys.executable, "-I", "-c", _BOOTSTRAP, str(package)]
         command += [self._kind, str(self._path), self._project, json.dumps(self._namespaces)]
+        command.append(self._seed.hex())
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
             command,
@@ -113,7 +125,7 @@ class Feed:
         if self._stderr is not None:
             self._stderr.close()
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[Fed]:
         """Yield each batch: at most 256 items, closed at 4 MiB of text."""
         while True:
             header = self._read(HEADER.size)
@@ -126,8 +138,8 @@ class Feed:
                 if kind == ERROR:
                     self._raise(load_json(meta))
                 if kind == BATCH:
-                    self.progress, items = unpack_batch(meta, memoryview(body), self._project)
-                    yield items
+                    self.progress, fed = unpack_batch(meta, memoryview(body))
+                    yield fed
                 else:
                     self.progress = unpack_progress(load_json(meta))
             except FrameError as error:

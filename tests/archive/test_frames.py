@@ -8,22 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recension.model.event import Comment, Contributor, Delete, Event
-from recension.sources import frames
-from recension.sources.frames import (
+from recension.archive.clock import SeededSalts
+from recension.archive.intake import frames
+from recension.archive.intake.frames import (
     BATCH_BYTES,
     BATCH_ITEMS,
     HEADER,
     MAX_BODY_BYTES,
     MAX_META_BYTES,
     Batch,
+    Fed,
     FrameError,
     parse_header,
     unpack_batch,
 )
+from recension.archive.prepared import prepare_all
+from recension.model.event import Comment, Contributor, Edit, Event, Presence, SlotText
 from recension.sources.items import MAX_EXCERPT_BYTES, Item, Progress, Rejected, SiteInfo, Skipped
 from tests.sources import strategies
 
+SALTS = SeededSalts(b"frames")
 text = st.text(max_size=20)
 counts = st.integers(0, 2**63 - 1)
 rejected = st.builds(
@@ -38,7 +42,7 @@ items = strategies.events() | rejected | sites | st.builds(Skipped, st.dictionar
 
 
 def pack(packed: list[Item], progress: Progress = Progress(3, 5)) -> tuple[bytes, memoryview]:  # noqa: B008 - a value
-    batch = Batch()
+    batch = Batch(SALTS)
     for item in packed:
         batch.add(item)
     data = b"".join(batch.close(progress).pieces())
@@ -47,10 +51,25 @@ def pack(packed: list[Item], progress: Progress = Progress(3, 5)) -> tuple[bytes
     return data[HEADER.size : HEADER.size + meta], memoryview(data)[HEADER.size + meta :]
 
 
+def fed_of(packed: list[Item]) -> Fed:
+    """Return what a batch of these items is to be."""
+    events = [item for item in packed if isinstance(item, Event)]
+    return Fed([item for item in packed if not isinstance(item, Event)], prepare_all(events, SALTS))
+
+
 @given(st.lists(items, min_size=1, max_size=5))
 def test_round_trip(packed: list[Item]) -> None:
-    """Items of every kind come back as they went in, texts and excerpts to the byte."""
-    assert (Progress(3, 5), packed) == unpack_batch(*pack(packed), "p")
+    """Events come prepared, other items as they went in, texts and excerpts to the byte."""
+    assert (Progress(3, 5), fed_of(packed)) == unpack_batch(*pack(packed))
+
+
+@given(st.lists(strategies.events(), min_size=1, max_size=9), st.data())
+def test_sealed_values_of_one_event(events: list[Event], data: st.DataObject) -> None:
+    """The sealed values of each event are found among those of its batch."""
+    index = data.draw(st.integers(0, len(events) - 1))
+    alone = prepare_all([events[index]], SALTS)
+    _, fed = unpack_batch(*pack(list(events)))
+    assert alone.sealed(0) == fed.events.sealed(index)
 
 
 @given(st.lists(items, min_size=1, max_size=3), st.data())
@@ -60,45 +79,59 @@ def test_damaged_frames(packed: list[Item], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(meta) - 1))
     damaged = meta[:at] + data.draw(st.binary(max_size=2)) + meta[at + 1 :]
     with contextlib.suppress(FrameError):
-        unpack_batch(damaged, body, "p")
+        unpack_batch(damaged, body)
 
 
-EVENT = Event("p", 7, 0, "s", Delete("A", 0, Contributor.named("Ann", 9), Comment.of("why")))
+EDIT = Edit(
+    9, 8, "A", 0, False, Contributor.named("Ann", 9), Comment.of("why"), False,  # noqa: FBT003
+    (SlotText("main", "wikitext", "text/x-wiki", Presence.PRESENT, b"text"),),
+)  # fmt: skip
+EVENT = Event("p", 7, 0, "s", EDIT)
 
 
 @pytest.mark.parametrize(
     "place,value",
     [
-        (0, "edit"),
-        (0, "nothing"),
-        (0, []),
-        (1, 0),
-        (1, "7"),
-        (1, True),
-        (1, 2**63),
-        (2, 2**70),
-        (2, 1.5),
+        (0, 1),
+        (0, -1),
+        (0, "7"),
+        (0, True),
+        (0, 2**40),
+        (1, None),
+        (1, -1),
+        (2, 3),
+        (2, 5),
         (3, None),
         (3, "\ud800"),
-        (3, "x" * 2000),
-        (4, ["Ann"]),
-        (4, ["Ann", -1]),
-        (4, 9),
-        (5, None),
-        (5, "x" * 70_000),
-        (6, ""),
-        (6, "A\nB"),
-        (7, 2**31),
+        (4, ["\ud800"]),
+        (4, [7]),
+        (4, 7),
+        (5, []),
+        (5, [[4, 1]]),
+        (5, [[4, 9, False]]),
+        (5, [[4, 0, 0]]),
+        (5, [[5, 0, False]]),
+        (5, [[-1, 0, False]]),
     ],
 )
 def test_what_the_child_says_is_checked(place: int, value: Any) -> None:
-    """Each field of an event is checked again, by type and by the rules of the model."""
+    """Lengths and types of an event are checked: what does not fit is the one named error."""
     meta, body = pack([EVENT])
     frame = json.loads(meta)
-    assert [EVENT] == unpack_batch(json.dumps(frame).encode(), body, "p")[1]
-    frame[2][place] = value
+    assert fed_of([EVENT]) == unpack_batch(json.dumps(frame).encode(), body)[1]
+    frame[3][0][place] = value
     with pytest.raises(FrameError):
-        unpack_batch(json.dumps(frame).encode(), body, "p")
+        unpack_batch(json.dumps(frame).encode(), body)
+
+
+def test_a_log_item_that_is_none_is_refused() -> None:
+    """The public part of an event is read by the rules of the log."""
+    meta, body = pack([EVENT])
+    packed = json.loads(meta)[4][0]
+    for wrong in (b"\xff", b"\x10"):
+        damaged = bytes(body[:packed]) + wrong + bytes(body[packed + 1 :])
+        with pytest.raises(FrameError):
+            unpack_batch(meta, memoryview(damaged))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +145,9 @@ def test_what_the_child_says_is_checked(place: int, value: Any) -> None:
         b"[-1,1]",
         b"[0,0,5]",
         b"[0,0,[]]",
-        b"[0,0,[[]]]",
+        b"[0,0,[[]],[],[]]",
+        b"[0,0,[],[[]],[]]",
+        b"[0,0,[],[],[-1]]",
         b"[" * 100_000,
         b"\xff",
     ],
@@ -120,7 +155,7 @@ def test_what_the_child_says_is_checked(place: int, value: Any) -> None:
 def test_metadata_that_is_none(meta: bytes) -> None:
     """A frame whose JSON is not a batch is refused."""
     with pytest.raises(FrameError):
-        unpack_batch(meta, memoryview(b""), "p")
+        unpack_batch(meta, memoryview(b""))
 
 
 @given(st.binary(max_size=10), st.binary(max_size=10))
@@ -129,7 +164,7 @@ def test_body_fits_the_items(less: bytes, more: bytes) -> None:
     meta, body = pack([Rejected("line 1", "BAD", "", b"excerpt")])
     for wrong in (bytes(body)[: -len(less) - 1], bytes(body) + b"x" + more):
         with pytest.raises(FrameError):
-            unpack_batch(meta, memoryview(wrong), "p")
+            unpack_batch(meta, memoryview(wrong))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +179,7 @@ def test_sizes_are_bounded_before_they_are_read(kind: bytes, meta: int, body: in
 
 def test_a_batch_is_full_by_number_or_size() -> None:
     """A batch is closed at 256 items, or when it has reached 4 MiB."""
-    batch = Batch()
+    batch = Batch(SALTS)
     for _ in range(BATCH_ITEMS):
         assert not batch.full
         batch.add(EVENT)
