@@ -45,7 +45,7 @@ def pack(packed: list[Item], progress: Progress = Progress(3, 5)) -> tuple[bytes
     batch = Batch(SALTS)
     for item in packed:
         batch.add(item)
-    data = b"".join(batch.close(progress).pieces())
+    data = b"".join(batch.close().frame(progress).pieces())
     kind, meta, body = parse_header(data[: HEADER.size])
     assert (frames.BATCH, len(data)) == (kind, HEADER.size + meta + body)
     return data[HEADER.size : HEADER.size + meta], memoryview(data)[HEADER.size + meta :]
@@ -184,7 +184,7 @@ def test_a_batch_is_full_by_number_or_size() -> None:
         assert not batch.full
         batch.add(EVENT)
     assert batch.full
-    batch.close(Progress(0, 0))
+    batch.close()
     assert (0, False) == (len(batch), batch.full)
     for _ in range(BATCH_BYTES // MAX_EXCERPT_BYTES // BATCH_ITEMS):
         batch.add(Rejected("", "BAD", "", b"x" * MAX_EXCERPT_BYTES))

@@ -14,6 +14,7 @@ from recension.archive.sealed import (
     Sealed,
     find_sealed,
     open_sealed,
+    pack_sealed,
     sealed_blobs,
     sealed_keys,
     with_sealed,
@@ -47,14 +48,14 @@ def sealed_values(draw: st.DrawFn) -> Sealed:
 def stored(sealed: Sequence[Sealed]) -> MemoryStore:
     store = MemoryStore()
     record, head = following()
-    store.commit(record, head, [], sealed_blobs(1, sealed))
+    store.commit(record, head, [], sealed_blobs(1, pack_sealed(sealed)))
     return store
 
 
 @given(sealed=st.lists(sealed_values(), min_size=1, max_size=TOGETHER + 3))
 def test_what_goes_in_comes_out(sealed: list[Sealed]) -> None:
     """Each event has its values again, asked for by itself or with all."""
-    blobs = sealed_blobs(1, sealed)
+    blobs = sealed_blobs(1, pack_sealed(sealed))
     assert sealed_keys(1, len(sealed)) == [key for key, _ in blobs]
     assert sealed == [one for _, raw in blobs for one in open_sealed(raw)]
     with stored(sealed).view() as view:
@@ -93,7 +94,7 @@ def test_what_was_purged_is_not_in_the_blob() -> None:
 
 def test_bytes_that_no_writer_makes() -> None:
     """They are refused by name, whatever is wrong with them."""
-    ((_, raw),) = sealed_blobs(1, [event(number) for number in range(3)])
+    ((_, raw),) = sealed_blobs(1, pack_sealed([event(number) for number in range(3)]))
     assert 3 == len(open_sealed(raw))
     for at in range(len(raw)):
         with pytest.raises(DataLossError):

@@ -155,7 +155,7 @@ def test_texts_that_fill_blocks_share_a_long_group(monkeypatch: pytest.MonkeyPat
 def test_no_page_is_compressed_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorting makes a first block anew under the id that it had; what was planned once is forgotten."""
     monkeypatch.setattr(writing, "SEAL_TEXTS", 4)
-    monkeypatch.setattr(sealing, "_WORTHWHILE_BYTES", 60)
+    monkeypatch.setattr(sealing, "WORTHWHILE_BYTES", 60)
     for module in writing, sealing:
         monkeypatch.setattr(module, "BLOCK_BYTES", 400)
     lines = [f"line {number} of a text, long enough to be told apart\n" for number in range(3)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -11,15 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from recension.archive.erase import erase_text
 from recension.archive.ingest import Ingestor
+from recension.archive.intake import frames, paging
+from recension.archive.intake.frames import Batch, unpack_batch
+from recension.archive.intake.paging import Paging
 from recension.archive.reader import Archive
 from recension.archive.texts import block, sealing, writing
 from recension.archive.texts.block import read_block
 from recension.model.digest import digest_of
 from recension.model.event import Event, Presence
+from recension.sources.items import Progress
 from recension.store import keys
-from recension.store.interface import Rewrite
 from recension.store.memory import MemoryStore
-from tests.archive.helpers import NOW, World, edit
+from tests.archive.helpers import NOW, World, edit, fixed_salts
 
 SMALL = {"BLOCK_BYTES": 400, "BLOCK_TEXTS": 6}
 LAYOUT = {"BLOCK_BYTES": 400, "FRAME_BYTES": 100, "GROUP": 2, "LONE_GROUP": 8}
@@ -37,9 +42,9 @@ texts = st.one_of(
 class Later:
     """A compression that happens when it is waited for, so that a run can be repeated."""
 
-    def __init__(self, work: Callable[[], Rewrite]) -> None:
+    def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
-        self._out: Rewrite | None = None
+        self._out: Any = None
 
     def done(self) -> bool:
         """Say whether it happened."""
@@ -48,7 +53,7 @@ class Later:
     def cancel(self) -> None:
         """Do nothing."""
 
-    def result(self) -> Rewrite:
+    def result(self) -> Any:
         """Let it happen."""
         self._out = self._out or self._work()
         return self._out
@@ -60,9 +65,9 @@ class Pool:
     def __init__(self, *_: object) -> None:
         pass
 
-    def submit(self, work: Callable[[], Rewrite]) -> Later:
+    def submit(self, work: Callable[..., Any], *given: object) -> Later:
         """Begin with nothing yet."""
-        return Later(work)
+        return Later(partial(work, *given))
 
 
 class Texts(RuleBasedStateMachine):
@@ -70,15 +75,17 @@ class Texts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches = [
+        self.patches: list[Any] = [
             patch.object(writing, "SEAL_TEXTS", 4),
             *(
                 patch.object(module, name, value)
                 for name, value in SMALL.items()
-                for module in (writing, sealing)
+                for module in (writing, sealing, paging)
             ),
             *(patch.object(block, name, value) for name, value in LAYOUT.items()),
-            patch.object(sealing, "_WORTHWHILE_BYTES", 60),
+            *(patch.object(module, "WORTHWHILE_BYTES", 60) for module in (sealing, paging)),
+            patch.object(paging, "ThreadPoolExecutor", Pool),
+            patch.object(frames, "BATCH_ITEMS", 3),
         ]
         for each in self.patches:
             each.start()
@@ -93,7 +100,9 @@ class Texts(RuleBasedStateMachine):
         """Begin with an empty project."""
         self.world = World(MemoryStore())
         self.revision = 0
+        self.batch = Batch(fixed_salts, Paging())
         self.held: dict[int, bytes] = {}
+        self.coming: dict[int, bytes] = {}
         self.erased: set[int] = set()
 
     @rule(batch=st.lists(st.tuples(pages, days, texts), min_size=1, max_size=10))
@@ -106,6 +115,26 @@ class Texts(RuleBasedStateMachine):
             events.append(self.world.event(page, day, edit(self.revision, text.decode("latin-1"))))
             self.held[self.revision] = text.decode("latin-1").encode()
         self.world.add(*events)
+
+    @rule(page=pages, revisions=st.lists(texts, min_size=1, max_size=12))
+    def dump(self, page: int, revisions: list[bytes]) -> None:
+        """Go on with a dump: a page, or more of one, in blocks made beside the writer."""
+        for text in revisions:
+            self.revision += 1
+            self.coming[self.revision] = text.decode("latin-1").encode()
+            what = edit(self.revision, text.decode("latin-1"))
+            self.batch.add(self.world.event(page, self.revision, what))
+            if self.batch.full:
+                self.take()
+
+    @rule()
+    def take(self) -> None:
+        """Append what came through the pipe."""
+        frame = self.batch.close().frame(Progress(0, 0))
+        _, fed = unpack_batch(frame.meta, memoryview(b"".join(frame.body)))
+        assert not self.world.ingestor.append_prepared("w", fed.events).rejected
+        self.held.update(self.coming)
+        self.coming.clear()
 
     @rule()
     def settle(self) -> None:

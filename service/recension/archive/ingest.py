@@ -264,6 +264,7 @@ class Ingestor:
         texts came in no order of time are sorted as well. Takes some 2 ms for each page that has new texts;
         safe to interrupt.
         """
+        self._texts.forget_ready()
         pages = self._sealer.settle(sealed, everything=everything)
         if everything:
             late = self._sealer.disordered
@@ -386,7 +387,7 @@ class Ingestor:
         known = {digest for digest in draft.texts if knows_text(draft.view, digest)}
         new = [text for digest, text in draft.texts.items() if digest not in known]
         draft.index.update((key, b"") for key in holder_keys(draft.held, known.__contains__))
-        blobs, index = self._texts.store(draft.view, next_text_id(draft.view), new)
+        blobs, index = self._texts.store(draft.view, next_text_id(draft.view), new, batch.blocks)
         draft.blobs += blobs + sealed_blobs(draft.position, _packed(draft, batch))
         draft.index.update(index)
 

@@ -14,6 +14,7 @@ from recension.archive.claims import Verdict, check_claims, is_redirect
 from recension.archive.clock import Salts
 from recension.archive.replay import KINDS, Facts
 from recension.archive.sealed import TOGETHER, Note, Sealed, open_sealed, pack_sealed
+from recension.archive.texts.writing import Ready
 from recension.model.digest import digest_of
 from recension.model.event import (
     Delete,
@@ -62,7 +63,7 @@ class Prepared:
     source_id: str
     content: bytes = b""
     """Canonical content of an edit."""
-    texts: Sequence[Text] = ()
+    texts: tuple[Text, ...] = ()
     """In the order of its slots."""
 
 
@@ -73,6 +74,8 @@ class PreparedEvents:
     events: list[Prepared] = field(default_factory=list)
     packed: list[bytes] = field(default_factory=list)
     """Their sealed values, as the store keeps them when all of them are taken."""
+    blocks: list[Ready] = field(default_factory=list)
+    """Blocks of their texts, as the store keeps them when it holds nothing of them."""
 
     def sealed(self, index: int) -> Sealed:
         """Return the sealed values of one event."""
@@ -133,7 +136,7 @@ def _prepare_edit(event: Event, edit: Edit, salts: Salts) -> tuple[Prepared, Sea
         model=(main or edit.slots[0]).model, titles=(edit.title,),
     )  # fmt: skip
     prepared.content = content
-    prepared.texts = texts
+    prepared.texts = tuple(texts)
     return prepared, sealed
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from recension.archive.clock import Salts, salts_of
-from recension.archive.intake.frames import END, ERROR, PROGRESS, Batch, Frame, json_frame
+from recension.archive.intake.frames import END, ERROR, PROGRESS, Batch, Closed, Frame, json_frame
+from recension.archive.intake.paging import Paging
 from recension.model.errors import SourceError, SourceLimitError
 from recension.sources.containers import Container, open_container
 from recension.sources.events_ndjson import read_events
@@ -86,7 +87,7 @@ def _limit(which: int, most: int) -> None:
 def _run(kind: str, path: Path, project: str, namespaces: Mapping[str, int], salts: Salts) -> None:
     with open_container(path) as container:
         items = PARSERS[kind](_Reporting(container), path, project, namespaces)
-        for frame in batches(items, container, Batch(salts)):
+        for frame in batches(items, container, Batch(salts, Paging() if kind == "history" else None)):
             write_frame(frame)
 
 
@@ -118,18 +119,29 @@ class _Reporting:
 
 
 def batches(items: Iterator[Item], container: Container, batch: Batch) -> Iterator[Frame]:
-    """Put items into frames of ``batch``; what came before an error is handed out before it is raised."""
+    """Put items into frames of ``batch``; what came before an error is handed out before it is raised.
+
+    Blocks of a batch are compressed while the next is parsed.
+    """
+    waiting: list[Closed] = []
+
+    def rest() -> Iterator[Frame]:
+        if batch:
+            waiting.append(batch.close())
+        for closed in waiting:
+            yield closed.frame(container.progress)
+
     try:
         for item in items:
             batch.add(item)
             if batch.full:
-                yield batch.close(container.progress)
+                waiting.append(batch.close())
+                if len(waiting) > 1:
+                    yield waiting.pop(0).frame(container.progress)
     except (SourceError, MemoryError):
-        if batch:
-            yield batch.close(container.progress)
+        yield from rest()
         raise
-    if batch:
-        yield batch.close(container.progress)
+    yield from rest()
 
 
 def error_frame(error: SourceError) -> Frame:

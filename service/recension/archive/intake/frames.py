@@ -17,9 +17,12 @@ from typing import Any, NoReturn
 
 from recension.archive.claims import Verdict
 from recension.archive.clock import Salts
+from recension.archive.intake.paging import Made, Paging
 from recension.archive.prepared import Prepared, PreparedEvents, Text, prepare
 from recension.archive.replay import Facts
 from recension.archive.sealed import Sealed, pack_sealed
+from recension.archive.texts.block import HEAD_BYTES
+from recension.archive.texts.writing import Ready
 from recension.model.event import Event
 from recension.model.record import Skeleton, decode_item
 from recension.sources.items import Item, Progress, Rejected, SiteInfo, Skipped
@@ -27,10 +30,12 @@ from recension.sources.items import Item, Progress, Rejected, SiteInfo, Skipped
 BATCH_ITEMS = 256
 BATCH_BYTES = 4 * 1024 * 1024
 """A batch is closed when it has reached either; one item more than 4 MiB makes it longer."""
+MOST_ITEMS = 1024
+"""So many items may wait for the end of a block, which is at most 512 KiB away."""
 
 MAX_META_BYTES = 32 * 1024 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Above any batch: 4 MiB, and one event of 16 MiB (``items.MAX_EVENT_BYTES``)."""
+"""Above any batch: 4 MiB, one event of 16 MiB (``items.MAX_EVENT_BYTES``), and blocks of smaller ones."""
 
 BATCH, PROGRESS, ERROR, END = b"B", b"P", b"E", b"Z"
 KINDS = frozenset({BATCH, PROGRESS, ERROR, END})
@@ -79,9 +84,13 @@ def json_frame(kind: bytes, value: object) -> Frame:
 class Batch:
     """Items on their way into one frame."""
 
-    def __init__(self, salts: Salts) -> None:
-        """An empty batch; its events are prepared with ``salts``."""
+    def __init__(self, salts: Salts, paging: Paging | None = None) -> None:
+        """An empty batch; its events are prepared with ``salts``.
+
+        With ``paging``, the texts of each page come one after another: blocks are made of them.
+        """
         self._salts = salts
+        self._paging = paging
         self._clear()
 
     def _clear(self) -> None:
@@ -89,6 +98,7 @@ class Batch:
         self._excerpts: list[bytes] = []
         self._events: list[Prepared] = []
         self._sealed: list[Sealed] = []
+        self._texts = 0
         self._size = 0
 
     def __len__(self) -> int:
@@ -98,7 +108,9 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether the batch is to be closed."""
-        return len(self) >= BATCH_ITEMS or self._size >= BATCH_BYTES
+        enough = len(self) >= BATCH_ITEMS or self._size >= BATCH_BYTES
+        waits = self._paging is not None and self._paging.open and len(self) < MOST_ITEMS
+        return enough and not waits
 
     def add(self, item: Item) -> None:
         """Put one item in. An event keeps the rules of the model (``items.checked``)."""
@@ -107,6 +119,9 @@ class Batch:
                 event, sealed = prepare(item, self._salts)
                 self._events.append(event)
                 self._sealed.append(sealed)
+                if self._paging:
+                    self._paging.add(event.skeleton.page_id, event.texts, self._texts)
+                self._texts += len(event.texts)
                 self._size += sum(len(text.text) for text in event.texts)
             case Rejected():
                 size = len(item.excerpt)
@@ -119,15 +134,41 @@ class Batch:
             case Skipped():
                 self._remarks.append(["skipped", list(item.counts.items())])
 
-    def close(self, progress: Progress) -> Frame:
-        """Return the frame of what is in, and begin again."""
-        packed = pack_sealed(self._sealed)
-        events = [_pack(event) for event in self._events]
-        sizes = list(map(len, packed))
-        meta = [progress.done, progress.total, self._remarks, [meta for meta, _ in events], sizes]
-        body = [*self._excerpts, *packed, *(small for _, small in events)]
-        body += [text.text for event in self._events for text in event.texts]
+    def close(self) -> Closed:
+        """Return what is in, and begin again."""
+        if self._paging:
+            self._paging.finish()
+        made = self._paging.take() if self._paging else []
+        closed = Closed(self._remarks, self._excerpts, self._events, self._sealed, made)
         self._clear()
+        return closed
+
+
+@dataclass(slots=True)
+class Closed:
+    """The contents of a batch, whose blocks may still be compressed."""
+
+    remarks: list[list[Any]]
+    excerpts: list[bytes]
+    events: list[Prepared]
+    sealed: list[Sealed]
+    made: list[Made]
+
+    def frame(self, progress: Progress) -> Frame:
+        """Return its frame; waits for its blocks."""
+        packed = pack_sealed(self.sealed)
+        events = [_pack(event) for event in self.events]
+        blocks = [made.raw.result() for made in self.made]
+        heads = [
+            [made.page, made.index, made.depth, len(made.needs), len(made.offers), made.texts, len(raw)]
+            for made, raw in zip(self.made, blocks, strict=True)
+        ]
+        sizes, metas = list(map(len, packed)), [meta for meta, _ in events]
+        body = [*self.excerpts, *packed, *(small for _, small in events)]
+        body += [text.text for event in self.events for text in event.texts]
+        meta = [progress.done, progress.total, self.remarks, metas, sizes, heads]
+        for made, raw in zip(self.made, blocks, strict=True):
+            body += [made.needs, made.offers, raw]
         return Frame(BATCH, _dump(meta), tuple(body))
 
 
@@ -185,12 +226,13 @@ def unpack_batch(meta: bytes, body: memoryview) -> tuple[Progress, Fed]:
     progress = unpack_progress(value)
     cursor = _Body(body)
     try:
-        remarks, events, packed = value[2:]
+        remarks, events, packed, blocks = value[2:]
         fed = Fed([_remark(cursor, *remark) for remark in remarks])
         blobs = [cursor.take(size) for size in packed]
         smalls = [cursor.take(_small_bytes(*event)) for event in events]
         prepared = [_event(cursor, raw, *event) for raw, event in zip(smalls, events, strict=True)]
-        fed.events = PreparedEvents(prepared, blobs)
+        digests = [text.digest for event in prepared for text in event.texts]
+        fed.events = PreparedEvents(prepared, blobs, [_block(cursor, digests, *block) for block in blocks])
     except FrameError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
@@ -235,13 +277,23 @@ def _event(body: _Body, raw: bytes, *meta: Any) -> Prepared:
     return Prepared(
         skeleton,
         raw[:item],
-        Facts(hashes[:commitments], list(map(_str, titles))),
+        Facts(hashes[:commitments], tuple(map(_str, titles))),
         _str(source_id),
         raw[item:start],
-        [
+        tuple(
             Text(digest, body.take(size), Verdict(verdict), _bool(wrong_size))
             for digest, (size, verdict, wrong_size) in zip(hashes[commitments:], texts, strict=True)
-        ],
+        ),
+    )
+
+
+def _block(body: _Body, digests: list[bytes], *head: Any) -> Ready:
+    page, index, depth, needs, offers, texts, size = head
+    of_block = [digests[_size(at)] for at in texts]
+    if not of_block or _size(size) < HEAD_BYTES:
+        _wrong("block", texts)
+    return Ready(
+        _int(page), _int(index), _size(depth), body.take(needs), body.take(offers), of_block, body.take(size)
     )
 
 

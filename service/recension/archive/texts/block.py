@@ -53,6 +53,8 @@ _WINDOW_LOG_MAX = 27
 _KEPT_BYTES = 2**20
 _VERSION = 2
 _HEAD = struct.Struct(">BIQIQBHH")
+HEAD_BYTES = _HEAD.size
+"""Of a block; it has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,12 @@ def _cut_frames(texts: Sequence[bytes]) -> Iterator[list[bytes]]:
             run, size, enough = [], 0, FRAME_BYTES
     if run:
         yield run
+
+
+def placed(raw: bytes, project: int, prefix: int) -> bytes:
+    """Return a block with the project and the id of its prefix, where ``encode`` was not told them."""
+    version, _, page, index, _, *rest = _HEAD.unpack_from(raw)
+    return _HEAD.pack(version, project, page, index, prefix, *rest) + raw[_HEAD.size :]
 
 
 class _OfThread(threading.local):

@@ -118,6 +118,6 @@ def similar_prefix(
 
 def use_rows(prefix: Prefix, user: int) -> list[Row]:
     """Return the rows that say a block of another page is compressed against a block."""
-    if not prefix.text:
+    if not prefix.block:
         return []
     return [(keys.block_user(prefix.block), b""), (keys.block_user(prefix.block, user), b"")]

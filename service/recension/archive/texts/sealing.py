@@ -53,7 +53,7 @@ _HELD_BYTES = 32 * 2**20
 """Texts of blocks being compressed."""
 _SETTLING = 128
 """The same when nobody waits for a commit: some 1 MB, in one sync."""
-_WORTHWHILE_BYTES = 2048
+WORTHWHILE_BYTES = 2048
 """A single smaller text stays a tail: a block of its own would save nothing."""
 _ROWS = 4096
 _DISORDERED = 2**20
@@ -225,7 +225,7 @@ def plan_seal(view: View, writer: TextWriter, key: Page, page: Pending) -> Plan 
     """Return how to seal a page's tails; ``None`` when that is not worth it."""
     newest = last_block(view, *key)
     old = newest[1] if newest is not None and _mergeable(view, newest[1]) else None
-    if old is None and len(page.tails) == 1 and page.tails[0][0].size < _WORTHWHILE_BYTES:
+    if old is None and len(page.tails) == 1 and page.tails[0][0].size < WORTHWHILE_BYTES:
         return None
     plan = Plan(key, len(page.tails))
     texts = _take_tails(view, key, page, plan)

@@ -20,6 +20,7 @@ from recension.archive.texts.block import (
     encode,
     is_lone,
     parent,
+    placed,
     prefix_text,
 )
 from recension.archive.texts.reading import as_prefix, load, place_value
@@ -29,6 +30,7 @@ from recension.archive.texts.rows import (
     Tail,
     block_prefix,
     last_block,
+    read_page_block,
     similar_prefix,
     tails_of,
     use_rows,
@@ -40,6 +42,8 @@ from recension.store.interface import Row, View
 SEAL_TEXTS = 32
 """Tails are chained one to the next, so their number bounds a read as well."""
 CACHE_BYTES = 96 * 2**20
+_OFFERS = 2**16
+"""Blocks that came ready and are remembered; one that has an older one as prefix is made anew."""
 _PAGE_BYTES, _TAIL_BYTES = 1000, 300
 """Of the objects that stand for a page and for a tail."""
 
@@ -56,6 +60,24 @@ class NewText:
     time: int
     text: bytes
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A block of a page, or a tail, that was compressed before it was known what the store holds."""
+
+    page: int
+    index: int
+    """Among the blocks of its page; ``TAIL`` for a tail."""
+    depth: int
+    needs: bytes
+    """Digest of its prefix; empty for none."""
+    offers: bytes
+    """Digest of what it offers others as prefix; empty for nothing."""
+    digests: list[bytes]
+    """Of its texts, in the order of the block."""
+    raw: bytes
+    """As ``encode`` makes it; project and block of the prefix are put in later (``placed``)."""
 
 
 @dataclass(slots=True)
@@ -118,6 +140,10 @@ class TextWriter:
         self._loaded: OrderedDict[Page, None] = OrderedDict()
         self._offered: dict[int, Prefix] = {}
         self._indexed: dict[tuple[int, int, int], Prefix] = {}
+        self._bulky: set[Page] = set()
+        """Pages of the last ``store`` that had blocks which came ready."""
+        self._offers: OrderedDict[bytes, tuple[Page, int, int]] = OrderedDict()
+        """Of blocks that were taken as they came, by the digest of what they offer: page, index and id."""
 
     def reset(self) -> None:
         """Forget what was not committed."""
@@ -125,6 +151,12 @@ class TextWriter:
         self.touched.clear()
         self._loaded.clear()
         self._held = 0
+        self._bulky.clear()
+        self._offers.clear()
+
+    def forget_ready(self) -> None:
+        """Take no more blocks with the prefixes known so far: those are about to be rewritten."""
+        self._offers.clear()
 
     def forget(self, key: Page) -> None:
         """Read a page from the store again when it is needed."""
@@ -141,19 +173,42 @@ class TextWriter:
         page.sealing = False
         self._held += page.held_bytes - held
 
-    def store(self, view: View, text_id: int, new: Sequence[NewText]) -> tuple[list[Row], list[Row]]:
-        """Return (blobs, index rows) of new texts, with ids from ``text_id`` on."""
+    def store(
+        self, view: View, text_id: int, new: Sequence[NewText], made: Sequence[Ready] = ()
+    ) -> tuple[list[Row], list[Row]]:
+        """Return (blobs, index rows) of new texts, with ids from ``text_id`` on.
+
+        ``made`` are blocks of them that were made elsewhere; those that do not fit here are made anew.
+        """
         blobs: list[Row] = []
         index: list[Row] = []
         self._offered.clear()
         self._indexed.clear()
         self.touched.clear()
+        ready: dict[int, list[Ready]] = {}
+        for block in made:
+            ready.setdefault(block.page, []).append(block)
+        for key in self._bulky:
+            if key[1] not in ready:  # a dump does not come back to it
+                self.forget(key)
+        self._bulky.clear()
         by_page = sorted(new, key=lambda text: text.page)  # stable: each page's texts stay in their order
         for key, texts in groupby(by_page, key=lambda text: text.page):
             page = self._page(view, key)
             self.touched.append(key)
             held = page.held_bytes
-            for run, whole in _runs(list(texts), sealing=page.sealing):
+            left = {text.digest: text for text in texts}
+            for block in ready.get(key[1], ()):
+                found = [left[digest] for digest in block.digests if digest in left]
+                taken = self._take_ready(view, key, page, text_id, block, found)
+                if taken is None:
+                    continue
+                for digest in block.digests:
+                    del left[digest]
+                blobs += taken[0]
+                index += taken[1]
+                text_id += len(found)
+            for run, whole in _runs(list(left.values()), sealing=page.sealing):
                 rows = (
                     self._block(view, key, page, text_id, run)
                     if whole
@@ -205,6 +260,54 @@ class TextWriter:
             blobs.append((keys.block(number), raw))
             index += [(keys.tail(*key, number), tail.encode()), _place(new, number, 0)]
         return blobs, index
+
+    def _take_ready(
+        self, view: View, key: Page, page: Pending, text_id: int, block: Ready, run: Sequence[NewText]
+    ) -> tuple[list[Row], list[Row]] | None:
+        """Return the rows of a block that came ready, of texts ``run``; ``None`` unless it fits here."""
+        at, number, before = block.index, text_id + len(run) - 1, 0
+        if len(run) != len(block.digests) or page.blocks != (0 if at == TAIL else at):
+            return None
+        if page.tails or page.sealing:
+            return None
+        if block.needs:
+            before = self._offering(view, block.needs)
+            if not before:
+                return None
+        texts = [new.text for new in run]
+        offered = Prefix(number, block.depth, prefix_text(texts))
+        page.prefix = offered if _serves(texts[0]) else NO_PREFIX
+        self._bulky.add(key)
+        blobs = [(keys.block(number), placed(block.raw, key[0], before))]
+        index = [_place(new, number, ordinal) for ordinal, new in enumerate(run)]
+        if at == TAIL:
+            tail = Tail(number, run[0].digest[:SHORT_DIGEST], run[0].time, len(texts[0]))
+            page.add(tail, texts[0])
+            return blobs, [*index, (keys.tail(*key, number), tail.encode())]
+        times = [new.time for new in run]
+        row = PageBlock(number, 0, len(run), sum(map(len, texts)), min(times), max(times))
+        index.append((keys.page_block(*key, at), row.encode()))
+        if not at:
+            index += use_rows(Prefix(before, 0, b""), number)
+        if block.offers:
+            self._offers[block.offers] = key, at, number
+            if len(self._offers) > _OFFERS:
+                self._offers.popitem(last=False)
+        self._indexed[(*key, at)] = offered
+        page.blocks += 1
+        return blobs, index
+
+    def _offering(self, view: View, digest: bytes) -> int:
+        """Return the id of a block that came ready, offers that prefix and is still as it came; else 0."""
+        if digest not in self._offers:
+            return 0
+        page, at, number = self._offers[digest]
+        made = self._indexed.get((*page, at))
+        if made is not None:
+            return number if made.block == number else 0
+        value = view.get(keys.page_block(*page, at))
+        row = read_page_block(value) if value is not None else None
+        return number if row is not None and (row.number, row.version) == (number, 0) else 0
 
     def _block(
         self, view: View, key: Page, page: Pending, text_id: int, run: Sequence[NewText]

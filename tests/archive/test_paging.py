@@ -1,0 +1,145 @@
+"""Blocks made beside the parser: when they are used, and that a history without them gives the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import pytest
+
+from recension.archive.check.run import Check
+from recension.archive.clock import SeededSalts
+from recension.archive.ingest import Ingestor
+from recension.archive.intake import frames
+from recension.archive.intake.frames import Batch, unpack_batch
+from recension.archive.intake.paging import Paging
+from recension.archive.prepared import PreparedEvents
+from recension.archive.reader import Archive
+from recension.model.event import Event
+from recension.model.manifest import Selector
+from recension.sources.items import Progress
+from recension.store import keys
+from recension.store.memory import MemoryStore
+from tests.archive.helpers import NOW, World, edit
+
+SALTS = SeededSalts(b"paging")
+
+
+def fed(events: Iterable[Event]) -> list[PreparedEvents]:
+    """Return what the process that parses would send."""
+    batch, out = Batch(SALTS, Paging()), []
+    for event in events:
+        batch.add(event)
+        if batch.full:
+            out.append(batch.close())
+    out.append(batch.close())
+    sent = [closed.frame(Progress(0, 0)) for closed in out]
+    return [unpack_batch(frame.meta, memoryview(b"".join(frame.body)))[1].events for frame in sent]
+
+
+def text(page: int, revision: int, lines: int = 300) -> str:
+    """Return a text of some 12 KB, of which each revision has another line."""
+    own = [f"this is line {line} of the text of page {page}, as it was at first" for line in range(lines)]
+    own[revision % lines] += f", until revision {revision}"
+    return "\n".join(own)
+
+
+def history(world: World, pages: int = 3, revisions: int = 60) -> list[Event]:
+    """Return pages of two blocks each, in the order of a dump."""
+    return [
+        world.event(page, 100 * page + at, edit(1000 * page + at, text(page, at), f"Page {page}"))
+        for page in range(1, pages + 1)
+        for at in range(revisions)
+    ]
+
+
+def roots(world: World) -> list[bytes]:
+    """Return the roots of the corpus at some days."""
+    archive = Archive(world.store, clock=lambda: NOW)
+    selector = Selector.of(["w"])
+    return [
+        archive.create_snapshot(selector, valid_at=world.day(day)).parts[0].root for day in (120, 250, 999)
+    ]
+
+
+def world() -> World:
+    made = World(MemoryStore())
+    made.ingestor = Ingestor(made.store, clock=lambda: NOW, salts=SALTS)
+    return made
+
+
+def block_rows(world: World) -> int:
+    with world.store.view() as view:
+        return len(view.scan(keys.page_block(0, 0, 0), b"H"))
+
+
+def test_a_dump_is_stored_in_the_blocks_that_came_with_it() -> None:
+    """Nothing is left to seal, and roots are those of the same events one after another."""
+    ours, theirs = world(), world()
+    for batch in fed(history(ours)):
+        ours.ingestor.append_prepared("w", batch)
+    before = block_rows(ours)
+    assert 6 == before
+    assert 0 == ours.ingestor.settle()
+    for event in history(theirs):
+        theirs.add(event)
+    theirs.ingestor.settle()
+    assert roots(ours) == roots(theirs)
+    assert not Check(ours.store).run().shown
+
+
+def test_the_second_time_nothing_is_stored() -> None:
+    """The same dump again is known to the last text, whatever blocks come with it."""
+    one = world()
+    batches = fed(history(one))
+    accepted = [one.ingestor.append_prepared("w", batch).accepted for batch in [*batches, *batches]]
+    assert [0] * len(batches) == accepted[len(batches) :]
+    assert 6 == block_rows(one)
+    assert not Check(one.store).run().shown
+
+
+@pytest.mark.parametrize("known", [1, 7, 59, 61, 130])
+def test_blocks_that_do_not_fit_are_made_anew(known: int) -> None:
+    """Where the store holds a part of a page, or one of its texts elsewhere, all is read back."""
+    one, whole = world(), world()
+    events = history(one)
+    one.add(*events[known : known + 9])
+    copied = one.event(77, 1, edit(7, text(2, 4), "A copy"))
+    one.add(copied)
+    whole.add(*events, copied)
+    for batch in fed(events):
+        assert not one.ingestor.append_prepared("w", batch).rejected
+    one.ingestor.settle()
+    assert roots(one) == roots(whole)
+    archive = Archive(one.store, clock=lambda: NOW)
+    for event in islice(events, 0, None, 7):
+        slot = archive.revision("w", event.what.rev_id).revision.slot()  # type: ignore[union-attr]
+        assert slot is not None
+        assert slot.text == event.what.slots[0].text  # type: ignore[union-attr]
+    assert not Check(one.store).run().shown
+
+
+def test_a_page_of_one_text_does_not_hold_its_batch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that never fills is ended, so a batch is closed after ``MOST_ITEMS``."""
+    monkeypatch.setattr(frames, "MOST_ITEMS", 40)
+    monkeypatch.setattr(frames, "BATCH_ITEMS", 10)
+    one = world()
+    same = [one.event(1, at, edit(at + 1, "the same text")) for at in range(100)]
+    assert [40, 10, 10, 10, 10, 10, 10, 0] == [len(batch.events) for batch in fed(same)]
+    assert [1] == [len(batch.blocks) for batch in fed(same) if batch.blocks]
+
+
+def test_a_large_text_is_left_to_the_writer() -> None:
+    """A page with a text above 2 MiB has blocks up to it and none after."""
+    one = world()
+    large = "x" * (3 << 20)
+    texts = [text(1, 1), text(1, 2), large, text(1, 3)]
+    events = [one.event(1, at, edit(at + 1, content)) for at, content in enumerate(texts)]
+    batches = fed(events)
+    assert [2] == [len(block.digests) for batch in batches for block in batch.blocks]
+    for batch in batches:
+        one.ingestor.append_prepared("w", batch)
+    assert large == one.text(1, 2)
+    one.ingestor.settle()
+    assert text(1, 3) == one.text(1, 3)
+    assert not Check(one.store).run().shown
