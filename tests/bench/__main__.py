@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from tests.bench import adversarial, diffs, growth, memory, others, peps, planted, profiles
+from tests.bench import adversarial, diffs, exports, growth, memory, others, peps, planted, profiles
 from tests.bench.histories import ROOT, Bench, cache_folder
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
@@ -28,6 +28,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "reading": peps.reading,
     "corpus": peps.corpus,
     "diffs": diffs.run,
+    "exports": exports.run,
     "growth": growth.run,
     "replay": planted.run,
     "memory": memory.run,

@@ -56,7 +56,7 @@ def run(bench: Bench) -> None:
         if not bench.has(source):
             continue
         data = bench.folder / f"memory-{source.kind}"
-        most, seconds, status = _ingest(source, data)
+        most, seconds, status = ingest(source, data)
         report.row(
             f"ingest {source.path.name}" + (f", exit status {status}" if status else ""),
             f"{most}; {seconds:.1f} s", "", "", "512 MiB", most.own < 512,
@@ -66,7 +66,8 @@ def run(bench: Bench) -> None:
     report.print()
 
 
-def _ingest(source: Source, data: Path) -> tuple[Resident, float, int]:
+def ingest(source: Source, data: Path) -> tuple[Resident, float, int]:
+    """Return what the largest process held, the seconds, and the exit status."""
     make = ("project", "create", source.name, "--base-url", "https://w.example", "--language", "en")
     subprocess.run(
         [*SERVER, *make, "--license", "CC0-1.0", "--data", str(data)], check=True, stdout=subprocess.DEVNULL
