@@ -15,8 +15,8 @@ from recension_client.client import Client
 from tests.client.processes import make_project, run, serving
 
 PAGES = 600
-EDITED = (7, 300, 1_499)
-"""Pages that another text is saved for in 2022."""
+EDITED = (300, 303, 600, 900, 1_200, 1_500)
+"""Pages that another text is saved for in 2022: one of a hundred."""
 LARGE = 40
 """A page whose text comes in pieces."""
 HIDDEN = 77
@@ -70,7 +70,8 @@ def events() -> Iterator[dict[str, object]]:
         text = " ".join(words.choices(["wort", "ünï", 'q"uote', "b\\s", "tab\t", "nul\x01"], k=length))
         yield _event(page, "2020-01-01T00:00:00Z", edit=_edit(page, 10 * page, text))
     for page in EDITED:
-        yield _event(page, "2022-01-01T00:00:00Z", edit=_edit(page, 10 * page + 1, f"new text of {page}"))
+        text = " ".join(words.choices(["neu", "wort", "ünï"], k=225))
+        yield _event(page, "2022-01-01T00:00:00Z", edit=_edit(page, 10 * page + 1, text))
     yield _event(12, "2022-01-02T00:00:00Z", move={"fromTitle": "Page 12", "toTitle": "Twelve"})
     yield _event(15, "2022-01-02T00:00:00Z", delete={"title": "Page 15"})
     yield _event(HIDDEN, "2022-01-03T00:00:00Z", visibility={"revId": str(10 * HIDDEN), "textHidden": True})
