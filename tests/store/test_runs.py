@@ -198,6 +198,22 @@ def test_who_takes_the_last_row_takes_the_run(store: LmdbStore) -> None:
     assert 0 == store.usage().tables["runs"].rows
 
 
+def test_what_writes_sees_what_was_written_before(store: LmdbStore) -> None:
+    """A run that only writers looked at is not taken for what it was when one of them has changed it."""
+    rows = numbered(b"E", range(20))
+    store.put_derived(iter(rows))
+    store.compact()
+    key, value = rows[3]
+    change = Rewrite({key: value}, {key: None}, {})
+    assert [[True], [False]] == [store.rewrite([change]) for _ in range(2)]
+    assert [True, False] == store.rewrite(
+        [Rewrite(dict(rows[5:6]), {rows[5][0]: None}, {}) for _ in range(2)]
+    )
+    store.put_derived(iter([(key, b"another")]))
+    with store.view() as view:
+        assert b"another" == view.get(key)
+
+
 def test_another_process_changes_a_run(store: LmdbStore, tmp_path: Path) -> None:
     """What was opened before is not taken for what is there now."""
     rows = numbered(b"E", range(20))

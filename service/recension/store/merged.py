@@ -84,8 +84,9 @@ class PackedIndex:
         if name[:1] != key[:1]:
             return None
         known = self._kept.get(name)
-        run = known.run if known is not None and known.state == state else self._run(cursor, name, state)
-        return run.get(key)
+        if known is not None and known.state == state != NO_STATE:
+            return known.run.get(key)
+        return self._run(cursor, name, state).get(key)
 
     def scan(self, cursor: lmdb.Cursor, state: int, start: bytes, stop: bytes, limit: int) -> list[Row]:
         """Return the packed rows with ``start <= key < stop``, ascending; at most ``limit`` if not 0."""
