@@ -15,6 +15,8 @@ from recension.archive.intake.frames import Batch, unpack_batch
 from recension.archive.intake.paging import Paging
 from recension.archive.prepared import PreparedEvents
 from recension.archive.reader import Archive
+from recension.archive.texts.block import BLOCK_BYTES
+from recension.model.digest import digest_of
 from recension.model.event import Event
 from recension.model.manifest import Selector
 from recension.sources.items import Progress
@@ -143,3 +145,29 @@ def test_a_large_text_is_left_to_the_writer() -> None:
     one.ingestor.settle()
     assert text(1, 3) == one.text(1, 3)
     assert not Check(one.store).run().shown
+
+
+def test_two_pages_offer_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is never compressed against another page's that merely offers what its own page's would have.
+
+    The text is known when the second file brings it, so the first block of that page is made anew, without
+    it. Later the first page's block is merged with newer texts, and goes.
+    """
+    one = world()
+    shared = text(1, 9, 100)
+    before = [text(2, at, 100) for at in range(BLOCK_BYTES // len(text(2, 0, 100)))]
+    after = [f"{shared}\n{text(2, at, 200)}" for at in range(60)]
+    contents = [*before, shared, *after]
+    first = [one.event(1, at, edit(at + 1, text(1, at, 100))) for at in range(10)]
+    second = [one.event(2, at, edit(1000 + at, content)) for at, content in enumerate(contents)]
+    monkeypatch.setattr(frames, "BATCH_ITEMS", len(before) + 1)
+    batches = [*fed(first), *fed(second)]
+    offered = [block.offers for batch in batches for block in batch.blocks if not block.index]
+    assert [digest_of(shared.encode())] * 2 == offered
+    for batch in batches:
+        one.ingestor.append_prepared("w", batch)
+    one.add(*(one.event(1, 500 + at, edit(5000 + at, text(1, 20 + at))) for at in range(3)))
+    one.ingestor.settle()
+    assert not Check(one.store).run().shown
+    for at in (len(before) + 1, len(contents) - 1):
+        assert contents[at] == one.text(2, at)

@@ -271,7 +271,7 @@ class TextWriter:
         if page.tails or page.sealing:
             return None
         if block.needs:
-            before = self._offering(view, block.needs)
+            before = self._offering(view, key, at, block.needs)
             if not before:
                 return None
         texts = [new.text for new in run]
@@ -297,11 +297,17 @@ class TextWriter:
         page.blocks += 1
         return blobs, index
 
-    def _offering(self, view: View, digest: bytes) -> int:
-        """Return the id of a block that came ready, offers that prefix and is still as it came; else 0."""
+    def _offering(self, view: View, user: Page, user_at: int, digest: bytes) -> int:
+        """Return the id of a block that came ready, offers that prefix and is still as it came; else 0.
+
+        A page's first block may have another page's as prefix, and a row says so. Of any other block no row
+        does: whoever changes what it is compressed against finds it as its page's, by ``parent``.
+        """
         if digest not in self._offers:
             return 0
         page, at, number = self._offers[digest]
+        if at != max(parent(user_at, lone=True), 0) or (page == user) != bool(user_at):
+            return 0  # another block may offer the same
         made = self._indexed.get((*page, at))
         if made is not None:
             return number if made.block == number else 0
