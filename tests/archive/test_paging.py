@@ -15,12 +15,14 @@ from recension.archive.intake.frames import Batch, unpack_batch
 from recension.archive.intake.paging import Paging
 from recension.archive.prepared import PreparedEvents
 from recension.archive.reader import Archive
-from recension.archive.texts.block import BLOCK_BYTES
+from recension.archive.texts.block import BLOCK_BYTES, placed
+from recension.archive.texts.rows import page_blocks
 from recension.model.digest import digest_of
 from recension.model.event import Event
 from recension.model.manifest import Selector
 from recension.sources.items import Progress
 from recension.store import keys
+from recension.store.interface import Rewrite
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import NOW, World, edit
 
@@ -171,3 +173,19 @@ def test_two_pages_offer_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Check(one.store).run().shown
     for at in (len(before) + 1, len(contents) - 1):
         assert contents[at] == one.text(2, at)
+
+
+def test_a_prefix_that_nobody_looks_after_is_found() -> None:
+    """A later block of a page is compressed against that block of its page, and against no copy of it."""
+    one = world()
+    for batch in fed(history(one)):
+        one.ingestor.append_prepared("w", batch)
+    with one.store.view() as view:
+        first, second = (keys.block(row.number) for _, row in page_blocks(view, 1, 1))
+        copied, later = view.blob(first), view.blob(second)
+    assert copied is not None
+    assert later is not None
+    blobs: dict[bytes, bytes | None] = {keys.block(999): copied, second: placed(later, 1, 999)}
+    assert [True] == one.store.rewrite([Rewrite({}, {}, blobs)])
+    kinds = {finding.kind for finding in Check(one.store).run().shown}
+    assert {"prefix-elsewhere", "block-orphan"} == kinds

@@ -13,7 +13,7 @@ from recension.archive.history import edit_row
 from recension.archive.projects import project_names, tally_of
 from recension.archive.rows import EditRow
 from recension.archive.sealed import CONTENT_FIELD
-from recension.archive.texts.block import TAIL, Block
+from recension.archive.texts.block import TAIL, Block, parent
 from recension.archive.texts.reading import place_value, read_place
 from recension.archive.texts.rows import GONE, SHORT_DIGEST, read_page_block, read_tail
 from recension.model.errors import DataLossError
@@ -145,6 +145,9 @@ class _Page:
             if None in PatientView(view).get_many(users):
                 what = "no row says that its prefix is in another page's block"
                 told.append(("user-missing", f"block {number}", what, Remedy.REBUILD))
+        elif block.prefix and block.index != TAIL and not _prefix_fits(view, block):
+            what = "its prefix is not in the block of its page that offers it one: that may go"
+            told.append(("prefix-elsewhere", f"block {number}", what, Remedy.TEXT))
         if not told:
             self._texts += len(digests)
             self._text_bytes += sum(block.lengths)
@@ -206,6 +209,15 @@ class _Page:
             what = f"no row says that {page} holds it"
             return [("holder-missing", f"{place}, {page}", what, Remedy.REBUILD)]
         return []
+
+
+def _prefix_fits(view: View, block: Block) -> bool:
+    """Say whether the prefix of a later block of a page is in the block before it that offers it one."""
+    above = parent(block.index, lone=True)
+    if above < 0:
+        return False
+    row = PatientView(view).get(keys.page_block(block.project, block.page, above))
+    return row is None or read_page_block(row).number == block.prefix
 
 
 def _row_fits(view: View, row: Row, block: Block, digests: list[bytes]) -> bool:
