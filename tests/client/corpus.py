@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from recension.model.instant import parse_instant
 from recension.model.manifest import OnHidden, Selector
 from recension_client.client import Client
-from tests.client.processes import make_project, run, serving
+from tests.client.processes import BIN, at, make_project, run, serving
 
 PAGES = 600
 EDITED = (300, 303, 600, 900, 1_200, 1_500)
@@ -97,3 +98,18 @@ def made(folder: Path) -> Iterator[World]:
         first = client.create_snapshot(selector, valid_at=parse_instant("2021-01-01"), known_at=3)
         second = client.create_snapshot(selector, valid_at=parse_instant("2023-01-01"))
         yield World(address, first.snapshot_id, second.snapshot_id)
+
+
+def ask(world: World, folder: Path, *arguments: str, status: int = 0) -> str:
+    """Run ``recension`` in a folder; what it writes."""
+    done = subprocess.run(
+        [BIN / "recension", *arguments],
+        capture_output=True,
+        check=False,
+        env=at(world.address),
+        cwd=folder,
+        text=True,
+    )
+    assert status == done.returncode, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr

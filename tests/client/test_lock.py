@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,29 +11,14 @@ import pytest
 
 from recension.model.errors import LockError, LockVersionError
 from recension_client import lockfile
-from tests.client.corpus import World, made
-from tests.client.processes import BIN, at, free_port
+from tests.client.corpus import World, ask, made
+from tests.client.processes import free_port
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with made(tmp_path_factory.mktemp("made")) as served:
         yield served
-
-
-def ask(world: World, folder: Path, *arguments: str, status: int = 0) -> str:
-    """Run ``recension`` in a folder; what it writes."""
-    done = subprocess.run(
-        [BIN / "recension", *arguments],
-        capture_output=True,
-        check=False,
-        env=at(world.address),
-        cwd=folder,
-        text=True,
-    )
-    assert status == done.returncode, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

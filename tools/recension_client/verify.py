@@ -3,7 +3,8 @@
 Only the standard library is imported: this file can be read, copied and trusted on its own. Section numbers
 are that page's. Functions raise ``ValueError``; those named ``check_...`` return the problems they found.
 As a program, ``python verify.py recension.lock FOLDER`` checks fetched files by ``docs/export.md``. It leaves
-with 0 if they are what the lock names, else with 1 and what is wrong.
+with 0 if they are what the lock names, else with 1 and what is wrong. ``python verify.py proof FILE ID``
+checks a proof file (section 11) against a snapshot id and says in words what it shows.
 """
 # ruff: noqa: PLR2004, T201 - the numbers are the format's; a program writes
 
@@ -31,6 +32,7 @@ from typing import Any
 from urllib.parse import quote
 
 MAX_ID = 2**63 - 1
+MAX_PROOF_BYTES = 16 * 1024 * 1024  # the path has 13 KB at most, but a manifest may name many projects
 MAX_PROBLEMS = 100  # for each project, then the rest is not read
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 FIELDS = ("title", "from-title", "contributor", "comment", "content", "log-entry")
@@ -379,6 +381,42 @@ def verify_proof(proof: bytes, wanted: str) -> Proven:
     _need(count == parts[name]["count"], "the path leads to another number of entries than the manifest says")
     _need("sha256:" + root.hex() == parts[name]["root"], "the path leads to another root than the manifest's")
     return Proven(document["manifest"], name, page, entry)
+
+
+def read_proof(path: Path) -> bytes:
+    """Read a proof file; one that is longer than any proof is refused, whatever it is."""
+    with path.open("rb") as file:
+        proof = file.read(MAX_PROOF_BYTES + 1)
+    _need(len(proof) <= MAX_PROOF_BYTES, f"{path} is no proof: it has more than {MAX_PROOF_BYTES:,} bytes")
+    return proof
+
+
+def in_words(shown: Proven) -> list[str]:
+    """Say line by line what a proof has shown; what it quotes cannot steer a terminal."""
+    as_of, entry = shown.manifest["as_of"], shown.entry
+    held = "is not in" if entry is None else "is in"
+    lines = [
+        f"page {shown.page_id} of {_quoted(shown.project)} {held} the snapshot",
+        f"snapshot: {snapshot_id(_json(shown.manifest))}",
+        f"as of: {as_of['valid_at']} known at {as_of['known_at']}",
+    ]
+    if entry is None:
+        return lines
+    at = (datetime(1970, 1, 1) + timedelta(microseconds=entry.timestamp)).isoformat()  # noqa: DTZ001 - UTC
+    lines.append(f"revision: {entry.rev_id} of {at.rstrip('0') if '.' in at else at}Z")
+    lines.append(f"title: {_quoted(entry.title)}")
+    if entry.slots is None:
+        lines.append("content: withheld")
+    for slot in entry.slots or ():
+        text = f"sha256:{slot.digest.hex()}, {slot.size} bytes"
+        state = next(name for name, number in PRESENCES.items() if number == slot.presence)
+        lines.append(f"slot {_quoted(slot.role)}: {text if slot.presence == PRESENT else state}")
+    return lines
+
+
+def _quoted(text: str | None) -> str:
+    """Write a text between quotes, all that is not printable in it as an escape."""
+    return repr(text)
 
 
 def _climb(page: int, entry: Entry | None, nodes: list[bytes], prefix: int | None) -> tuple[bytes, int]:
@@ -817,9 +855,12 @@ def _check_digest(path: Path, digest: str, *, required: bool) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check a folder of files against a lock."""
+    """Check a folder of files against a lock, or a proof file against a snapshot id."""
+    if len(arguments) == 3 and arguments[0] == "proof":
+        return _check_proof(Path(arguments[1]), arguments[2])
     if len(arguments) != 2:
         print("usage: python verify.py recension.lock FOLDER", file=sys.stderr)
+        print("       python verify.py proof FILE ID", file=sys.stderr)
         return 2
     try:
         lock = read_lock(Path(arguments[0]).read_text(encoding="utf-8"))
@@ -828,6 +869,15 @@ def main(arguments: Sequence[str]) -> int:
         problems = [f"the lock: {error!r}"]
     print("\n".join(problems).encode(errors="replace").decode() or "ok")
     return 1 if problems else 0
+
+
+def _check_proof(path: Path, wanted: str) -> int:
+    try:
+        print("\n".join(in_words(verify_proof(read_proof(path), wanted))).encode(errors="replace").decode())
+    except (ValueError, OSError) as error:
+        print(f"NOT PROVED: {error}".encode(errors="replace").decode())
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ times:
 
 exit codes:
   0    done
-  1    different: diff --exit-code, verify, lock --check; doctor: something is amiss
+  1    different: diff --exit-code, verify, proof verify, lock --check; doctor: something is amiss
   2    wrong usage
   3    an error with a name: see "error:" and "hint:" on stderr, or its "reason" with --json
   130  interrupted
@@ -144,7 +144,7 @@ def _common(*, top: bool) -> Parser:
 def page(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a page."""
     parser.add_argument("project", metavar="PROJECT")
-    parser.add_argument("page", metavar="PAGE", type=_page_name, help="a title, or id:N")
+    parser.add_argument("page", metavar="PAGE", type=page_name, help="a title, or id:N")
 
 
 def as_of(parser: argparse.ArgumentParser, *, required: bool = False, at_help: str = "valid time") -> None:
@@ -156,9 +156,10 @@ def as_of(parser: argparse.ArgumentParser, *, required: bool = False, at_help: s
     )
 
 
-def snapshot(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
-    """Add an argument that is a snapshot id."""
-    parser.add_argument(name, metavar=metavar, type=_digest, help="snapshot id: sha256:<64 hex>")
+def snapshot(parser: argparse.ArgumentParser, name: str, metavar: str, *, default: str = "") -> None:
+    """Add an argument that is a snapshot id; ``default`` says what an option stands for without it."""
+    help_ = "snapshot id: sha256:<64 hex>" + (f" (default: {default})" if default else "")
+    parser.add_argument(name, metavar=metavar, type=_digest, help=help_)
 
 
 def selector(parser: argparse.ArgumentParser) -> None:
@@ -233,7 +234,8 @@ class _Given(argparse.Action):
         setattr(options, f"{self.dest}_given", True)
 
 
-def _page_name(text: str) -> int | str:
+def page_name(text: str) -> int | str:
+    """Read a page: ``id:N``, or else a title."""
     if not re.fullmatch(r"id:[0-9]+", text):
         return text
     number = text.removeprefix("id:")
