@@ -36,6 +36,7 @@ COMMANDS = {
         "update",
         "quote",
         "doctor",
+        "proof",
     ],
     "recension-server": [
         "",
