@@ -198,6 +198,20 @@ def test_who_takes_the_last_row_takes_the_run(store: LmdbStore) -> None:
     assert 0 == store.usage().tables["runs"].rows
 
 
+@pytest.mark.parametrize("large", [{6}, {0, 6}, {1, 9}, {3, 4}, {150, 297}, set(range(0, 300, 7))])
+def test_rows_too_large_for_a_run_stand_among_others(store: LmdbStore, large: set[int]) -> None:
+    """A copy puts all rows in order, also where fewer are left beside a large one than make a run."""
+    rows = {
+        bytes([letter, at // 256, at % 256]): bytes(300 if at in large else 20)
+        for letter, count in zip(b"DEKR", (7, 8, 17, 300), strict=True)
+        for at in range(count)
+    }
+    store.put_derived(iter(rows.items()))
+    for _ in range(2):
+        store.compact()
+        agrees(store, rows)
+
+
 def test_what_writes_sees_what_was_written_before(store: LmdbStore) -> None:
     """A run that only writers looked at is not taken for what it was when one of them has changed it."""
     rows = numbered(b"E", range(20))

@@ -202,6 +202,8 @@ class Packing:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._passed = b""
+        """Key of the last row that stays: those before it that wait for others cannot stay any more."""
         self._guess = MOST_ROWS // 2
 
     def take(self, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
@@ -219,6 +221,7 @@ class Packing:
                     self._make(made)
             else:
                 stay.append(row)
+                self._passed = key
         return stay, made
 
     def end(self) -> tuple[list[Row], list[Row]]:
@@ -229,7 +232,7 @@ class Packing:
         return stay, made
 
     def _end(self, stay: list[Row], made: list[Row]) -> None:
-        while len(self._rows) >= LEAST_ROWS:
+        while len(self._rows) >= LEAST_ROWS or (self._rows and self._rows[0][0] < self._passed):
             self._make(made)
         stay += self._rows
         self._rows = []
