@@ -20,6 +20,7 @@ from recension.model.digest import format_digest
 from recension.model.errors import LockError, LockVersionError, RecensionError
 from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import Manifest, OnHidden, Redirects, read_manifest
+from recension.model.note import read_key
 from recension_client.export.folder import Folder, naming
 from recension_client.export.layout import FORMAT, FileRecord, Form, Index, Job, Terms, check_files
 
@@ -62,6 +63,8 @@ class Lock:
     terms: Mapping[str, Terms]
     pin: PinRecord | None = None
     export: Export | None = None
+    server_key: str = ""
+    """Verifier key that the server signed with when the lock was written; empty if it signed nothing."""
 
     @property
     def index(self) -> Index | None:
@@ -82,6 +85,7 @@ def document_of(lock: Lock) -> Document:
     document: Document = {
         "version": VERSION,
         "server": lock.server,
+        **({"server_key": lock.server_key} if lock.server_key else {}),
         "snapshot": {
             "id": format_digest(manifest.snapshot_id),
             "valid_at": format_instant(manifest.as_of.valid_at),
@@ -181,7 +185,8 @@ def _lock_of(document: Document) -> Lock:
             raise LockError(f"the lock names a folder outside its own: {folder[:80]!r}", hint=_RESTORE)
         records = tuple(FileRecord(**record) for record in files["files"])
         export = Export(Form(files["form"]), _text(files["writer"]), records, folder)
-    lock = Lock(_text(document["server"]), manifest, terms, pin, export)
+    key = str(read_key(_text(document["server_key"]))) if "server_key" in document else ""
+    lock = Lock(_text(document["server"]), manifest, terms, pin, export, key)
     if lock.index is not None:
         check_files(lock.index)
     return lock

@@ -1,8 +1,8 @@
 """What a licensee remembers of a server: the key that is trusted, and the newest checkpoint that was seen.
 
-Kept in one small file. Each look at the server has to follow from it: the key by the signatures of the keys
-between, the checkpoint by a proof that the log has only grown. A log that was rolled back or forked is
-refused, and the file stays as it was.
+Kept in one small file, which ``trust_of`` finds by the name of the server's log. Each look at the server has
+to follow from it: the key by the signatures of the keys between, the checkpoint by a proof that the log has
+only grown. A log that was rolled back or forked is refused, and the file stays as it was.
 """
 
 from __future__ import annotations
@@ -84,13 +84,21 @@ class Trust:
             if not self._path.exists():
                 self._write(_State(key, ""))
 
-    def refresh(self, log: Log) -> Checkpoint:
+    @property
+    def key(self) -> str:
+        """The key that is trusted, as of the last look. Raises ``InvalidArgumentError`` if there is none."""
+        return self._read().key
+
+    def refresh(self, log: Log, known: str = "") -> Checkpoint:
         """Return the server's checkpoint of now, and remember it and the newest key.
 
-        Raises ``VerificationError`` when it does not follow from what is remembered.
+        ``known``: a key that the newest has to follow from too; where nothing is remembered, it is the first.
+        Raises ``VerificationError`` when the log does not follow from ``known`` and what is remembered.
         """
         with self._locked():
-            state = self._read()
+            state = _State(known, "") if known and not self._path.exists() else self._read()
+            if known:
+                follow_keys(known, [one.statement for one in log.server_info().signing_keys])
             key, note = self._ask(log, state.key)
             new = open_checkpoint(note, key)
             if state.checkpoint:
@@ -100,12 +108,12 @@ class Trust:
             self._write(_State(key, note))
         return new
 
-    def check_snapshot(self, log: Log, wanted: bytes) -> Checkpoint:
+    def check_snapshot(self, log: Log, wanted: bytes, known: str = "") -> Checkpoint:
         """Return a checkpoint, remembered from now on, that contains the manifest of a snapshot.
 
-        Raises ``VerificationError``.
+        ``known``: as of ``refresh``. Raises ``VerificationError``.
         """
-        checkpoint = self.refresh(log)
+        checkpoint = self.refresh(log, known)
         proof = log.inclusion(wanted, checkpoint.size)
         if snapshot_id(proof.leaf) != format_digest(wanted) or proof.size != checkpoint.size:
             raise VerificationError("the server proved something else than was asked for")
@@ -146,24 +154,60 @@ class Trust:
 
     def _write(self, state: _State) -> None:
         """Put the file in place, durable and whole."""
-        part = self._path.with_name(self._path.name + ".part")
         document = {"format": FORMAT, "key": state.key, "checkpoint": state.checkpoint}
-        with part.open("wb") as file:
-            file.write(canonical_json(document))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            _put(self._path, canonical_json(document))
+        except OSError as error:
+            raise _unusable(error) from None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._path.with_name(self._path.name + ".lock").open("ab") as file:
+        try:
+            file = self._path.with_name(self._path.name + ".lock").open("ab")
+        except OSError as error:
+            raise _unusable(error) from None
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _put(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def trust_of(key: str) -> Trust:
+    """Return what this user remembers of the log that a verifier key is of.
+
+    It lies below ``$XDG_STATE_HOME``, else ``~/.local/state``, by the log's name: a key that was rotated and
+    the one before, and all locks of one server, share one memory. Raises ``InvalidArgumentError``.
+    """
+    name = read_key(key).name.replace("/", "+")  # which no name has
+    try:
+        given = Path(os.environ.get("XDG_STATE_HOME", ""))
+        state = given if given.is_absolute() else Path.home() / ".local" / "state"
+        folder = state / "recension" / "logs"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError) as error:
+        raise _unusable(error) from None
+    return Trust(folder / f"{name}.json")
+
+
+def _unusable(error: Exception) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"the memory of signed logs cannot be used: {error}",
+        hint="set XDG_STATE_HOME to a directory that can be written",
+        field="key",
+    )
 
 
 def _remembered(note: str) -> Checkpoint:

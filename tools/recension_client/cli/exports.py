@@ -18,6 +18,7 @@ from recension_client.export.fetching import Fetched, fetch, needed_bytes, read_
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Form, Index, Terms
 from recension_client.lockfile import Lock
+from recension_client.trust import trust_of
 
 FORMS = {"jsonl": Form.JSONL, "parquet": Form.PARQUET}
 _SHOWN = 20
@@ -58,11 +59,21 @@ def _fetch(options: Namespace) -> int:
     target, named = folder_of(lock, options)
     form = lock.export.form if lock.export is not None and not options.form else form_of(options)
     with connect(options, locked=lock.server) as client:
+        check_signed(client, lock)
         manifest = client.snapshot(lock.manifest.snapshot_id)
         accept = _accepting(lock, named, options)
         done = materialise(client, manifest, target, form, options, terms=lock.terms, accept=accept)
     _say(done, target, options)
     return OK
+
+
+def check_signed(client: Client, lock: Lock) -> None:
+    """Refuse a server that has not signed the lock's snapshot by the lock's key, or took back what it signed.
+
+    A lock that names no key asks for nothing. Raises ``VerificationError``, ``ExtraMissingError``.
+    """
+    if lock.server_key:
+        trust_of(lock.server_key).check_snapshot(client, lock.manifest.snapshot_id, lock.server_key)
 
 
 def form_of(options: Namespace) -> Form:

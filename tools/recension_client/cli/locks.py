@@ -13,18 +13,19 @@ from pathlib import Path
 from recension.model.digest import format_digest
 from recension.model.errors import ExportError, LockError, RecensionError
 from recension.model.instant import format_instant, parse_instant
-from recension.model.manifest import FORMAT
-from recension.model.reading import Change
+from recension.model.manifest import FORMAT, Manifest
+from recension.model.reading import Change, ServerInfo
 from recension_client import lockfile
 from recension_client.cli import arguments, output
 from recension_client.cli.arguments import DEFAULT_SERVER, DIFFERENT, OK, Commands, asking, connect
-from recension_client.cli.exports import folder_of, materialise
+from recension_client.cli.exports import check_signed, folder_of, materialise
 from recension_client.client import Client
 from recension_client.export import jsonl
 from recension_client.export.fetching import DATA, differing, read_held
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Index, terms_of
 from recension_client.lockfile import Lock, PinRecord
+from recension_client.trust import trust_of
 
 _MICROS = 1_000_000
 _CLOCK_SLACK_SECONDS = 300
@@ -40,6 +41,12 @@ def register(commands: Commands) -> None:
     one.add_argument("--until", metavar="T", type=parse_instant, help="until when the pin holds")
     one.add_argument(
         "--label", metavar="KEY=VALUE", type=_label, action="append", default=[], help="label of the pin"
+    )
+    one.add_argument(
+        "--server-key",
+        metavar="KEY",
+        default="",
+        help="the server's key as its operator told it (default: the lock's, else the one it signs with)",
     )
     one.add_argument("--force", action="store_true", help="replace a lock of another snapshot")
 
@@ -81,21 +88,39 @@ def _pin(options: Namespace) -> int:
         manifest = client.create_snapshot(
             arguments.selected(options), valid_at=options.at, known_at=options.known_at
         )
+        known = options.server_key
         if options.lock.exists() and not options.force:
             held = lockfile.read(options.lock)
+            known = known or held.server_key
             if held.manifest.snapshot_id != manifest.snapshot_id:
                 raise LockError(
                     f"{options.lock} is of another snapshot",
                     hint="move it with: recension update; or give --force",
                 )
         terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
+        key = _signed_key(client, manifest, known)
         pin = None
         if options.name is not None:
             made = client.create_pin(options.name, manifest.snapshot_id, options.until, dict(options.label))
             pin = PinRecord(made.name, made.statement.id.hex(), made.readable_until)
-    lockfile.write(options.lock, Lock(options.server or DEFAULT_SERVER, manifest, terms, pin))
+    lockfile.write(options.lock, Lock(options.server or DEFAULT_SERVER, manifest, terms, pin, server_key=key))
     _show(lockfile.read(options.lock), options)
     return OK
+
+
+def _signed_key(client: Client, manifest: Manifest, known: str) -> str:
+    """Return the key that has signed a snapshot, one that follows from ``known`` and from what is remembered.
+
+    Without ``known``, the server's key is taken as it is, unless another of that name is remembered. Empty
+    if the server signs nothing, and was never known to. Raises ``VerificationError``, ``ExtraMissingError``.
+    """
+    keys = client.server_info().signing_keys
+    if not keys and not known:
+        return ""
+    known = known or keys[-1].key
+    trust = trust_of(known)
+    trust.check_snapshot(client, manifest.snapshot_id, known)
+    return trust.key
 
 
 def _show(lock: Lock, options: Namespace) -> None:
@@ -112,6 +137,8 @@ def _facts(lock: Lock) -> Iterator[tuple[str, str]]:
     yield "as of", f"{format_instant(manifest.as_of.valid_at)} known at {manifest.as_of.known_at}"
     for part in manifest.parts:
         yield part.project, f"{part.count:,} pages, {part.text_bytes:,} bytes of text"
+    if lock.server_key:
+        yield "signed with", lock.server_key
     if lock.pin is not None:
         yield "pin", f"{lock.pin.name}, until {format_instant(lock.pin.readable_until)}"
     if lock.export is not None:
@@ -164,6 +191,7 @@ def _lock_problems(options: Namespace) -> Iterator[str]:
 def _status(options: Namespace) -> int:
     lock = lockfile.read(options.lock)
     with connect(options, locked=lock.server) as client:
+        check_signed(client, lock)
         client.snapshot(lock.manifest.snapshot_id)
         newer = {
             part.project: max(0, client.project(part.project).position - lock.manifest.as_of.known_at)
@@ -241,6 +269,7 @@ def _update(options: Namespace) -> int:
     lock = lockfile.read(options.lock)
     at = time.time_ns() // 1000 if options.at is None else options.at
     with connect(options, locked=lock.server) as client:
+        check_signed(client, lock)
         manifest = client.create_snapshot(lock.manifest.selector, valid_at=at, known_at=options.known_at)
         quote = _quote_of(client.diff(lock.manifest.snapshot_id, manifest.snapshot_id))
         if options.json:
@@ -250,8 +279,9 @@ def _update(options: Namespace) -> int:
         if options.dry_run:
             return OK
         terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
+        key = _signed_key(client, manifest, lock.server_key)
         # A pin holds the older snapshot; the newer one has none until it is taken.
-        moved = replace(lock, manifest=manifest, terms=terms, pin=None, export=None)
+        moved = replace(lock, manifest=manifest, terms=terms, pin=None, export=None, server_key=key)
         if lock.export is None:
             lockfile.write(options.lock, moved)
             return OK
@@ -284,7 +314,13 @@ def _examine(options: Namespace) -> Iterator[tuple[bool, str, str]]:
         "parquet",
         version("pyarrow") if parquet else "not installed: pip install 'recension[parquet]'",
     )
-    locked = ""
+    verify = find_spec("cryptography") is not None
+    yield (
+        True,
+        "signatures",
+        version("cryptography") if verify else "not checked: pip install 'recension[verify]'",
+    )
+    lock, locked = None, ""
     if options.lock.exists() or options.lock_given:
         try:
             lock = lockfile.read(options.lock)
@@ -295,6 +331,7 @@ def _examine(options: Namespace) -> Iterator[tuple[bool, str, str]]:
     try:
         with connect(options, locked=locked) as client:
             info = client.server_info()
+            signing = _examine_key(client, lock, info)
     except RecensionError as error:
         yield False, "server", error.message
         return
@@ -303,6 +340,7 @@ def _examine(options: Namespace) -> Iterator[tuple[bool, str, str]]:
         "server",
         f"{options.server or locked or DEFAULT_SERVER}: recension {info.version}, log at {info.position}",
     )
+    yield signing
     known = FORMAT in info.formats
     yield known, "formats", ", ".join(info.formats) if known else f"the server does not speak {FORMAT}"
     ahead = info.recorded_at // _MICROS - int(time.time())
@@ -315,3 +353,16 @@ def _examine(options: Namespace) -> Iterator[tuple[bool, str, str]]:
             else f"the server's newest commit is {ahead:,} s in the future of this machine"
         ),
     )
+
+
+def _examine_key(client: Client, lock: Lock | None, info: ServerInfo) -> tuple[bool, str, str]:
+    """Return what is found of the server's signatures; what a lock says of them has to hold."""
+    if lock is not None and lock.server_key:
+        try:
+            check_signed(client, lock)
+        except RecensionError as error:
+            return False, "key", error.message
+        return True, "key", f"{trust_of(lock.server_key).key}; the locked snapshot is in its log"
+    if not info.signing_keys:
+        return True, "key", "the server signs nothing"
+    return True, "key", f"{info.signing_keys[-1].key}; the lock names none"
