@@ -15,7 +15,7 @@ import pytest
 
 from recension.model.errors import LockError
 from recension.server.signing import PrivateKey
-from recension_client import lockfile
+from recension_client import lockfile, verify
 from recension_client.cli.main import main
 from tests.client.processes import at, make_project, run, serving
 
@@ -131,6 +131,8 @@ def test_the_lock_has_the_key_and_follows_its_rotation(servers: Servers, locked:
     assert first in ask("lock")
     assert f"{first}; the locked snapshot is in its log" in ask("doctor")
     ask("fetch")
+    assert "ok: sha256:" in ask("verify")
+    assert 0 == verify.main([str(locked), str(locked.parent / "corpus")])
     second = keyed(servers.data, "rotate")
     assert first != second
     assert "nothing newer" in ask("status")
@@ -212,7 +214,19 @@ def test_a_server_that_signs_nothing(servers: Servers, tmp_path: Path, ask: Ask)
     assert "server_key" not in (tmp_path / "recension.lock").read_text()
     ask("status")
     assert "the server signs nothing" in ask("doctor")
+    ask("update", "--at", "2020-01-02", "--server", servers.unsigned)
+    assert not lockfile.read(tmp_path / "recension.lock").server_key
     assert not (tmp_path / "state").exists()
+
+
+def test_update_takes_the_key_of_a_server_that_signs_by_now(servers: Servers, locked: Path, ask: Ask) -> None:
+    """A lock from before names none: nothing is asked for until then, and the key stands in its place."""
+    key = f'server_key = "{lockfile.read(locked).server_key}"\n'
+    locked.write_text(locked.read_text().replace(key, ""))
+    assert "the lock names none" in ask("doctor")
+    assert "signed with" not in ask("status")
+    ask("update", "--at", "2020-01-04")
+    assert lockfile.read(locked).server_key.startswith(f"{NAME}+")
 
 
 def test_a_memory_that_cannot_be_kept(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,6 +20,7 @@ from typing import Any
 from recension.model.digest import digest_of
 from recension.model.event import Presence
 from recension.model.manifest import AsOf, Manifest, ProjectPart, Selector, make_manifest
+from recension.model.note import VerifierKey
 from recension.model.reading import Entry, Slot
 from recension.model.seal import CONTENT, commitment, content_value
 from recension.model.tree import RECORD
@@ -38,6 +40,10 @@ BUNDLES = Path(__file__).parent / "bundles"
 TERMS = Terms("https://w.example", "CC0-1.0")
 WRITER = "zstd of the bundles"
 PAGES = (1, 2, 15, 16, 17, 40, 255, 256, 300, 5_000, 2**40)
+KEY = VerifierKey("example.org/recension", bytes(range(32)))
+_ID = sha256(b"example.org/recension\n\x02" + KEY.public).hexdigest()[:8]
+OTHER_TYPE = f"example.org/recension+{_ID}+{b64encode(bytes([2]) + KEY.public).decode()}"
+"""A key of another algorithm, well written."""
 
 
 def slot(text: str, role: str = "main") -> Slot:
@@ -344,6 +350,10 @@ BAD: dict[str, Change] = {
     "lock-version": lock("version = 1", "version = 2"),
     "lock-version-true": lock("version = 1", "version = true"),
     "lock-unknown-key": lock("version = 1", "version = 1\nmore = 1"),
+    "lock-server-key-name": lock("version = 1", f'version = 1\nserver_key = "x{KEY}"'),
+    "lock-server-key-type": lock("version = 1", f'version = 1\nserver_key = "{OTHER_TYPE}"'),
+    "lock-server-key-short": lock("version = 1", f'version = 1\nserver_key = "{str(KEY)[:-4]}"'),
+    "lock-server-key-number": lock("version = 1", "version = 1\nserver_key = 1"),
     "lock-lost-key": lock('server = "127.0.0.1:7777"\n', ""),
     "lock-format": lock("recension/export/v1", "recension/export/v2"),
     "lock-folder": lock('folder = "corpus"', 'folder = "../corpus"'),
@@ -366,8 +376,11 @@ def more_good() -> dict[str, Bundle]:
     one = {"w": [entry(2**40)]}
     odd = {"Con/../x": [entry(page, "Con/../x") for page in (1, 2)]}
     many = {"w": [entry(page) for page in range(1, 60)]}
+    signed = good()
+    lock("version = 1", f'version = 1\nserver_key = "{KEY}"')(signed)
     return {
         "good": good(),
+        "good-signed": signed,
         **{
             f"good-{name}": Bundle(manifest_of(entries), entries)
             for name, entries in {"nothing": nothing, "one": one, "odd-project": odd, "many": many}.items()

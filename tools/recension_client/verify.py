@@ -668,9 +668,11 @@ def read_lock(text: str) -> dict[str, Any]:
         raise ValueError("the lock is nested too deeply") from error
     _need(lock.get("version") == 1 and type(lock["version"]) is int, "the lock is of another version")
     _need(
-        not lock.keys() - {"pin"} ^ {"export", "projects", "selector", "server", "snapshot", "version"},
+        not lock.keys() - {"pin", "server_key"}
+        ^ {"export", "projects", "selector", "server", "snapshot", "version"},
         "other keys",
     )
+    _need("server_key" not in lock or _is_key(lock["server_key"]), "the server's key is none")
     snapshot, export = lock["snapshot"], lock["export"]
     _need(_keys(snapshot, "id known_at manifest valid_at"), "the lock's snapshot has other keys")
     manifest = read_manifest(_utf8(snapshot["manifest"]))
@@ -703,6 +705,15 @@ def read_lock(text: str) -> dict[str, Any]:
         numbers = [record[key] for key in ("rows", "size_bytes", "text_bytes", "withheld")]
         _need(all(type(number) is int and number >= 0 for number in numbers), "a number of a file is wrong")
     return lock
+
+
+def _is_key(text: Any) -> bool:
+    """Say whether a text is a verifier key (section 13) of Ed25519."""
+    if not _match(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}", text):
+        return False
+    name, number, encoded = text.split("+", 2)
+    key = base64.b64decode(encoded)
+    return key[0] == 1 and number == sha256(name.encode() + b"\n" + key).hexdigest()[:8]
 
 
 def _utf8(text: Any) -> bytes:
