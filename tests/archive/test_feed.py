@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
@@ -32,7 +33,7 @@ from recension.model.errors import (
 from recension.model.event import Event
 from recension.sources.containers import open_container
 from recension.sources.events_ndjson import read_events
-from recension.sources.items import MAX_EVENT_BYTES, Item, Progress, Rejected, SiteInfo
+from recension.sources.items import MAX_EVENT_BYTES, Item, Progress, Rejected, RunEnd, SiteInfo
 from recension.sources.mediawiki_xml import read_history
 from tests.sources.helpers import dump, log, logitem, page, revision, shared
 
@@ -61,7 +62,7 @@ def read(kind: Kind, path: Path, namespaces: dict[str, int] | None = None) -> li
 def fed_of(items: list[Item]) -> Fed:
     """Return the one batch that these items are to be."""
     events = [item for item in items if isinstance(item, Event)]
-    remarks = [item for item in items if not isinstance(item, Event)]
+    remarks = [item for item in items if not isinstance(item, Event | RunEnd)]
     return Fed(remarks, prepare_all(events, SeededSalts(SEED)))
 
 
@@ -162,7 +163,7 @@ def test_largest_event(kind: Kind, tmp_path: Path) -> None:
     sizes, peak = [], 0
     with Feed(kind, path, "p") as feed:
         for batch in feed:
-            peak = max(peak, peak_kib(feed.pid))
+            peak = max(peak, peak_kib(feed.pids[0]))
             sizes += [len(event.texts[0].text) for event in batch.events.events]
     assert [size for size in sizes if size > MAX_EVENT_BYTES - 2048] == sizes
     assert 1 == len(sizes)
@@ -237,7 +238,7 @@ def test_path_that_is_not_utf8(tmp_path: Path) -> None:
 def test_child_that_is_killed(number: signal.Signals, error: type[SourceError], tmp_path: Path) -> None:
     """A child that dies of a signal is a named error with the signal's name, and no end of the input."""
     with Feed("history", write(tmp_path, many_revisions(50_000, size=1000)), "p") as feed:
-        os.kill(feed.pid, number)
+        os.kill(feed.pids[0], number)
         _, fault = until_fault(feed)
     assert error is type(fault)
     assert number.name == fault.metadata["signal"]
@@ -293,30 +294,102 @@ def test_leaving_early_ends_the_child(tmp_path: Path) -> None:
     """Leaving the with block in the middle ends the child at once."""
     with Feed("history", write(tmp_path, many_revisions(50_000, size=1000)), "p") as feed:
         next(iter(feed))
-        pid = feed.pid
+        pid = feed.pids[0]
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain dump of 60 MB and four runs, with bad records, and one text in all pages."""
+    body = "".join(
+        "\n"
+        + page(
+            "\n".join(
+                revision(
+                    "x" if at == 7 and number % 50 == 1 else number * 100 + at, text=f"<text>{text}</text>"
+                )
+                for at, text in enumerate(["", *(f"{number} {at} {'word ' * 2000}" for at in range(19))])
+            ),
+            head=f"<title>Page {number}</title><ns>0</ns><id>{number}</id>",
+        )
+        for number in range(1, 301)
+    )
+    return write(tmp_path_factory.mktemp("pages"), dump(body), "pages.xml")
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_batches_do_not_depend_on_the_number_of_children(pages: Path, workers: int) -> None:
+    """Several children give the batches that one gives, but for the blocks."""
+    with (
+        Feed("history", pages, "p", seed=SEED) as one,
+        Feed("history", pages, "p", seed=SEED, workers=workers) as several,
+    ):
+        assert [1, workers] == [len(one.pids), len(several.pids)]
+        count = 0
+        for expected, fed in zip(one, several, strict=True):
+            assert expected.remarks == fed.remarks
+            assert expected.events.events == fed.events.events
+            assert expected.events.packed == fed.events.packed
+            count += len(fed.events.events)
+        assert one.progress == several.progress
+    assert 6000 - 6 == count
+
+
+def test_what_is_slow_to_decode_or_small_has_one_child(tmp_path: Path, pages: Path) -> None:
+    """Every child decodes the whole file, which is worth it for gz and zst alone."""
+    data = pages.read_bytes()
+    for name, content, expected in (
+        ("a.bz2", bz2.compress(data[:20_000_000] + os.urandom(1 << 20), 1), 1),
+        ("a.gz", gzip.compress(data, 1), 1),
+        ("b.gz", gzip.compress(os.urandom(1 << 21)), 3),
+        ("a.xml", data, 3),
+    ):
+        with Feed("history", write(tmp_path, content, name), "p", workers=3) as feed:
+            assert expected == len(feed.pids), name
+    with Feed("log", pages, "p", workers=3) as feed:
+        assert 1 == len(feed.pids)
+
+
+def test_error_in_a_run_comes_in_its_turn(tmp_path: Path, pages: Path) -> None:
+    """What stands before a fault is handed out; where it is is told the same for any number of children."""
+    data = pages.read_bytes()
+    middle = data.index(b"</revision>", len(data) // 2)
+    told = []
+    for name, content in (("odd.xml", data[:middle] + b"</odd>" + data[middle:]), ("cut.xml", data[:middle])):
+        path = write(tmp_path, content, name)
+        for workers in (1, 3):
+            with Feed("history", path, "p", workers=workers) as feed:
+                seen, fault = until_fault(feed)
+            told.append((seen, fault.message, fault.metadata))
+    assert told[0] == told[1]
+    assert told[2] == told[3]
+    assert told[0][1] != told[2][1]
+    line = data[:middle].count(b"\n") + 1
+    assert f"line {line:,}, byte {middle + 2:,}" in told[0][1]
 
 
 PARENT = """
 import os, sys
 from pathlib import Path
 from recension.archive.intake.feed import Feed
-feed = Feed("history", Path(sys.argv[1]), "p").__enter__()
+feed = Feed("history", Path(sys.argv[1]), "p", workers=3).__enter__()
 next(iter(feed))
-print(feed.pid, flush=True)
+print(*feed.pids, flush=True)
 os._exit(0)
 """
 
 
-def test_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
+def test_children_do_not_outlive_their_parent(pages: Path) -> None:
     """A child whose parent is gone ends at its next write."""
-    path = write(tmp_path, many_revisions(50_000, size=1000))
-    done = subprocess.run([sys.executable, "-c", PARENT, path], capture_output=True, check=True, text=True)
-    with contextlib.suppress(ProcessLookupError):
-        child = os.pidfd_open(int(done.stdout))
-        ended, _, _ = select.select([child], [], [], 20)
-        os.close(child)
-        assert [child] == ended
+    done = subprocess.run([sys.executable, "-c", PARENT, pages], capture_output=True, check=True, text=True)
+    pids = done.stdout.split()
+    assert 3 == len(pids)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            child = os.pidfd_open(int(pid))
+            ended, _, _ = select.select([child], [], [], 20)
+            os.close(child)
+            assert [child] == ended
 
 
 def test_child_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,12 +397,12 @@ def test_child_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RECENSION_SECRET", "x")
     with Feed("history", write(tmp_path, many_revisions(50_000, size=1000)), "p") as feed:
         next(iter(feed))
-        environment = Path(f"/proc/{feed.pid}/environ").read_bytes()
+        environment = Path(f"/proc/{feed.pids[0]}/environ").read_bytes()
         limits = (
-            resource.prlimit(feed.pid, resource.RLIMIT_AS),
-            resource.prlimit(feed.pid, resource.RLIMIT_CORE),
+            resource.prlimit(feed.pids[0], resource.RLIMIT_AS),
+            resource.prlimit(feed.pids[0], resource.RLIMIT_CORE),
         )
-        stdin = Path(f"/proc/{feed.pid}/fd/0").readlink()
+        stdin = Path(f"/proc/{feed.pids[0]}/fd/0").readlink()
     assert b"RECENSION_SECRET" not in environment
     assert ("/dev/null", (0, 0)) == (str(stdin), limits[1])
     assert 0 < limits[0][0] < 1 << 40
@@ -345,7 +418,7 @@ def test_page_of_100_000_revisions(tmp_path: Path) -> None:
     with Feed("history", path, "p") as feed:
         for batch in feed:
             count += len(batch.events.events)
-            peak = max(peak, peak_kib(feed.pid))
+            peak = max(peak, peak_kib(feed.pids[0]))
     assert 100_000 == count
     assert 0 < peak < 64 * 1024
 
@@ -373,7 +446,7 @@ def test_memory_on_a_large_7z(peps_7z: Path) -> None:
     with Feed("history", peps_7z, "peps") as feed:
         for batch in feed:
             count += len(batch.events.events)
-            peak = max(peak, peak_kib(feed.pid))
+            peak = max(peak, peak_kib(feed.pids[0]))
     assert 16_235 == count
     assert 64 * 1024 < peak < MEMORY_KIB
 
@@ -390,7 +463,7 @@ def test_memory_on_peps(name: str, count: int) -> None:
         for batch in feed:
             assert not any(isinstance(remark, Rejected) for remark in batch.remarks)
             number += len(batch.events.events)
-            peak = max(peak, peak_kib(feed.pid))
+            peak = max(peak, peak_kib(feed.pids[0]))
     assert count == number
     assert peak < MEMORY_KIB
 

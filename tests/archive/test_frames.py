@@ -24,7 +24,7 @@ from recension.archive.intake.frames import (
 )
 from recension.archive.prepared import prepare_all
 from recension.model.event import Comment, Contributor, Edit, Event, Presence, SlotText
-from recension.sources.items import MAX_EXCERPT_BYTES, Item, Progress, Rejected, SiteInfo, Skipped
+from recension.sources.items import MAX_EXCERPT_BYTES, Item, Progress, Rejected, RunEnd, SiteInfo, Skipped
 from tests.sources import strategies
 
 SALTS = SeededSalts(b"frames")
@@ -54,7 +54,7 @@ def pack(packed: list[Item], progress: Progress = Progress(3, 5)) -> tuple[bytes
 def fed_of(packed: list[Item]) -> Fed:
     """Return what a batch of these items is to be."""
     events = [item for item in packed if isinstance(item, Event)]
-    return Fed([item for item in packed if not isinstance(item, Event)], prepare_all(events, SALTS))
+    return Fed([item for item in packed if not isinstance(item, Event | RunEnd)], prepare_all(events, SALTS))
 
 
 @given(st.lists(items, min_size=1, max_size=5))

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from recension.archive.clock import random_salts
-from recension.archive.intake.child import PARSERS, batches, error_frame, limit_resources
-from recension.archive.intake.frames import BATCH, Batch, unpack_batch
+from recension.archive.intake.child import PARSERS, Ready, batches, error_frame, limit_resources
+from recension.archive.intake.frames import BATCH, RUN, Batch, unpack_batch
 from recension.model.errors import SourceError
 from recension.sources.containers import open_container
 from tests.faults.durations import Duration
@@ -31,7 +31,10 @@ def parse(kind: str, path: Path) -> int:
     try:
         with open_container(path) as container:
             items = PARSERS[kind](container, path, "p", {})
-            for frame in batches(items, container, Batch(random_salts)):
+            for ready in batches(items, container, Batch(random_salts)):
+                frame = ready.frame() if isinstance(ready, Ready) else ready
+                if frame.kind == RUN:
+                    continue
                 assert BATCH == frame.kind
                 _, fed = unpack_batch(frame.meta, memoryview(b"".join(frame.body)))
                 count += len(fed.remarks) + len(fed.events.events)

@@ -1,6 +1,6 @@
 """One ingest with a fixed clock, and salts that are fixed unless the seed is "random"; prints the head.
 
-Run by ``test_resume``: ``fixed_run.py DATA SEED FILE``.
+Run by ``test_resume``: ``fixed_run.py DATA SEED FILE WORKERS``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> int:
             quiet=True,
             clock=lambda: NOW,
             seed=b"" if seed == "random" else seed.encode(),
+            workers=int(sys.argv[4]),
         )
         print(store.log.head().position, store.log.head().hash.hex())
         return status

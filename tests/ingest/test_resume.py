@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from recension.archive.check.run import Check
 from recension.store.lmdb import LmdbStore
+from tests.sources.helpers import dump, page, revision
 
 SCRIPT = Path(__file__).with_name("fixed_run.py")
 SAMPLE = Path(__file__).parents[2] / (
@@ -15,18 +17,20 @@ SAMPLE = Path(__file__).parents[2] / (
 )
 
 
-def command(data: Path, seed: str) -> list[str]:
-    return [sys.executable, str(SCRIPT), str(data), seed, str(SAMPLE)]
+def command(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1) -> list[str]:
+    return [sys.executable, str(SCRIPT), str(data), seed, str(file), str(workers)]
 
 
-def head_of(data: Path, seed: str) -> str:
-    done = subprocess.run(command(data, seed), check=True, capture_output=True, text=True, timeout=100)
+def head_of(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1) -> str:
+    done = subprocess.run(
+        command(data, seed, file, workers), check=True, capture_output=True, text=True, timeout=100
+    )
     return done.stdout.splitlines()[-1]
 
 
-def kill_at(data: Path, seed: str, position: int) -> int:
+def kill_at(data: Path, seed: str, position: int, file: Path = SAMPLE, workers: int = 1) -> int:
     """Kill the ingest once ``position`` is durable; return where the log then ends."""
-    with subprocess.Popen(command(data, seed), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command(data, seed, file, workers), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert b"ready\n" == process.stdout.readline()
         store = LmdbStore.open(data)
@@ -47,6 +51,45 @@ def test_a_killed_ingest_run_again_ends_at_the_same_head(tmp_path: Path, positio
     reached = kill_at(tmp_path / "killed", "seed", position)
     assert position <= reached < int(expected.split()[0])
     assert expected == head_of(tmp_path / "killed", "seed")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dump of three runs, with a text that all pages have."""
+    path = tmp_path_factory.mktemp("pages") / "pages.xml"
+    path.write_bytes(
+        dump(
+            "".join(
+                page(
+                    "".join(
+                        revision(number * 100 + at, text=f"<text>{text}</text>")
+                        for at, text in enumerate(
+                            ["", *(f"{number} {at} {'word ' * 2000}" for at in range(19))]
+                        )
+                    ),
+                    head=f"<title>Page {number}</title><ns>0</ns><id>{number}</id>",
+                )
+                for number in range(1, 201)
+            )
+        )
+    )
+    return path
+
+
+def test_the_head_does_not_depend_on_the_number_of_workers(tmp_path: Path, pages: Path) -> None:
+    """One, two and three processes give one history; so does a run killed with three and ended with two."""
+    expected = head_of(tmp_path / "one", "seed", pages)
+    for workers in (2, 3):
+        assert expected == head_of(tmp_path / str(workers), "seed", pages, workers)
+    reached = kill_at(tmp_path / "killed", "seed", 4, pages, 3)
+    assert 4 <= reached < int(expected.split()[0])
+    assert expected == head_of(tmp_path / "killed", "seed", pages, 2)
+    for name in ("one", "3", "killed"):
+        store = LmdbStore.open(tmp_path / name)
+        try:
+            assert not Check(store).run().shown
+        finally:
+            store.close()
 
 
 def test_other_salts_give_another_head(tmp_path: Path) -> None:

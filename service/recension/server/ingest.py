@@ -48,6 +48,7 @@ _FEEDS: dict[Form, Literal["history", "log", "events"]] = {
     "events": "events",
 }
 _LINE_SECONDS = 5.0
+_MOST_WORKERS = 8
 _CACHE_BYTES = 192 * 2**20
 _COLLECT_EVERY = 100_000
 _INTERRUPTED = 130
@@ -108,6 +109,11 @@ class Summary:
         }
 
 
+def usable_workers() -> int:
+    """Return how many processes parse a file unless it is said: as many as there are processors, up to 8."""
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
 def run_ingest(
     store: Store,
     kind: Form,
@@ -120,13 +126,16 @@ def run_ingest(
     quiet: bool = False,
     clock: Clock = system_clock,
     seed: bytes = b"",
+    workers: int = 1,
 ) -> int:
     """Ingest files in the order given and report; returns the exit status. Holds the right to write.
 
-    ``seed`` fixes the salts, for tests.
+    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``.
     """
     try:
-        summary = ingest_files(store, kind, project, paths, data=data, quiet=quiet, clock=clock, seed=seed)
+        summary = ingest_files(
+            store, kind, project, paths, data=data, quiet=quiet, clock=clock, seed=seed, workers=workers
+        )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was stored stays, run it again to go on\n")
         return _INTERRUPTED
@@ -146,6 +155,7 @@ def ingest_files(
     quiet: bool = False,
     clock: Clock = system_clock,
     seed: bytes = b"",
+    workers: int = 1,
 ) -> Summary:
     """Ingest files in the order given. Holds the right to write.
 
@@ -160,7 +170,10 @@ def ingest_files(
         ingestor.namespaces(project)  # an unknown project is named before any file is opened
         try:
             for path in paths:
-                _ingest_file(ingestor, quarantine, kind, project, path, summary, quiet=quiet, seed=seed)
+                feed = Feed(
+                    _FEEDS[kind], path, project, ingestor.namespaces(project), seed=seed, workers=workers
+                )
+                _ingest_file(ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
             resolved = logbook.resolve(store, ingestor, project)
             with _sealing(quiet=quiet) as tell:
                 summary.pages_sealed = ingestor.settle(tell)
@@ -192,16 +205,16 @@ def _ingest_file(
     kind: Form,
     project: str,
     path: Path,
+    feed: Feed,
     summary: Summary,
     *,
     quiet: bool,
-    seed: bytes,
 ) -> None:
     try:
         _check_file(path)
         with (
             quarantine.writing(path) as kept,
-            Feed(_FEEDS[kind], path, project, ingestor.namespaces(project), seed=seed) as feed,
+            feed,
             _progress(kind, path, feed, summary, quiet=quiet) as tick,
         ):
             try:

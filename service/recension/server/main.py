@@ -92,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--allow-rejected", action="store_true", help="leave with 0 even if records were rejected"
     )
+    one.add_argument(
+        "--workers",
+        type=_workers,
+        default=ingest.usable_workers(),
+        metavar="N",
+        help="processes that parse a dump (%(default)s)",
+    )
     one.add_argument("--json", action="store_true", help="report as JSON")
     one.add_argument("--quiet", action="store_true", help="no progress")
     _data(one, _ingest)
@@ -193,6 +200,14 @@ def _list_projects(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _workers(text: str) -> int:
+    """Read a number of processes."""
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
 def _ingest(arguments: argparse.Namespace) -> int:
     with closing(LmdbStore.open(arguments.data)) as store:
         status: int = ingest.run_ingest(
@@ -204,6 +219,7 @@ def _ingest(arguments: argparse.Namespace) -> int:
             allow_rejected=arguments.allow_rejected,
             json_output=arguments.json,
             quiet=arguments.quiet,
+            workers=arguments.workers,
         )
     return status
 

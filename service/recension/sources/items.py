@@ -81,13 +81,18 @@ class SiteInfo:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What was passed over on purpose, counted by name; the last item of its input.
+    """What was passed over on purpose, counted by name; the last item of its input, or of a run of it.
 
     ``<name>`` is an element of XML that no dump of MediaWiki has or that is no history; what is around it was
     read. Other names are kinds of records.
     """
 
     counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """A run of a history ends here (``runs``), and another follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class Progress:
     total: int
 
 
-Item = Event | SiteInfo | Rejected | Skipped
+Item = Event | SiteInfo | Rejected | Skipped | RunEnd
 
 
 class ByteSource(Protocol):

@@ -25,8 +25,18 @@ class DumpReader(ABC):
         self._project = project
         self._records = records
         self._prefixes: dict[str, int] = {}
+        self._headed = False
+        """Whether there is a head, or a record without one."""
         self._others: Counter[str] = Counter()
         """Records that are no event of ours, by what they are."""
+
+    def learn(self, head: XmlRecords) -> None:
+        """Read the head apart from the records, which come without one."""
+        self._headed = True
+        for record in head:
+            if record.node.name == "siteinfo":
+                self._prefixes = namespace_table(read_siteinfo(record.node).namespaces)
+                return
 
     def read(self) -> Iterator[Item]:
         """Yield the ``SiteInfo``, an ``Event`` or ``Rejected`` for each record, then ``Skipped``.
@@ -42,21 +52,20 @@ class DumpReader(ABC):
         yield from self._skipped()
 
     def _items(self) -> Iterator[Item]:
-        headed = False
         for record in self._records:
             if record.node.name != "siteinfo":
-                if not headed:
+                if not self._headed:
                     yield SiteInfo()
                 item = self._item(record)
                 if item is not None:
                     yield item
-            elif headed:
+            elif self._headed:
                 self._records.count("siteinfo")
             else:
                 site = read_siteinfo(record.node)
                 self._prefixes = namespace_table(site.namespaces)
                 yield site
-            headed = True
+            self._headed = True
 
     def _item(self, record: Record) -> Item | None:
         try:
@@ -70,6 +79,8 @@ class DumpReader(ABC):
     def _skipped(self) -> Iterator[Item]:
         elements = {f"<{name}>": n for name, n in self._records.counts.items() if name not in _QUIET}
         counts = elements | self._others
+        self._records.counts.clear()
+        self._others.clear()
         if counts:
             yield Skipped(dict(sorted(counts.items())))
 

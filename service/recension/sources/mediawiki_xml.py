@@ -8,13 +8,15 @@ names a page by its title of today, hence ``title_inferred``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 from recension.model.errors import SourceFormatError
 from recension.model.event import Edit, Event, Presence, SlotText
-from recension.sources.items import BadRecordError, ByteSource, Item
+from recension.sources.items import BadRecordError, ByteSource, Item, RunEnd, SiteInfo
 from recension.sources.mediawiki_dump import DumpReader
 from recension.sources.mediawiki_head import read_comment, read_contributor, read_time
+from recension.sources.runs import WHOLE, Runs, Share
 from recension.sources.titles import namespace_of
 from recension.sources.xml_records import Node, Record, XmlRecords, number
 
@@ -35,21 +37,47 @@ _LOGGING = "this is a logging dump, it has no revisions"
 _STUB = "this is a stub dump, it has no texts"
 
 
-def read_history(source: ByteSource, path: Path, project: str) -> Iterator[Item]:
+def read_history(source: ByteSource, path: Path, project: str, share: Share = WHOLE) -> Iterator[Item]:
     """Yield the ``SiteInfo``, then an ``Event`` or ``Rejected`` for each revision, then ``Skipped``.
+
+    A ``RunEnd`` comes behind each run but the last. Of a ``share`` only its runs; the ``SiteInfo`` is in the
+    first run.
 
     ``path`` is for messages. Raises ``SourceFormatError`` (not a history dump, a stub dump, a DOCTYPE),
     ``SourceTruncatedError``, ``SourceCorruptError``, ``SourceLimitError``; everything that was complete
     before the fault has been yielded by then.
     """
-    records = XmlRecords(source, path, records=_RECORDS, head=_HEAD, alien={"logitem": _LOGGING})
-    yield from _HistoryReader(path, project, records).read()
+    runs = Runs(source, share)
+    records = _records(runs, path)
+    reader = _HistoryReader(path, project, records)
+    if share.which:
+        head = runs.head()
+        if head:
+            reader.learn(_records(BytesIO(head), path))
+    else:
+        yield from reader.read_run(runs)
+    while runs.next_run():
+        records.restart(runs.byte, runs.line)
+        yield from reader.read_run(runs)
+
+
+def _records(source: ByteSource, path: Path) -> XmlRecords:
+    return XmlRecords(source, path, records=_RECORDS, head=_HEAD, alien={"logitem": _LOGGING})
 
 
 class _HistoryReader(DumpReader):
     def __init__(self, path: Path, project: str, records: XmlRecords) -> None:
         super().__init__(project, records)
         self._path = path
+
+    def read_run(self, runs: Runs) -> Iterator[Item]:
+        """Yield what a run holds, and its end unless it is that of the file."""
+        yield from self.read()
+        if runs.cut:
+            if not self._headed:
+                self._headed = True
+                yield SiteInfo()
+            yield RunEnd()
 
     def _event(self, record: Record) -> Event:
         node, page = record.node, record.page

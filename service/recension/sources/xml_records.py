@@ -152,11 +152,30 @@ class XmlRecords:
         self._page = Node("page", {})
         self._parts: list[str] = []
         self._fed = 0
+        self._bytes_before = self._lines_before = 0
         self._window = b""
         self._window_at = 0
         self._barren = 0
         self._rooted = False
         self._parser = self._new_parser()
+
+    def restart(self, byte: int, line: int) -> None:
+        """Go on with another document of the source, which begins at ``byte`` and ``line`` of the file."""
+        self._bytes_before, self._lines_before = byte, line - 1
+        self._fed = self._window_at = byte
+        self._window = b""
+        self._stack, self._record, self._page = [], None, Node("page", {})
+        self._depth = self._skip_depth = 0
+        self._rooted = False
+        self._parser = self._new_parser()
+
+    @property
+    def _byte(self) -> int:
+        return self._bytes_before + self._parser.CurrentByteIndex
+
+    @property
+    def _line(self) -> int:
+        return self._lines_before + self._parser.CurrentLineNumber
 
     def _new_parser(self) -> expat.XMLParserType:
         parser = expat.ParserCreate()
@@ -207,7 +226,7 @@ class XmlRecords:
 
     def _check_budgets(self, size: int) -> None:
         # Between chunks the parser's index is the beginning of what it could not finish.
-        if self._fed - self._parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
+        if self._fed - self._byte > _MAX_TOKEN_BYTES:
             raise self._limit(f"a tag or comment of more than {_MAX_TOKEN_BYTES:,} bytes")
         self._barren = 0 if self._done else self._barren + size
         if self._barren > MAX_BARREN_BYTES:
@@ -231,24 +250,24 @@ class XmlRecords:
             )
 
     def _limit(self, what: str) -> SourceLimitError:
-        line = self._parser.CurrentLineNumber
+        line = self._line
         return SourceLimitError(
             f"{self._path}: line {line:,}: {what}",
             hint="the file is damaged or hostile; no MediaWiki writes this",
             path=self._path,
             line=line,
-            byte=self._parser.CurrentByteIndex,
+            byte=self._byte,
         )
 
     def _fail(self, error: expat.ExpatError, *, ended: bool) -> NoReturn:
         if error.code == _NO_MEMORY:
             raise self._limit("the record needs more memory than is allowed")
-        byte = self._parser.CurrentByteIndex
+        byte, line = self._byte, error.lineno + self._lines_before
         title = self._page.value("title")
-        where = f"{self._path}: line {error.lineno:,}, byte {byte:,}" + (
+        where = f"{self._path}: line {line:,}, byte {byte:,}" + (
             f", in page {title!r}" if title is not None else ""
         )
-        about = {"path": self._path, "line": error.lineno, "byte": byte, "page": title or ""}
+        about = {"path": self._path, "line": line, "byte": byte, "page": title or ""}
         if ended and error.code in _CUT_SHORT:
             raise SourceTruncatedError(
                 f"{where}: the dump ends before </mediawiki>", hint=_HINT_FETCH, **about
@@ -260,7 +279,7 @@ class XmlRecords:
 
     def _refuse_encoding(self, error: Exception) -> SourceError:
         refusal = SourceCorruptError if self._rooted else SourceFormatError
-        line = self._parser.CurrentLineNumber
+        line = self._line
         return refusal(
             f"{self._path}: line {line:,}: the characters cannot be decoded: {error}",
             hint="MediaWiki writes UTF-8; UTF-16 with a byte order mark is read too",
@@ -270,10 +289,10 @@ class XmlRecords:
 
     def _refuse_doctype(self, *_: object) -> NoReturn:
         raise SourceFormatError(
-            f"{self._path}: line {self._parser.CurrentLineNumber}: the file has a DOCTYPE, which is refused",
+            f"{self._path}: line {self._line}: the file has a DOCTYPE, which is refused",
             hint=_HINT_DOCTYPE,
             path=self._path,
-            line=self._parser.CurrentLineNumber,
+            line=self._line,
         )
 
     # --- elements -------------------------------------------------------------------------------
@@ -313,8 +332,7 @@ class XmlRecords:
 
     def _open_record(self, name: str, attributes: dict[str, str]) -> None:
         node = Node(name, attributes)
-        parser = self._parser
-        self._record = Record(node, self._page, parser.CurrentLineNumber, parser.CurrentByteIndex)
+        self._record = Record(node, self._page, self._line, self._byte)
         self._record_depth = self._depth
         self._elements = self._size = 0
         self._stack = [node]
@@ -326,7 +344,7 @@ class XmlRecords:
                     f"{self._path}: the root element is <{name[:100]}>, not <mediawiki>",
                     hint=_HINT_XML,
                     path=self._path,
-                    line=self._parser.CurrentLineNumber,
+                    line=self._line,
                 )
             self._rooted = True
         elif name in self._alien:
@@ -334,7 +352,7 @@ class XmlRecords:
                 f"{self._path}: {self._alien[name]}",
                 hint=_HINT_KIND,
                 path=self._path,
-                line=self._parser.CurrentLineNumber,
+                line=self._line,
                 element=name,
             )
         elif name == "page":
@@ -372,7 +390,7 @@ class XmlRecords:
                 node.text = "".join(self._parts)
         if depth == self._record_depth and self._record is not None:
             record, self._record = self._record, None
-            end = self._parser.CurrentByteIndex
+            end = self._byte
             record.excerpt = record.excerpt[: end - record.byte] or self._raw(record.byte, end)
             self._done.append(record)
 
@@ -393,7 +411,7 @@ class XmlRecords:
                 record.excerpt = self._raw(record.byte, end)
             record.excerpt += chunk[: MAX_EXCERPT_BYTES - len(record.excerpt)]
         # A tag that is not finished may open a record, which then begins in the old window.
-        rest = self._window[self._parser.CurrentByteIndex - self._window_at :] if self._fed else b""
+        rest = self._window[self._byte - self._window_at :] if self._fed else b""
         if len(rest) > MAX_EXCERPT_BYTES:
             rest = b""
         self._window, self._window_at = rest + chunk if rest else chunk, end - len(rest)

@@ -1,7 +1,8 @@
 """The process that parses and prepares: ``feed`` starts it and reads its standard output.
 
 It has no standard input, little memory, and no other task; whatever hostile input does to a parser, it does
-it here. ``main`` takes kind, path, project, the namespaces as JSON, and the seed of the salts in hexadecimal.
+it here. ``main`` takes kind, path, project, the namespaces as JSON, the seed of the salts in hexadecimal, and
+the share of a history that it reads: its index, and of how many.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ import os
 import resource
 import signal
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from recension.archive.clock import Salts, salts_of
-from recension.archive.intake.frames import END, ERROR, PROGRESS, Batch, Closed, Frame, json_frame
+from recension.archive.intake.frames import END, ERROR, PROGRESS, RUN, Batch, Closed, Frame, json_frame
 from recension.archive.intake.paging import Paging
 from recension.model.errors import SourceError, SourceLimitError
 from recension.sources.containers import Container, open_container
 from recension.sources.events_ndjson import read_events
-from recension.sources.items import ByteSource, Item, printable_utf8
+from recension.sources.items import ByteSource, Item, Progress, RunEnd, printable_utf8
 from recension.sources.mediawiki_log import read_log
 from recension.sources.mediawiki_xml import read_history
+from recension.sources.runs import WHOLE, Share
 
 MEMORY_BYTES = 360 * 1024 * 1024
 """Address space on top of what the process has when it starts.
@@ -42,11 +47,13 @@ _STDERR_BYTES = 1024 * 1024
 _PROGRESS_EVERY_BYTES = 16 * 1024 * 1024
 _MAX_PIECES = 512  # below IOV_MAX, 1024 on Linux
 _STDOUT = 1
+_OUTBOX_BYTES = 16 * 1024 * 1024
+"""Of texts that wait to be written: while it is another child's turn, a run is parsed."""
 
 
 def main() -> None:
     """Parse the input that the command line names; write frames to standard output."""
-    kind, path, project, namespaces, seed = sys.argv[1:]
+    kind, path, project, namespaces, seed, index, of = sys.argv[1:]
     # Python ignores SIGPIPE; with it, a child whose parent is gone ends at its next write.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # The parent decides what an interrupt of the whole process group means.
@@ -55,7 +62,8 @@ def main() -> None:
     # Next to nothing here lies in a circle; looking for those takes a tenth of the time.
     gc.set_threshold(_COLLECT_EVERY, 50, 100)
     try:
-        _run(kind, Path(path), project, json.loads(namespaces), salts_of(bytes.fromhex(seed)))
+        share = Share(int(index), int(of))
+        _run(kind, Path(path), project, json.loads(namespaces), salts_of(bytes.fromhex(seed)), share)
     except SourceError as error:
         last = error_frame(error)
     except MemoryError:
@@ -84,15 +92,21 @@ def _limit(which: int, most: int) -> None:
     resource.setrlimit(which, (most, most))
 
 
-def _run(kind: str, path: Path, project: str, namespaces: Mapping[str, int], salts: Salts) -> None:
-    with open_container(path) as container:
-        items = PARSERS[kind](_Reporting(container), path, project, namespaces)
-        for frame in batches(items, container, Batch(salts, Paging() if kind == "history" else None)):
-            write_frame(frame)
+def _run(
+    kind: str, path: Path, project: str, namespaces: Mapping[str, int], salts: Salts, share: Share
+) -> None:
+    with open_container(path) as container, _Outbox() as outbox:
+        source = _Reporting(container, outbox)
+        if kind == "history":
+            items = read_history(source, path, project, share)
+        else:
+            items = PARSERS[kind](source, path, project, namespaces)
+        for ready in batches(items, container, Batch(salts, Paging() if kind == "history" else None)):
+            outbox.put(ready)
 
 
 PARSERS: dict[str, Callable[[ByteSource, Path, str, Mapping[str, int]], Iterator[Item]]] = {
-    "history": lambda source, path, project, _: read_history(source, path, project),
+    "history": lambda source, path, project, _: read_history(source, path, project, WHOLE),
     "log": lambda source, path, project, _: read_log(source, path, project),
     "events": read_events,
 }
@@ -104,8 +118,9 @@ class _Reporting:
     That write is also what ends a child without a parent.
     """
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, outbox: _Outbox) -> None:
         self._container = container
+        self._outbox = outbox
         self._silent = 0
 
     def read(self, size: int, /) -> bytes:
@@ -114,34 +129,98 @@ class _Reporting:
         if self._silent >= _PROGRESS_EVERY_BYTES:
             self._silent = 0
             progress = self._container.progress
-            write_frame(json_frame(PROGRESS, [progress.done, progress.total]))
+            self._outbox.put(json_frame(PROGRESS, [progress.done, progress.total]))
         return data
 
 
-def batches(items: Iterator[Item], container: Container, batch: Batch) -> Iterator[Frame]:
-    """Put items into frames of ``batch``; what came before an error is handed out before it is raised.
+class Ready(NamedTuple):
+    """A batch whose blocks may still be compressed, and how far the file was read when it was closed."""
 
-    Blocks of a batch are compressed while the next is parsed.
-    """
-    waiting: list[Closed] = []
+    closed: Closed
+    progress: Progress
 
-    def rest() -> Iterator[Frame]:
-        if batch:
-            waiting.append(batch.close())
-        for closed in waiting:
-            yield closed.frame(container.progress)
+    def frame(self) -> Frame:
+        """Return its frame; waits for its blocks."""
+        return self.closed.frame(self.progress)
 
+
+def batches(items: Iterator[Item], container: Container, batch: Batch) -> Iterator[Ready | Frame]:
+    """Put items into one batch after another; what came before an error is handed out before it is raised."""
     try:
         for item in items:
+            if isinstance(item, RunEnd):
+                if batch:
+                    yield Ready(batch.close(), container.progress)
+                batch.end_run()
+                yield json_frame(RUN, [])
+                continue
             batch.add(item)
             if batch.full:
-                waiting.append(batch.close())
-                if len(waiting) > 1:
-                    yield waiting.pop(0).frame(container.progress)
+                yield Ready(batch.close(), container.progress)
     except (SourceError, MemoryError):
-        yield from rest()
+        if batch:
+            yield Ready(batch.close(), container.progress)
         raise
-    yield from rest()
+    if batch:
+        yield Ready(batch.close(), container.progress)
+
+
+class _Outbox:
+    """Writes to standard output in order, beside the parser.
+
+    Leaving the ``with`` block waits until all is written. What goes wrong while writing is raised by the
+    next ``put``, or on leaving.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Ready | Frame | None, int]] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._fault: BaseException | None = None
+        self._thread = threading.Thread(target=self._write_all, name="write", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._waiting.append((None, 0))
+            self._changed.notify_all()
+        self._thread.join()
+        if self._fault is not None:
+            raise self._fault
+
+    def put(self, ready: Ready | Frame) -> None:
+        """Have something written; waits while there is much to write."""
+        size = ready.closed.size if isinstance(ready, Ready) else 0
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._fault is not None or not self._bytes or self._bytes + size <= _OUTBOX_BYTES
+            )
+            if self._fault is not None:
+                raise self._fault
+            self._waiting.append((ready, size))
+            self._bytes += size
+            self._changed.notify_all()
+
+    def _write_all(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: bool(self._waiting))
+                    ready, size = self._waiting.popleft()
+                if ready is None:
+                    return
+                write_frame(ready.frame() if isinstance(ready, Ready) else ready)
+                del ready
+                with self._changed:
+                    self._bytes -= size
+                    self._changed.notify_all()
+        except BaseException as fault:  # noqa: BLE001 - it is raised in the other thread
+            with self._changed:
+                self._fault = fault
+                self._changed.notify_all()
 
 
 def error_frame(error: SourceError) -> Frame:

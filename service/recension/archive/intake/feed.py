@@ -15,7 +15,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, NoReturn, Self
@@ -26,6 +28,7 @@ from recension.archive.intake.frames import (
     END,
     ERROR,
     HEADER,
+    RUN,
     Fed,
     FrameError,
     load_json,
@@ -34,10 +37,16 @@ from recension.archive.intake.frames import (
     unpack_progress,
 )
 from recension.model.errors import BY_REASON, SourceCorruptError, SourceError, SourceLimitError
+from recension.sources.containers import packed_kind
 from recension.sources.items import Progress, printable_utf8
 
 Kind = Literal["events", "history", "log"]
 
+_QUICK = frozenset({None, "gz", "zst"})
+"""Containers that are decoded so much faster than parsed that each child may do it; ``None``: plain."""
+_WORKER_BYTES = 512 * 1024
+"""Of the file as stored: with less, a child is not worth its start."""
+_HEAD_BYTES = 512
 _PIPE_BYTES = 1024 * 1024
 _MAX_ERROR_CHARS = 8000
 _STDERR_TAIL_BYTES = 2000
@@ -63,8 +72,8 @@ class Feed:
                 ...
 
     Iterate once. Raises the ``SourceError`` of the parser after the last complete batch;
-    ``SourceLimitError`` or ``SourceCorruptError`` when the child was killed or made no sense. Leaving the
-    ``with`` block early ends the child. Not to be shared between threads.
+    ``SourceLimitError`` or ``SourceCorruptError`` when a child was killed or made no sense. Leaving the
+    ``with`` block early ends the children. Not to be shared between threads.
     """
 
     def __init__(
@@ -75,32 +84,90 @@ class Feed:
         namespaces: Mapping[str, int] | None = None,
         *,
         seed: bytes = b"",
+        workers: int = 1,
     ) -> None:
         """``namespaces``: number by name, used by ``events`` for titles that come without one.
 
-        ``seed``: of the salts (``SeededSalts``); random ones without.
+        ``seed``: of the salts (``SeededSalts``); random ones without. ``workers``: at most so many children
+        share the runs of a history.
         """
         self.progress = Progress(0, 0)
-        """How far the child has read when it sent the last batch; bytes of the file as stored."""
-        self._kind = kind
+        """How far a child has read when it sent the last batch; bytes of the file as stored."""
+        names = json.dumps(dict(namespaces or {}))
+        count = _useful_workers(path, workers) if kind == "history" else 1
+        self._children = [
+            _Child(path, [kind, str(path), project, names, seed.hex(), str(index), str(count)])
+            for index in range(count)
+        ]
+        self._running = ExitStack()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children."""
+        return [child.process.pid for child in self._children]
+
+    def __enter__(self) -> Self:
+        """Start the children."""
+        with ExitStack() as started:
+            for child in self._children:
+                started.enter_context(child)
+            self._running = started.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the children, whatever they are doing."""
+        self._running.close()
+
+    def __iter__(self) -> Iterator[Fed]:
+        """Yield each batch: at most 1,024 items, closed at 4 MiB of text; those of each run in its turn."""
+        for child in cycle(self._children):
+            for kind, meta, body in child.frames():
+                try:
+                    if kind == END:
+                        self.progress = Progress(self.progress.total, self.progress.total)
+                        return
+                    if kind == RUN:
+                        break
+                    if kind == BATCH:
+                        progress, fed = unpack_batch(meta, memoryview(body))
+                        self._went_on(progress)
+                        yield fed
+                    else:
+                        self._went_on(unpack_progress(load_json(meta)))
+                except FrameError as error:
+                    raise child.nonsense(str(error)) from error
+
+    def _went_on(self, progress: Progress) -> None:
+        self.progress = max(self.progress, progress, key=lambda one: (one.done, one.total))
+
+
+def _useful_workers(path: Path, most: int) -> int:
+    """Return how many children are worth their start, and that each decodes the file by itself."""
+    try:
+        with path.open("rb") as file:
+            kind = packed_kind(file.read(_HEAD_BYTES))
+        size = path.stat().st_size
+    except OSError:
+        return 1  # the child says what is wrong
+    if kind not in _QUICK:
+        return 1
+    return max(1, min(most, size // _WORKER_BYTES))
+
+
+class _Child:
+    """A process that parses."""
+
+    def __init__(self, path: Path, arguments: Sequence[str]) -> None:
         self._path = path
-        self._project = project
-        self._namespaces = dict(namespaces or {})
-        self._seed = seed
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        """Process id of the child."""
-        return self._running().pid
-
     def __enter__(self) -> Self:
-        """Start the child."""
         package = Path(recension.__file__).parent.parent
-        command = [sys.executable, "-I", "-c", _BOOTSTRAP, str(package)]
-        command += [self._kind, str(self._path), self._project, json.dumps(self._namespaces)]
-        command.append(self._seed.hex())
+        command = [sys.executable, "-I", "-c", _BOOTSTRAP, str(package), *self._arguments]
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
             command,
@@ -117,33 +184,25 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the child, whatever it is doing."""
-        process = self._running()
+        process = self.process
         process.kill()
         self._output().close()
         process.wait()
         if self._stderr is not None:
             self._stderr.close()
 
-    def __iter__(self) -> Iterator[Fed]:
-        """Yield each batch: at most 256 items, closed at 4 MiB of text."""
+    def frames(self) -> Iterator[tuple[bytes, bytes, bytearray]]:
+        """Yield kind, JSON and body of each frame; an error that the child sends is raised."""
         while True:
             header = self._read(HEADER.size)
             try:
                 kind, meta_size, body_size = parse_header(bytes(header))
                 meta, body = bytes(self._read(meta_size)), self._read(body_size)
-                if kind == END:
-                    self.progress = Progress(self.progress.total, self.progress.total)
-                    return
                 if kind == ERROR:
                     self._raise(load_json(meta))
-                if kind == BATCH:
-                    self.progress, fed = unpack_batch(meta, memoryview(body))
-                    yield fed
-                else:
-                    self.progress = unpack_progress(load_json(meta))
             except FrameError as error:
-                raise self._nonsense(str(error)) from error
+                raise self.nonsense(str(error)) from error
+            yield kind, meta, body
 
     def _read(self, size: int) -> bytearray:
         """Read exactly ``size`` bytes; the child's death raises what it died of."""
@@ -168,11 +227,11 @@ class Feed:
 
     def _explain_death(self) -> NoReturn:
         try:
-            code = self._running().wait(_WAIT_SECONDS)
+            code = self.process.wait(_WAIT_SECONDS)
         except subprocess.TimeoutExpired:
-            raise self._nonsense("it closed its output and did not end") from None
+            raise self.nonsense("it closed its output and did not end") from None
         if code >= 0:
-            raise self._nonsense(f"it ended with status {code}: {self._last_words()}")
+            raise self.nonsense(f"it ended with status {code}: {self._last_words()}")
         name = signal.Signals(-code).name
         error = SourceLimitError if -code in _KILLED_FOR_SIZE else SourceCorruptError
         raise error(
@@ -182,7 +241,8 @@ class Feed:
             signal=name,
         )
 
-    def _nonsense(self, what: str) -> SourceCorruptError:
+    def nonsense(self, what: str) -> SourceCorruptError:
+        """Return the error of a child that broke the rules."""
         return SourceCorruptError(
             f"{self._path}: the parser failed: {what}", hint="report this with the file", path=self._path
         )
@@ -196,13 +256,14 @@ class Feed:
         lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines() or [""]
         return "".join(char for char in lines[-1] if char.isprintable())
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("a Feed is used in a with block")
         return self._process
 
     def _output(self) -> IO[bytes]:
-        output = self._running().stdout
+        output = self.process.stdout
         if output is None:
             raise RuntimeError("the child has no output")
         return output

@@ -25,7 +25,7 @@ from recension.archive.texts.block import HEAD_BYTES
 from recension.archive.texts.writing import Ready
 from recension.model.event import Event
 from recension.model.record import Skeleton, decode_item
-from recension.sources.items import Item, Progress, Rejected, SiteInfo, Skipped
+from recension.sources.items import Item, Progress, Rejected, RunEnd, SiteInfo, Skipped
 
 BATCH_ITEMS = 256
 BATCH_BYTES = 4 * 1024 * 1024
@@ -37,8 +37,8 @@ MAX_META_BYTES = 32 * 1024 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Above any batch: 4 MiB, one event of 16 MiB (``items.MAX_EVENT_BYTES``), and blocks of smaller ones."""
 
-BATCH, PROGRESS, ERROR, END = b"B", b"P", b"E", b"Z"
-KINDS = frozenset({BATCH, PROGRESS, ERROR, END})
+BATCH, PROGRESS, RUN, ERROR, END = b"B", b"P", b"R", b"E", b"Z"
+KINDS = frozenset({BATCH, PROGRESS, RUN, ERROR, END})
 HEADER = struct.Struct("<cII")
 _HASH_BYTES = 32
 """Of a digest and of a commitment."""
@@ -133,13 +133,20 @@ class Batch:
                 self._remarks.append(["site", item.dbname, item.sitename, item.base, item.case, names])
             case Skipped():
                 self._remarks.append(["skipped", list(item.counts.items())])
+            case RunEnd():
+                raise ValueError("a run ends between batches")
+
+    def end_run(self) -> None:
+        """Let what follows not depend on what came before, but for how its blocks are made."""
+        if self._paging:
+            self._paging.end_run()
 
     def close(self) -> Closed:
         """Return what is in, and begin again."""
         if self._paging:
             self._paging.finish()
         made = self._paging.take() if self._paging else []
-        closed = Closed(self._remarks, self._excerpts, self._events, self._sealed, made)
+        closed = Closed(self._remarks, self._excerpts, self._events, self._sealed, made, self._size)
         self._clear()
         return closed
 
@@ -153,6 +160,8 @@ class Closed:
     events: list[Prepared]
     sealed: list[Sealed]
     made: list[Made]
+    size: int
+    """Bytes of texts and excerpts."""
 
     def frame(self, progress: Progress) -> Frame:
         """Return its frame; waits for its blocks."""

@@ -82,6 +82,9 @@ class Paging:
         self._left_out = False
         self._run: list[tuple[int, Text]] = []
         self._run_bytes = 0
+        self._seen: set[bytes] = set()
+        self._waiting = 0
+        self._waiting_bytes = 0
         self._recent: OrderedDict[bytes, None] = OrderedDict()
         self._similar = Similar()
         self._firsts: OrderedDict[int, Offer] = OrderedDict()
@@ -89,8 +92,12 @@ class Paging:
 
     @property
     def open(self) -> bool:
-        """Whether a block has been begun; its texts belong into one batch."""
-        return bool(self._run)
+        """Whether a block has been begun, as far as the run tells; its texts belong into one batch.
+
+        Batches are the same whoever reads the runs before, so this asks for texts that are new in the run.
+        A block begins otherwise where a text of an earlier run comes again, and is then cut short.
+        """
+        return self._waiting > 0
 
     def add(self, page: int, texts: Sequence[Text], place: int) -> None:
         """Take the texts of a revision; ``place`` is that of the first of them in the batch."""
@@ -99,10 +106,11 @@ class Paging:
             self._page, self._index, self._left_out = page, 0, False
             self._offers.clear()
         for at, text in enumerate(texts, place):
+            self._count(text)
             if self._left_out or text.digest in self._recent:
                 continue
             if len(text.text) > _MOST_BYTES:
-                self.finish()
+                self._end_block()
                 self._left_out = True
                 continue
             self._run.append((at, text))
@@ -113,10 +121,32 @@ class Paging:
             if self._run_bytes >= BLOCK_BYTES or len(self._run) == BLOCK_TEXTS:
                 self._flush()
 
+    def _count(self, text: Text) -> None:
+        if len(text.text) > _MOST_BYTES:
+            self._waiting = self._waiting_bytes = 0
+            return
+        if text.digest in self._seen:
+            return
+        if len(self._seen) == _RECENT:
+            self._seen.clear()
+        self._seen.add(text.digest)
+        self._waiting += 1
+        self._waiting_bytes += len(text.text)
+        if self._waiting == BLOCK_TEXTS or self._waiting_bytes >= BLOCK_BYTES:
+            self._waiting = self._waiting_bytes = 0
+
     def finish(self) -> None:
         """End the block that has been begun."""
+        self._waiting = self._waiting_bytes = 0
+        self._end_block()
+
+    def _end_block(self) -> None:
         if self._run:
             self._flush()
+
+    def end_run(self) -> None:
+        """Count texts of earlier runs as new."""
+        self._seen.clear()
 
     def take(self) -> list[Made]:
         """Return the blocks made since the last time."""
