@@ -26,7 +26,7 @@ Truth = dict[tuple[str, str], list[tuple[int, str, int, str]]]
 def ingest(ingestor: Ingestor, kind: Kind, path: Path, project: str) -> Counter[str]:
     """Ingest a whole file; everything in it has to be taken."""
     claims: Counter[str] = Counter()
-    with Feed(kind, path, project) as feed:
+    with Feed(kind, path, project, workers=2) as feed:
         for batch in feed:
             appended = ingestor.append_prepared(project, batch.events)
             assert not appended.rejected

@@ -202,10 +202,9 @@ def _list_projects(arguments: argparse.Namespace) -> int:
 
 def _workers(text: str) -> int:
     """Read a number of processes."""
-    count = int(text)
-    if count < 1:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a number of processes: {text}")
+    return int(text)
 
 
 def _ingest(arguments: argparse.Namespace) -> int:
