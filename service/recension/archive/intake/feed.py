@@ -93,12 +93,10 @@ class Feed:
         """
         self.progress = Progress(0, 0)
         """How far a child has read when it sent the last batch; bytes of the file as stored."""
-        names = json.dumps(dict(namespaces or {}))
-        count = _useful_workers(path, workers) if kind == "history" else 1
-        self._children = [
-            _Child(path, [kind, str(path), project, names, seed.hex(), str(index), str(count)])
-            for index in range(count)
-        ]
+        self._path = path
+        self._arguments = [kind, str(path), project, json.dumps(dict(namespaces or {})), seed.hex()]
+        self._workers = workers if kind == "history" else 1
+        self._children: list[_Child] = []
         self._running = ExitStack()
 
     @property
@@ -108,6 +106,9 @@ class Feed:
 
     def __enter__(self) -> Self:
         """Start the children."""
+        count = _useful_workers(self._path, self._workers)
+        shares = [[str(which), str(count)] for which in range(count)]
+        self._children = [_Child(self._path, [*self._arguments, *share]) for share in shares]
         with ExitStack() as started:
             for child in self._children:
                 started.enter_context(child)
@@ -146,6 +147,8 @@ class Feed:
 def _useful_workers(path: Path, most: int) -> int:
     """Return how many children are worth their start, and that each decodes the file by itself."""
     try:
+        if not path.is_file():  # to open a pipe would wait for its writer
+            return 1
         with path.open("rb") as file:
             kind = packed_kind(file.read(_HEAD_BYTES))
         size = path.stat().st_size
