@@ -368,6 +368,12 @@ def test_error_in_a_run_comes_in_its_turn(tmp_path: Path, pages: Path) -> None:
     assert f"line {line:,}, byte {middle + 2:,}" in told[0][1]
 
 
+def test_a_feed_that_was_not_started(pages: Path) -> None:
+    """Outside of a with block there is nothing to read from, which is not an empty file."""
+    with pytest.raises(RuntimeError, match="with block"):
+        next(iter(Feed("history", pages, "p")))
+
+
 PARENT = """
 import os, sys
 from pathlib import Path

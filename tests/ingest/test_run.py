@@ -22,6 +22,7 @@ from recension.model.event import Edit, Event
 from recension.model.reading import ProjectInfo
 from recension.server import ingest as module
 from recension.server.ingest import Form, ingest_sample, lacks_sample, run_ingest
+from recension.server.main import main
 from recension.store.memory import MemoryStore
 from tests.sources.helpers import dump, file_items, logitem, page, revision, shared
 
@@ -318,6 +319,15 @@ def test_an_interrupt_says_how_to_go_on(
     assert "run it again" in capsys.readouterr().err
     assert 0 == run_ingest(store, "dump", "p", [SAMPLE], data=tmp_path, quiet=True)
     assert 1307 == Archive(store).project("p").revisions
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
+def test_a_number_of_workers_that_is_none(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An ingest has at least one process that parses."""
+    with pytest.raises(SystemExit) as left:
+        main(["ingest", "dump", "p", "file", "--data", "data", f"--workers={count}"])
+    assert 2 == left.value.code
+    assert "not a number of processes" in capsys.readouterr().err
 
 
 def _head(number: int) -> str:

@@ -131,15 +131,6 @@ def test_refusals_are_named(data: Path, tmp_path: Path) -> None:
     assert not absent.exists()
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
-def test_a_number_of_workers_that_is_none(count: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An ingest has at least one process that parses."""
-    with pytest.raises(SystemExit) as left:
-        run("ingest", "dump", "p", "file", "--data", "data", f"--workers={count}")
-    assert 2 == left.value.code
-    assert "not a number of processes" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", ["compact", "backup", "restore", "stats"])
 def test_usage(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Without what it needs a command says how it is called, and leaves with 2."""
