@@ -21,7 +21,7 @@ from recension.archive.intake.feed import Kind
 from recension.model.event import Event
 from recension.model.instant import format_instant, parse_instant
 from recension.model.reading import ProjectInfo
-from recension.server.ingest import Form, Summary, ingest_files
+from recension.server.ingest import Form, Summary, ingest_files, usable_workers
 from recension.sources.containers import open_container
 from recension.store import keys
 from recension.store.lmdb import LmdbStore
@@ -72,7 +72,15 @@ def new_project(folder: Path, project: str) -> LmdbStore:
 def ingest(source: Source, folder: Path) -> tuple[Summary, Spent]:
     """Ingest a file into a new store as the command does: parser beside writer, sealed at the end."""
     with closing(new_project(folder, source.name)) as store, spending() as spent:
-        summary = ingest_files(store, source.kind, source.name, [source.path], data=folder, quiet=True)
+        summary = ingest_files(
+            store,
+            source.kind,
+            source.name,
+            [source.path],
+            data=folder,
+            quiet=True,
+            workers=usable_workers(),
+        )
     if summary.faults:
         raise summary.faults[0]
     return summary, spent
