@@ -418,7 +418,7 @@ def test_child_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_page_of_100_000_revisions(tmp_path: Path) -> None:
-    """A page of 100,000 revisions is read in little memory, however slowly it is taken: 124 MiB."""
+    """A page of 100,000 revisions is read in little memory, however slowly it is taken: some 130 MiB."""
     path = write(tmp_path, gzip.compress(many_revisions(100_000, size=500), 1))
     count, peak = 0, 0
     with Feed("history", path, "p") as feed:
