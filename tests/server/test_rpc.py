@@ -13,9 +13,9 @@ from recension.archive.ingest import Ingestor
 from recension.archive.keeping import Keeper
 from recension.archive.pages import Pages
 from recension.model import errors
+from recension.model.cursor import seal_token
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo, Shard
-from recension.server.cursors import seal_token
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import event_pb2 as event_pb

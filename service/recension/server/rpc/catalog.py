@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import grpc
 
+from recension.model.cursor import open_place, seal_place
 from recension.model.reading import MAX_BATCH, MAX_PAGE, Reader
-from recension.server.cursors import open_place, page_size_of, seal_place, take_page
+from recension.server.paging import page_size_of, take_page
 from recension.v1 import catalog_service_pb2 as pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from recension.wire import convert

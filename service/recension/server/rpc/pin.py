@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import grpc
 
+from recension.model.cursor import open_place, seal_place
 from recension.model.digest import parse_digest
 from recension.model.pin import Pins
-from recension.server.cursors import open_place, page_size_of, seal_place, take_page
+from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
 from recension.v1 import pin_service_pb2 as pb
 from recension.v1.pin_service_pb2_grpc import PinServiceServicer

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 
+from recension.model.cursor import Bound, open_token, seal_token
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.digest import digest_of, format_digest
 from recension.model.errors import InvalidArgumentError, InvalidCursorError, RecensionError
@@ -17,8 +18,8 @@ from recension.model.reading import (
     TimelinePlace,
     place_behind,
 )
-from recension.server.cursors import Bound, open_token, page_size_of, seal_token, take_page
 from recension.server.gate import Gate
+from recension.server.paging import page_size_of, take_page
 from recension.v1 import revision_service_pb2 as pb
 from recension.v1.event_pb2 import PRESENCE_PRESENT
 from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import grpc
 
+from recension.model.cursor import Bound, open_place, seal_place
 from recension.model.digest import parse_digest
 from recension.model.reading import Change, Entry, Place, Reader
-from recension.server.cursors import Bound, open_place, page_size_of, seal_place, take_page
 from recension.server.gate import Gate, Turn
+from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
 from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.revision_service_pb2 import REVISION_VIEW_UNSPECIFIED

@@ -1,4 +1,4 @@
-"""Cursors and page tokens: opaque, and bound to the request that they continue.
+"""Cursors and tokens: where to go on, opaque and bound to the request that they continue.
 
 A token is base64url of ``checksum 8 || JSON array``; the checksum covers the request's own fields too, so a
 token that is damaged or taken to another request is refused. It is no secret and no authority: whoever
@@ -11,15 +11,11 @@ import base64
 import binascii
 import hmac
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Protocol, TypeVar
 
-from recension.model.errors import InvalidArgumentError, InvalidCursorError
-from recension.model.reading import MAX_PAGE, START, Place
-
-MAX_PAGE_BYTES = 1024 * 1024
-"""A page ends early when its items have so many bytes: clients take 4 MiB."""
+from recension.model.errors import InvalidCursorError
+from recension.model.reading import START, Place
 
 _CHECKSUM_BYTES = 8
 _MAX_TOKEN_CHARACTERS = 4096
@@ -68,40 +64,6 @@ def open_place(token: str, bound: Bound, field: str) -> Place:
             return project, page_id
         case _:
             raise _invalid(field)
-
-
-def page_size_of(asked: int, default: int = MAX_PAGE) -> int:
-    """Return how many items to send: the default for 0, never more than ``MAX_PAGE`` (AIP-158)."""
-    if asked < 0:
-        raise InvalidArgumentError(
-            f"page_size: {asked} is negative", hint="leave it out", field="page_size", value=asked
-        )
-    return min(asked or default, MAX_PAGE)
-
-
-class Sized(Protocol):
-    """A proto message."""
-
-    def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
-        """Return its size on the wire."""
-        ...
-
-
-T = TypeVar("T")
-M = TypeVar("M", bound=Sized)
-
-
-def take_page(items: Iterable[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], bool]:
-    """Convert one page of ``items`` and say whether there are more."""
-    messages: list[M] = []
-    room = MAX_PAGE_BYTES
-    for item in items:
-        if len(messages) == size or room <= 0:
-            return messages, True
-        message = convert(item)
-        room -= message.ByteSize()
-        messages.append(message)
-    return messages, False
 
 
 def _checksum(bound: Bound, body: bytes) -> bytes:
