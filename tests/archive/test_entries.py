@@ -5,26 +5,29 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recension.archive import entries
+from recension.archive import entries, shown
 from recension.archive.entries import Opener
 from recension.archive.erase import erase_text
 from recension.archive.history import choice_of
 from recension.archive.recent import Recent
+from recension.archive.texts.reading import read_texts
 from recension.archive.trees import TreeReader, state_of
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
-from recension.model.event import Presence
+from recension.model.event import MAX_ID, Presence
 from recension.model.manifest import OnHidden
 from recension.model.reading import ChangeKind, Entry, Shard
 from recension.model.tree import EMPTY_NODE, EMPTY_ROOT, RECORD, Leaf, build
 from recension.store import keys
-from recension.store.interface import Store
+from recension.store.interface import Store, View
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import World, delete, edit, hide, move
@@ -260,11 +263,49 @@ def test_a_node_in_a_wrong_place_is_damage() -> None:
         assert list(reader.runs(whole, 0)) == [[leaf]]
         assert list(reader.differences(whole, root, 0)) == []
         assert list(reader.differences(EMPTY_ROOT, whole, 0)) == [([], [leaf])]
+        assert reader.leaf_number(whole, 0) == leaf
         for digest in (circle, high):
             with pytest.raises(DataLossError, match="too high"):
                 list(reader.runs(digest, 0))
             with pytest.raises(DataLossError, match="too high"):
+                reader.leaf_number(digest, 0)
+            with pytest.raises(DataLossError, match="too high"):
                 list(reader.differences(digest, whole, 0))
+
+
+@given(st.sets(st.integers(1, MAX_ID) | st.integers(1, 5_000), min_size=1, max_size=60))
+def test_leaves_have_numbers(pages: set[int]) -> None:
+    """In a tree of any shape each leaf is found by its number; beyond the last there is none."""
+    store = MemoryStore()
+    leaves = [Leaf(page, 1, bytes(32)) for page in sorted(pages)]
+    nodes: dict[bytes, bytes] = {}
+    root, count = build(leaves, nodes.__setitem__)
+    store.put_derived((keys.node(digest), node) for digest, node in nodes.items())
+    with store.view() as view:
+        reader = TreeReader(view, Recent(10))
+        assert [reader.leaf_number(root, index) for index in range(count)] == leaves
+        with pytest.raises(DataLossError, match="fewer entries"):
+            reader.leaf_number(root, count)
+
+
+def test_chosen_entries_with_large_texts_are_read_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice ends with the text that makes it full, and the next begins behind it."""
+    world = World()
+    for page in range(1, 13):
+        world.add(world.event(page, 1, edit(page, f"{page} " + "x" * 1_500_000, f"P{page}")))
+    read: list[bytes] = []
+
+    def counted(view: View, digests: Sequence[bytes]) -> list[bytes]:
+        read.extend(digests)
+        return read_texts(view, digests)
+
+    monkeypatch.setattr(shown, "read_texts", counted)
+    chosen = world.archive.read_at(world.snapshot(2), range(11, -1, -1))
+    pages = [next(chosen).page_id]
+    assert 3 == len(read)
+    pages += [entry.page_id for entry in chosen]
+    assert list(range(12, 0, -1)) == pages
+    assert 12 == len(read)
 
 
 def test_threads_share_a_memory(world: World) -> None:

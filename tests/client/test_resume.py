@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -60,17 +61,50 @@ class Cutting(SnapshotServiceServicer):
             return
         yield pb.ReadSnapshotResponse(end=pb.ReadEnd(complete=True))
 
+    def ReadEntries(  # noqa: N802 - gRPC names it
+        self, request: pb.ReadEntriesRequest, context: Any
+    ) -> Iterator[pb.ReadEntriesResponse]:
+        if self.how == "never":
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+        for sent, index in enumerate(request.indexes, 1):
+            message = batch(index + 1).batch
+            if self.how == "damage":
+                message.entries[0].slots[0].text = "tampered"
+            if self.how == "too many":
+                message.entries.extend([message.entries[0]] * 5)
+            yield pb.ReadEntriesResponse(batch=message)
+            if self.how == "abort":
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+            if self.how == "drain":
+                yield pb.ReadEntriesResponse(end=pb.ReadEnd(entries=1, complete=False))
+            if self.how == "too few":
+                yield pb.ReadEntriesResponse(end=pb.ReadEnd(entries=sent, complete=True))
+            if self.how not in {"whole", "too many"}:
+                return
+        yield pb.ReadEntriesResponse(end=pb.ReadEnd(entries=len(request.indexes), complete=True))
 
-def read(how: str) -> list[Entry]:
+
+@contextmanager
+def asking(how: str) -> Iterator[Client]:
     server = grpc.server(ThreadPoolExecutor(4))
     add_SnapshotServiceServicer_to_server(Cutting(how), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         with Client(f"127.0.0.1:{port}") as client:
-            return list(client.read(SNAPSHOT))
+            yield client
     finally:
         server.stop(None).wait()
+
+
+def read(how: str) -> list[Entry]:
+    with asking(how) as client:
+        return list(client.read(SNAPSHOT))
+
+
+def read_at(how: str, indexes: list[int]) -> list[int]:
+    with asking(how) as client:
+        return [entry.page_id for entry in client.read_at(SNAPSHOT, indexes)]
 
 
 @pytest.mark.parametrize("how", ["abort", "drain", "no end"])
@@ -86,7 +120,23 @@ def test_refuses_what_does_not_verify(how: str) -> None:
         read(how)
 
 
-def test_gives_up_without_progress() -> None:
+@pytest.mark.parametrize("how", ["abort", "drain", "no end", "whole"])
+def test_chosen_entries_come_once_in_the_order_asked(how: str) -> None:
+    """After a cut only the places that did not come are asked for."""
+    assert [4, 1, 3, 3, 2] == read_at(how, [3, 0, 2, 2, 1])
+
+
+@pytest.mark.parametrize("how", ["damage", "too many", "too few"])
+def test_refuses_other_entries_than_were_chosen(how: str) -> None:
+    """A text of another digest, entries that nobody asked for and an end before the last are refused."""
+    with pytest.raises(VerificationError):
+        read_at(how, [3, 0, 2])
+
+
+def test_gives_up_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never moves forward is given up on."""
+    monkeypatch.setattr("recension_client.client._FIRST_PAUSE_SECONDS", 0.001)
     with pytest.raises(UnreachableError):
         read("never")
+    with pytest.raises(UnreachableError):
+        read_at("never", [0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from recension.model.digest import digest_of
 from recension.model.manifest import OnHidden, Selector
 from recension.model.reading import (
     ChangeKind,
+    ProjectInfo,
     Reader,
     Revision,
     Shard,
@@ -190,6 +192,50 @@ def test_reading_goes_on_behind_a_place(any_reader: Reader, world: World) -> Non
     assert [entry.page_id for entry in any_reader.read(snapshot_id, after=place)] == rest
     assert [change.page_id for change in any_reader.diff(before, snapshot_id, start=("w", 4))] == [5, 900]
     assert list(any_reader.entries(snapshot_id, after=("x", 0))) == []
+
+
+def test_entries_by_their_places(any_reader: Reader, world: World) -> None:
+    """Any places in any order, also twice; each is what a whole reading has there, a large text too."""
+    snapshot_id = world.snapshot(9)
+    whole = list(any_reader.read(snapshot_id))
+    every = list(range(len(whole)))
+    for indexes in (every, every[::-1], [len(whole) - 1, 0, 0, len(whole) - 1], [7], []):
+        assert [whole[index] for index in indexes] == list(any_reader.read_at(snapshot_id, indexes))
+    named = list(any_reader.read_at(snapshot_id, [698, 5], text=False))
+    assert [entry.page_id for entry in named] == [900, 7 + 1]
+    assert not any(slot.text for entry in named for slot in entry.slots)
+
+
+def test_places_that_a_snapshot_has_not(any_reader: Reader, world: World) -> None:
+    """A place outside, and more places than one call takes, are refused by name."""
+    snapshot_id = world.snapshot(9)
+    for index in (-1, 699, 2**70, -(2**70)):
+        with pytest.raises(errors.InvalidArgumentError, match="no entry at place"):
+            list(any_reader.read_at(snapshot_id, [0, index]))
+    with pytest.raises(errors.InvalidArgumentError, match="10,001 places"):
+        list(any_reader.read_at(snapshot_id, [0] * 10_001))
+    with pytest.raises(errors.SnapshotNotFoundError):
+        list(any_reader.read_at(bytes(32), [0]))
+
+
+def test_places_run_through_all_projects() -> None:
+    """The order is that of (project, page id); a project without pages has no place."""
+    world = World()
+    for name, pages in (("a", 3), ("b", 0), ("c", 2)):
+        world.ingestor.create_project(ProjectInfo(name, "https://w.example", "en", "CC0-1.0"))
+        for page in range(1, pages + 1):
+            event = world.event(page, 1, edit(page, f"{name}{page}", f"P{page}"))
+            assert not world.ingestor.append(name, [replace(event, project=name)]).rejected
+    world.ingestor.append("b", [replace(world.event(1, 5, edit(1, "later")), project="b")])
+    selector = Selector.of(["a", "b", "c"], namespaces=[0], min_age_seconds=86_400)
+    snapshot_id = world.archive.create_snapshot(selector, valid_at=world.day(5.5)).snapshot_id
+    order = [2, 4, 0, 3, 1]
+    for implementation in ("archive", "client"):
+        with offered(implementation, world) as any_reader:
+            whole = [entry.slots[0].text for entry in any_reader.read(snapshot_id)]
+            assert whole == [b"a1", b"a2", b"a3", b"c1", b"c2"]
+            read = [entry.slots[0].text for entry in any_reader.read_at(snapshot_id, order)]
+            assert read == [whole[index] for index in order]
 
 
 def test_differences(any_reader: Reader, world: World) -> None:

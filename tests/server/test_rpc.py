@@ -438,3 +438,25 @@ def test_drain_ends_streams_with_a_cursor(
     request.cursor = last.end.cursor
     rest = list(world.snapshot.ReadSnapshot(request))
     assert PAGES + 1 == last.end.entries + rest[-1].end.entries
+
+
+def test_drain_ends_chosen_entries_with_their_number(
+    world: World, snapshots: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end record says how many were sent; a client asks for the others."""
+    flag = threading.Event()
+    monkeypatch.setattr(world.service.gate, "_draining", flag)
+    real = type(world.archive).read_at
+
+    def read_until(*args: Any, **options: Any) -> Iterator[Any]:
+        yield from real(*args, **options)
+        flag.set()
+        yield from real(*args, **options)
+
+    monkeypatch.setattr(type(world.archive), "read_at", read_until)
+    large = snapshot_pb.ReadEntriesRequest(snapshot=snapshots[0], indexes=[PAGES, 0])
+    *sent, last = world.snapshot.ReadEntries(large)
+    assert (False, "") == (last.end.complete, last.end.cursor)
+    batches = [one.batch for one in sent if one.HasField("batch")]
+    assert last.end.entries == sum(len(batch.entries) for batch in batches) < 4
+    assert errors.DrainingError is type(refused(lambda: list(world.snapshot.ReadEntries(large))))

@@ -375,9 +375,38 @@ class Client:
                 view=_view(text=text),
                 after=convert.place_to_proto(after),
             )
-            return self._read_once(request, text=text, most_bytes=most_bytes)
+            method = self._snapshots().ReadSnapshot
+            return self._read_once(method, request, text=text, most_bytes=most_bytes)
 
         return self._resumed(batches)
+
+    def read_at(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> Iterator[Entry]:
+        """Yield the entries at places of the order (project, page id), in the order asked; also after a cut.
+
+        At most ``MAX_INDEXES``. Texts are those of the entries' digests; that the entries are the snapshot's
+        is the server's word.
+        """
+        left = list(map(_position, indexes))
+        failures = 0
+        while left:
+            request = snapshot_pb.ReadEntriesRequest(
+                snapshot=format_digest(snapshot_id), indexes=left, view=_view(text=text)
+            )
+            try:
+                for entries, _ in self._read_once(self._snapshots().ReadEntries, request, text=text):
+                    if len(entries) > len(left):
+                        raise VerificationError("the server sends more entries than were asked for")
+                    del left[: len(entries)]
+                    failures = 0
+                    yield from entries
+            except _Cut as cut:
+                failures += 1
+                if failures > MAX_RESUMES:
+                    raise cut.cause from None
+                self._pause(failures)
+            else:
+                if left:
+                    raise VerificationError(f"{len(left):,} of {len(indexes):,} entries did not come")
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not; what is returned was checked."""
@@ -488,14 +517,14 @@ class Client:
             raise UnreachableError("the client is closed")
 
     def _read_once(
-        self, request: snapshot_pb.ReadSnapshotRequest, *, text: bool, most_bytes: int | None
+        self, method: Callable[..., Any], request: object, *, text: bool, most_bytes: int | None = None
     ) -> Iterator[tuple[list[Entry], str]]:
         """Yield each batch with its cursor once the texts that follow it are complete."""
         batch: snapshot_pb.EntryBatch | None = None
         missing = 0
         chunks: dict[tuple[str, int, str], bytearray] = {}
         seen = seen_bytes = 0
-        for message in _stream(self._snapshots().ReadSnapshot, request):
+        for message in _stream(method, request):
             if message.HasField("chunk"):
                 chunk = message.chunk
                 held = chunks.setdefault((chunk.project, chunk.page_id, chunk.role), bytearray())

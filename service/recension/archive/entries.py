@@ -7,6 +7,7 @@ it before it takes anything from memory.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -98,6 +99,32 @@ class Entries:
                 if more:
                     last = entries[-1].page_id
 
+    def read_at(self, manifest: Manifest, indexes: Sequence[int], *, text: bool) -> Iterator[Entry]:
+        """Yield the entries at places of the order (project, page id), in the order asked."""
+        sent = 0
+        while sent < len(indexes):
+            with self._store.view() as view:
+                check_held(view, manifest.snapshot_id)
+                entries = self._at(view, manifest, indexes[sent : sent + _SLICE])
+                entries = _whole(view, entries) if text else entries
+            yield from entries
+            sent += len(entries)
+
+    def _at(self, view: View, manifest: Manifest, indexes: Sequence[int]) -> list[Entry]:
+        trees = self.trees(view)
+        by_part: dict[int, list[tuple[int, Leaf]]] = {}
+        starts = [0, *accumulate(part.count for part in manifest.parts)]
+        for at, index in enumerate(indexes):
+            number = bisect_right(starts, index) - 1
+            leaf = trees.leaf_number(manifest.parts[number].root, index - starts[number])
+            by_part.setdefault(number, []).append((at, leaf))
+        entries: dict[int, Entry] = {}
+        for number, wanted in by_part.items():
+            opener = self.opener(view, manifest.parts[number].project, manifest)
+            opened = opener.open([leaf for _, leaf in wanted])
+            entries.update((at, held.entry) for (at, _), held in zip(wanted, opened, strict=True))
+        return [entries[at] for at in range(len(indexes))]
+
     def prove(self, manifest: Manifest, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not."""
         if not 0 < page_id <= MAX_ID:
@@ -134,11 +161,16 @@ def _slice(
     entries = [held.entry for held in opener.open(leaves)]
     if not text:
         return entries, more
+    whole = _whole(view, entries)
+    return whole, more or len(whole) < len(entries)
+
+
+def _whole(view: View, entries: list[Entry]) -> list[Entry]:
+    """Return entries with their texts: the first of those given, as many as one stream may hold at once."""
     sizes = accumulate(sum(slot.size_bytes for slot in entry.slots) for entry in entries)
-    fitting = 1 + sum(size < _SLICE_BYTES for size in sizes)
-    entries, more = entries[:fitting], more or fitting < len(entries)
+    entries = entries[: 1 + sum(size < _SLICE_BYTES for size in sizes)]
     slots = with_texts(view, [entry.slots for entry in entries])
-    return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)], more
+    return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)]
 
 
 class Opener:

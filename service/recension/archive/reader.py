@@ -20,6 +20,7 @@ from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import InvalidArgumentError, RecensionError
 from recension.model.manifest import FORMAT, Manifest, Selector
 from recension.model.reading import (
+    MAX_INDEXES,
     START,
     WHOLE,
     Answer,
@@ -147,6 +148,26 @@ class Archive:
                 f"no shard {shard.index} of {shard.count}", hint="shards run from 0 to count-1", field="shard"
             )
         return self._entries.read(manifest, shard, after, text=text)
+
+    def read_at(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> Iterator[Entry]:
+        """Yield the entries at places of the order (project, page id), in the order asked."""
+        manifest = self.snapshot(snapshot_id)
+        count = sum(part.count for part in manifest.parts)
+        if len(indexes) > MAX_INDEXES:
+            raise InvalidArgumentError(
+                f"{len(indexes):,} places in one call",
+                hint=f"ask for at most {MAX_INDEXES:,}",
+                field="indexes",
+            )
+        for index in indexes:
+            if not 0 <= index < count:
+                raise InvalidArgumentError(
+                    f"no entry at place {index}",
+                    hint=f"places run from 0 to {count - 1}" if count else "the snapshot is empty",
+                    field="indexes",
+                    value=index,
+                )
+        return self._entries.read_at(manifest, indexes, text=text)
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not."""

@@ -35,6 +35,8 @@ class Node(NamedTuple):
     """Of level 0."""
     children: dict[int, bytes]
     """Of higher levels: digests by prefix."""
+    counts: list[int]
+    """Of higher levels: entries below each child."""
 
 
 Sides = tuple[list[Leaf], list[Leaf]]
@@ -69,6 +71,24 @@ class TreeReader:
         """Return the leaf of a page, if the tree has one."""
         run = next(self.runs(root, page - 1), None)
         return run[0] if run and run[0].page_id == page else None
+
+    def leaf_number(self, root: bytes, index: int) -> Leaf:
+        """Return the leaf that has ``index`` leaves before it. Raises ``DataLossError`` if there is none.
+
+        Reads one path of nodes, by the numbers of entries that they have of their children.
+        """
+        node = self._node(root, TOP_LEVEL)
+        while node.children:
+            for child, count in zip(node.children.values(), node.counts, strict=True):
+                if index < count:
+                    node = self._node(child, node.level - 1)
+                    break
+                index -= count
+            else:
+                break
+        if index >= len(node.leaves):
+            raise DataLossError("a snapshot tree has fewer entries than its nodes say")
+        return node.leaves[index]
 
     def differences(self, before: bytes, after: bytes, start: int) -> Iterator[Sides]:
         """Yield the leaves with page id > ``start`` that are in one tree alone, those of a node together."""
@@ -106,9 +126,10 @@ class TreeReader:
             raw = node_at(self._view, digest)
             level = level_of(raw)
             leaves = [] if level else leaves_of(raw)
-            children = {child.prefix: child.digest for child in children_of(raw)} if level else {}
+            below = children_of(raw) if level else []
+            children = {child.prefix: child.digest for child in below}
             first = leaves[0].page_id if leaves else next(iter(children), 0)
-            node = Node(level, first >> 4, leaves, children)
+            node = Node(level, first >> 4, leaves, children, [child.count for child in below])
             self._nodes.put(digest, node)
         if node.level > most:
             raise DataLossError(f"snapshot node {digest.hex()} is too high in its tree", node=digest.hex())

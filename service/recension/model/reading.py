@@ -20,6 +20,8 @@ MAX_BATCH = 100
 """Largest number of revision ids in one batch call."""
 MAX_PAGE = 1_000
 """Largest page of a list call."""
+MAX_INDEXES = 10_000
+"""Largest number of places in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +361,14 @@ class Reader(Protocol):
         self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
     ) -> Iterator[Entry]:
         """Yield a shard's entries by (project, page id), with texts unless ``text`` is off."""
+        ...
+
+    def read_at(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> Iterator[Entry]:
+        """Yield the entries at places of the order (project, page id), in the order asked.
+
+        The first entry's place is 0. At most ``MAX_INDEXES``. Raises ``InvalidArgumentError`` for a place
+        that the snapshot has not.
+        """
         ...
 
     def diff(

@@ -619,10 +619,10 @@ class EntryBatch(google.protobuf.message.Message):
     ENTRIES_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
     cursor: builtins.str
-    """Resume after these entries and the chunks of their omitted texts."""
+    """Resume after these entries and the chunks of their omitted texts; empty in ReadEntries."""
     @property
     def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Entry]:
-        """In the order of (project, page id)."""
+        """In the order of (project, page id); of ReadEntries, in the order asked."""
 
     def __init__(
         self,
@@ -690,7 +690,7 @@ class ReadEnd(google.protobuf.message.Message):
     complete: builtins.bool
     """True when the shard is finished; false when the server drains: resume with the cursor elsewhere."""
     cursor: builtins.str
-    """Where to go on if not complete."""
+    """Where to go on if not complete; empty in ReadEntries."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SnapshotPart]:
         """The whole snapshot's parts, to check roots and counts against."""
@@ -707,6 +707,70 @@ class ReadEnd(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["complete", b"complete", "cursor", b"cursor", "entries", b"entries", "parts", b"parts", "text_bytes", b"text_bytes"]) -> None: ...
 
 global___ReadEnd = ReadEnd
+
+@typing.final
+class ReadEntriesRequest(google.protobuf.message.Message):
+    """Request of ReadEntries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    INDEXES_FIELD_NUMBER: builtins.int
+    VIEW_FIELD_NUMBER: builtins.int
+    snapshot: builtins.str
+    """Snapshot id."""
+    view: recension.v1.revision_service_pb2.RevisionView.ValueType
+    """BASIC leaves the texts out; FULL if unspecified."""
+    @property
+    def indexes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Places in the order of (project, page id), the first entry's being 0; at most 10,000, in any order. A place that
+        is asked for twice is sent twice.
+        """
+
+    def __init__(
+        self,
+        *,
+        snapshot: builtins.str = ...,
+        indexes: collections.abc.Iterable[builtins.int] | None = ...,
+        view: recension.v1.revision_service_pb2.RevisionView.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["indexes", b"indexes", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
+
+global___ReadEntriesRequest = ReadEntriesRequest
+
+@typing.final
+class ReadEntriesResponse(google.protobuf.message.Message):
+    """One message of a stream of chosen entries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: builtins.int
+    CHUNK_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    @property
+    def batch(self) -> global___EntryBatch:
+        """Some entries."""
+
+    @property
+    def chunk(self) -> global___TextChunk:
+        """A piece of a text too large for its batch; follows the batch that says text_omitted."""
+
+    @property
+    def end(self) -> global___ReadEnd:
+        """The last message; complete if all places were sent."""
+
+    def __init__(
+        self,
+        *,
+        batch: global___EntryBatch | None = ...,
+        chunk: global___TextChunk | None = ...,
+        end: global___ReadEnd | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "end", b"end", "kind", b"kind"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "end", b"end", "kind", b"kind"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["batch", "chunk", "end"] | None: ...
+
+global___ReadEntriesResponse = ReadEntriesResponse
 
 @typing.final
 class DiffSnapshotsRequest(google.protobuf.message.Message):

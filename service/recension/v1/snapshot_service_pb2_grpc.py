@@ -62,6 +62,11 @@ class SnapshotServiceStub(object):
                 request_serializer=recension_dot_v1_dot_snapshot__service__pb2.ReadSnapshotRequest.SerializeToString,
                 response_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ReadSnapshotResponse.FromString,
                 _registered_method=True)
+        self.ReadEntries = channel.unary_stream(
+                '/recension.v1.SnapshotService/ReadEntries',
+                request_serializer=recension_dot_v1_dot_snapshot__service__pb2.ReadEntriesRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ReadEntriesResponse.FromString,
+                _registered_method=True)
         self.DiffSnapshots = channel.unary_stream(
                 '/recension.v1.SnapshotService/DiffSnapshots',
                 request_serializer=recension_dot_v1_dot_snapshot__service__pb2.DiffSnapshotsRequest.SerializeToString,
@@ -131,6 +136,19 @@ class SnapshotServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadEntries(self, request, context):
+        """Streams the entries at given places of a snapshot, in the order asked, with texts, in batches like those of
+        ReadSnapshot and an end record. For readers that go through a corpus in an order of their own. A stream that
+        was cut is resumed by asking for the places that did not come.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (a place that
+        the snapshot has not; too many places); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS
+        (DATA_LOSS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DiffSnapshots(self, request, context):
         """Streams what differs between two snapshots of the same projects, in the order of (project, page id),
         then an end record. Work is proportional to what differs. With texts if asked; a text that is hidden or lost by
@@ -181,6 +199,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.ReadSnapshot,
                     request_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ReadSnapshotRequest.FromString,
                     response_serializer=recension_dot_v1_dot_snapshot__service__pb2.ReadSnapshotResponse.SerializeToString,
+            ),
+            'ReadEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEntries,
+                    request_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ReadEntriesRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_snapshot__service__pb2.ReadEntriesResponse.SerializeToString,
             ),
             'DiffSnapshots': grpc.unary_stream_rpc_method_handler(
                     servicer.DiffSnapshots,
@@ -331,6 +354,33 @@ class SnapshotService(object):
             '/recension.v1.SnapshotService/ReadSnapshot',
             recension_dot_v1_dot_snapshot__service__pb2.ReadSnapshotRequest.SerializeToString,
             recension_dot_v1_dot_snapshot__service__pb2.ReadSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/recension.v1.SnapshotService/ReadEntries',
+            recension_dot_v1_dot_snapshot__service__pb2.ReadEntriesRequest.SerializeToString,
+            recension_dot_v1_dot_snapshot__service__pb2.ReadEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,19 @@ class SnapshotServiceStub:
     RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
+    ReadEntries: grpc.UnaryStreamMultiCallable[
+        recension.v1.snapshot_service_pb2.ReadEntriesRequest,
+        recension.v1.snapshot_service_pb2.ReadEntriesResponse,
+    ]
+    """Streams the entries at given places of a snapshot, in the order asked, with texts, in batches like those of
+    ReadSnapshot and an end record. For readers that go through a corpus in an order of their own. A stream that
+    was cut is resumed by asking for the places that did not come.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (a place that
+    the snapshot has not; too many places); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS
+    (DATA_LOSS).
+    """
+
     DiffSnapshots: grpc.UnaryStreamMultiCallable[
         recension.v1.snapshot_service_pb2.DiffSnapshotsRequest,
         recension.v1.snapshot_service_pb2.DiffSnapshotsResponse,
@@ -153,6 +166,19 @@ class SnapshotServiceAsyncStub:
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED: no pin held it and its tree was
     removed, perhaps in the middle of the stream; CreateSnapshot makes it again); INVALID_ARGUMENT (INVALID_CURSOR);
     RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    """
+
+    ReadEntries: grpc.aio.UnaryStreamMultiCallable[
+        recension.v1.snapshot_service_pb2.ReadEntriesRequest,
+        recension.v1.snapshot_service_pb2.ReadEntriesResponse,
+    ]
+    """Streams the entries at given places of a snapshot, in the order asked, with texts, in batches like those of
+    ReadSnapshot and an end record. For readers that go through a corpus in an order of their own. A stream that
+    was cut is resumed by asking for the places that did not come.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (a place that
+    the snapshot has not; too many places); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS
+    (DATA_LOSS).
     """
 
     DiffSnapshots: grpc.aio.UnaryStreamMultiCallable[
@@ -243,6 +269,21 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED: no pin held it and its tree was
         removed, perhaps in the middle of the stream; CreateSnapshot makes it again); INVALID_ARGUMENT (INVALID_CURSOR);
         RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        """
+
+    @abc.abstractmethod
+    def ReadEntries(
+        self,
+        request: recension.v1.snapshot_service_pb2.ReadEntriesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[recension.v1.snapshot_service_pb2.ReadEntriesResponse], collections.abc.AsyncIterator[recension.v1.snapshot_service_pb2.ReadEntriesResponse]]:
+        """Streams the entries at given places of a snapshot, in the order asked, with texts, in batches like those of
+        ReadSnapshot and an end record. For readers that go through a corpus in an order of their own. A stream that
+        was cut is resumed by asking for the places that did not come.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (a place that
+        the snapshot has not; too many places); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS
+        (DATA_LOSS).
         """
 
     @abc.abstractmethod

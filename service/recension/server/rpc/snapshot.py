@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 import grpc
 
 from recension.model.cursor import Bound, open_place, seal_place
 from recension.model.digest import parse_digest
-from recension.model.reading import Change, Entry, Place, Reader
+from recension.model.manifest import Manifest
+from recension.model.reading import START, Change, Entry, Place, Reader
 from recension.server.gate import Gate, Turn
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
@@ -23,6 +25,8 @@ MAX_INLINE_TEXT = 1024 * 1024
 """Texts of one entry beyond this many bytes follow their batch in pieces."""
 
 _SNAPSHOTS = ("ListSnapshots",)
+
+_Answer = TypeVar("_Answer", pb.ReadSnapshotResponse, pb.ReadEntriesResponse)
 
 
 class SnapshotRpc(SnapshotServiceServicer):
@@ -87,15 +91,20 @@ class SnapshotRpc(SnapshotServiceServicer):
             stream = _SnapshotStream(bound, after, turn, context)
             yield from stream.messages(entries)
             if not stream.abandoned:
-                yield pb.ReadSnapshotResponse(
-                    end=pb.ReadEnd(
-                        entries=stream.entries,
-                        text_bytes=stream.text_bytes,
-                        complete=stream.complete,
-                        cursor="" if stream.complete else seal_place(bound, stream.place),
-                        parts=[convert.part_to_proto(part) for part in manifest.parts],
-                    )
-                )
+                yield pb.ReadSnapshotResponse(end=stream.end(manifest))
+
+    def ReadEntries(
+        self, request: pb.ReadEntriesRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadEntriesResponse]:
+        snapshot_id = parse_digest(request.snapshot, "snapshot")
+        text = wants_text(request.view)
+        with self._gate.admit() as turn:
+            manifest = self._reader.snapshot(snapshot_id)
+            entries = self._reader.read_at(snapshot_id, request.indexes, text=text)
+            stream = _ChosenStream((), START, turn, context)
+            yield from stream.messages(entries)
+            if not stream.abandoned:
+                yield pb.ReadEntriesResponse(end=stream.end(manifest))
 
     def DiffSnapshots(
         self, request: pb.DiffSnapshotsRequest, context: grpc.ServicerContext
@@ -157,11 +166,12 @@ class _Stream:
         return self.abandoned or self._turn.over
 
 
-class _SnapshotStream(_Stream):
+class _EntryStream(_Stream, Generic[_Answer]):
+    answer: type[_Answer]
     entries = 0
     text_bytes = 0
 
-    def messages(self, entries: Iterator[Entry]) -> Iterator[pb.ReadSnapshotResponse]:
+    def messages(self, entries: Iterator[Entry]) -> Iterator[_Answer]:
         if self._ends():
             return
         batch = pb.EntryBatch()
@@ -176,16 +186,38 @@ class _SnapshotStream(_Stream):
             omitted = _omits(message)
             if size >= BATCH_BYTES or omitted:
                 batch.cursor = self._cursor()
-                yield pb.ReadSnapshotResponse(batch=batch)
+                yield self.answer(batch=batch)
                 for chunk in _chunks(entry, message):
-                    yield pb.ReadSnapshotResponse(chunk=chunk)
+                    yield self.answer(chunk=chunk)
                 batch, size = pb.EntryBatch(), 0
                 if self._ends():
                     return
         if batch.entries:
             batch.cursor = self._cursor()
-            yield pb.ReadSnapshotResponse(batch=batch)
+            yield self.answer(batch=batch)
         self.complete = True
+
+    def end(self, manifest: Manifest) -> pb.ReadEnd:
+        """Return the last message."""
+        return pb.ReadEnd(
+            entries=self.entries,
+            text_bytes=self.text_bytes,
+            complete=self.complete,
+            cursor="" if self.complete else self._cursor(),
+            parts=[convert.part_to_proto(part) for part in manifest.parts],
+        )
+
+
+class _SnapshotStream(_EntryStream[pb.ReadSnapshotResponse]):
+    answer = pb.ReadSnapshotResponse
+
+
+class _ChosenStream(_EntryStream[pb.ReadEntriesResponse]):
+    answer = pb.ReadEntriesResponse
+
+    def _cursor(self) -> str:
+        """Return none: whoever asked knows which places are left."""
+        return ""
 
 
 class _DiffStream(_Stream):
