@@ -15,16 +15,18 @@ import pytest
 
 from recension.archive import columns
 from recension.archive.check import texts
+from recension.archive.check.forms import page_of
 from recension.archive.check.run import WALKS, Check
 from recension.archive.check.state import Remedy, State, read_state
 from recension.archive.erase import erase_text
 from recension.archive.garbage import collect
 from recension.archive.ingest import Ingestor
+from recension.archive.packing import Columns, pack_columns
 from recension.archive.rebuild import rebuild
 from recension.archive.replay import LABELS, snapshot_rows, statement_rows
 from recension.archive.sealed import CONTENT_FIELD, Note, open_sealed, with_sealed
-from recension.archive.texts.block import NO_PREFIX, encode, read_block
-from recension.archive.texts.reading import place_value, read_place
+from recension.archive.texts.block import NO_PREFIX, Block, encode, placed, read_block
+from recension.archive.texts.reading import as_prefix, place_value, read_place, texts_of
 from recension.archive.texts.rows import read_page_block, read_tail
 from recension.model.errors import DataLossError, StoreError
 from recension.model.manifest import make_manifest, read_manifest
@@ -43,7 +45,7 @@ from recension.model.record import (
 )
 from recension.model.seal import read_content
 from recension.model.tree import children_of, level_of, node_digest
-from recension.store import keys, merged
+from recension.store import keys, merged, packed
 from recension.store.interface import Rewrite, Row, Store
 from recension.store.keys import PACKED
 from recension.store.lmdb import LmdbStore
@@ -457,6 +459,31 @@ def _lose_tail(store: MemoryStore) -> None:
     put(store, {_a_tail(store)[0]: None})
 
 
+def _mislead_tail(store: MemoryStore) -> None:
+    """Let a tail be compressed against a copy of the block before it, which nobody would find."""
+    number, tail = _a_tail_with_prefix(store)
+    blobs: dict[bytes, bytes | None] = {keys.block(9999): blob(store, keys.block(tail.prefix))}
+    put(store, {}, {keys.block(number): placed(blob(store, keys.block(number)), tail.project, 9999), **blobs})
+
+
+def _mislead_tail_to_another_page(store: MemoryStore) -> None:
+    """Let it be compressed against a block of another page."""
+    number, tail = _a_tail_with_prefix(store)
+    others = [
+        read_page_block(value).number for key, value in rows(store, b"G") if page_of(key)[1] != tail.page
+    ]
+    with store.view() as view:
+        text, prefix = texts_of(view, tail), as_prefix(view, others[0])
+    raw = encode(tail.project, tail.page, tail.index, text, prefix, 3)
+    put(store, {}, {keys.block(number): raw})
+
+
+def _a_tail_with_prefix(store: MemoryStore) -> tuple[int, Block]:
+    tails = (read_tail(*row).number for row in rows(store, b"H"))
+    found = ((number, read_block(blob(store, keys.block(number)))) for number in tails)
+    return next((number, tail) for number, tail in found if tail.prefix)
+
+
 def _wrong_page_block(store: MemoryStore) -> None:
     key, value = rows(store, b"G")[-1]
     put(store, {key: replace(read_page_block(value), raw_bytes=1).encode()})
@@ -513,8 +540,9 @@ TEXTS: list[tuple[Plant, set[str]]] = [
     (_add_text_row, {"text-row-orphan"}),
     (_add_text_row_without_block, {"text-row-orphan"}),
     (_add_text_row_beyond, {"text-row-orphan"}),
-    (_lose_page_block, {"block-orphan"}),
-    (_lose_tail, {"block-orphan"}),
+    (_lose_page_block, {"block-orphan", "prefix-elsewhere"}),
+    (_lose_tail, {"block-orphan", "prefix-elsewhere"}),
+    (_mislead_tail, {"block-orphan", "prefix-elsewhere"}),
     (_wrong_page_block, {"row-wrong"}),
     (lambda store: _wrong_bounds(store, first_time=1), {"row-wrong"}),
     (lambda store: _wrong_bounds(store, last_time=2**62), {"row-wrong"}),
@@ -523,8 +551,12 @@ TEXTS: list[tuple[Plant, set[str]]] = [
     (_wrong_tail("digest", b"?" * 16), {"row-wrong"}),
     (_wrong_tail("size", 1), {"row-wrong"}),
     (_wrong_tail("time", 1), {"row-wrong"}),
-    (lambda store: put(store, {rows(store, b"G")[-1][0]: b"?"}), {"row-alien", "block-orphan"}),
+    (
+        lambda store: put(store, {rows(store, b"G")[-1][0]: b"?"}),
+        {"row-alien", "block-orphan", "prefix-elsewhere"},
+    ),
     (lambda store: put(store, {rows(store, b"H")[-1][0]: b"?"}), {"row-alien", "block-orphan"}),
+    (_mislead_tail_to_another_page, {"prefix-elsewhere"}),
     (_lose_holder, {"holder-missing"}),
     (_add_holder, {"row-orphan"}),
     (_lose_user, {"user-missing"}),
@@ -683,6 +715,37 @@ def test_event_columns_are_compared_with_the_log(letter: bytes, monkeypatch: pyt
     rebuild(world.store, target)
     assert rows(target, b"X")
     assert found(target) == {}
+
+
+@pytest.mark.parametrize("letter", [b"J", b"f"])
+def test_event_columns_may_be_packed_by_another_zlib(letter: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the columns say is compared, not the bytes that one zlib makes of it."""
+    monkeypatch.setattr(columns, "LARGE", 1)
+    monkeypatch.setattr(columns, "_WORTHWHILE", 1)
+    world = World()
+    world.add(*(world.event(1, n % 90, edit(n, "x" * (n * n % 97))) for n in range(1, 2000)))
+    world.ingestor.settle()
+    assert found(world.store) == {}
+    ((key, before),) = rows(world.store, letter)
+    head = value_head(before) if letter == b"f" else b""
+    read = Columns(before[len(head) :], 1999)
+    numbers = [read[at].copy() for at in range(3 if head else len(columns.Column))]
+    with monkeypatch.context() as patch:
+        patch.setattr(packed, "_LEVEL", 1)
+        again = head + pack_columns(numbers)
+    assert again != before
+    put(world.store, {key: again})
+    assert found(world.store) == {}
+    numbers[1][1000] += 1
+    for wrong in (head + pack_columns(numbers), head + pack_columns(numbers[:-1]), again[:-1]):
+        put(world.store, {key: wrong})
+        assert found(world.store).keys() <= {"columns-wrong", "columns-damaged"}
+        assert found(world.store)
+
+
+def value_head(facts: bytes) -> bytes:
+    """Return what stands before the columns of facts."""
+    return facts[: 4 + int.from_bytes(facts[:4], "big")]
 
 
 # --- damaged rows and pages on disk ---------------------------------------------------------------

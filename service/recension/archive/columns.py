@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recension.archive.commitments import LARGE, Facts, Models, facts_rows, from_timelines
+from recension.archive.commitments import LARGE, Facts, Models, facts_rows, from_timelines, same_facts
 from recension.archive.history import Choice
 from recension.archive.packing import Columns, ColumnsLostError, Numbers, pack_columns
 from recension.archive.projects import tally_of
@@ -201,7 +201,7 @@ def find_parts(store: Store, number: int) -> list[Part]:
         rows = view.scan(keys.event_run(number), keys.event_run(number + 1))
     if any(len(value) != _SPAN.size for _, value in rows):
         raise ColumnsLostError("a part of the event columns is damaged")
-    parts = [Part(*keys.read_event_run(key), *_SPAN.unpack(value)) for key, value in rows]
+    parts = list(map(read_part, rows))
     before = 0
     for upto, run in groupby(parts, key=lambda part: part.upto):
         some = list(run)
@@ -210,6 +210,11 @@ def find_parts(store: Store, number: int) -> list[Part]:
             raise ColumnsLostError("a part of the event columns is missing")
         before = upto
     return parts
+
+
+def read_part(row: Row) -> Part:
+    """Return what the row of a part says."""
+    return Part(*keys.read_event_run(row[0]), *_SPAN.unpack(row[1]))
 
 
 def covered(parts: Sequence[Part]) -> int:
@@ -276,6 +281,24 @@ def facts_in(store: Store, number: int) -> FactsOf:
         return facts, models
 
     return facts_of
+
+
+def says_same(row: Row, stored: bytes | None, events: int) -> bool:
+    """Say whether what is stored of a part of ``events`` says what ``row`` of its ``part_rows`` does.
+
+    Compares numbers: another zlib, or another numpy, packs the same ones into other bytes. Raises
+    ``ColumnsLostError`` or ``struct.error`` for a row that cannot be read.
+    """
+    key, value = row
+    if stored is None or stored == value:
+        return stored is not None
+    match key[:1]:
+        case b"J":
+            return Columns(stored, events).says_same(Columns(value, events))
+        case b"f":
+            return same_facts(stored, value, events)
+        case _:
+            return False
 
 
 def holds_of(kinds: Numbers) -> int:

@@ -126,13 +126,27 @@ def from_columns(
         raise ColumnsLostError("commitments in columns are missing")
     pairs = np.frombuffer(b"".join(whole), np.uint8).reshape(-1, _PAIR)
     try:
-        (size,) = _LENGTH.unpack_from(head)
-        names = head[_LENGTH.size : _LENGTH.size + size].split(b"\0")
-        numbers = np.array([models.number(name) for name in names], np.int64)
-        columns = Columns(head[_LENGTH.size + size :], events)
+        names, columns = _read_facts(head, events)
+        numbers = np.array([models.number(name) for name in names.split(b"\0")], np.int64)
         namespaces, text_bytes, own = (columns[at].take(wanted) for at in range(3))
         own_models = numbers.take(own)
     except (struct.error, ValueError, IndexError) as error:
         raise ColumnsLostError(f"facts in columns cannot be read: {error}") from None
     places = ranks * _TOGETHER + wanted % _TOGETHER
     return Facts(namespaces, text_bytes, own_models, pairs.take(places, axis=0))
+
+
+def _read_facts(head: bytes, events: int) -> tuple[bytes, Columns]:
+    """Return the names of the models, and the columns. Raises ``ColumnsLostError`` or ``struct.error``."""
+    (size,) = _LENGTH.unpack_from(head)
+    at = _LENGTH.size + size
+    return head[_LENGTH.size : at], Columns(head[at:], events)
+
+
+def same_facts(one: bytes, other: bytes, events: int) -> bool:
+    """Say whether two rows hold the same facts of ``events``, packed in whichever way.
+
+    Raises ``ColumnsLostError`` or ``struct.error`` for a row that cannot be read.
+    """
+    (names, columns), (other_names, others) = _read_facts(one, events), _read_facts(other, events)
+    return names == other_names and columns.says_same(others)

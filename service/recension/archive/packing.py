@@ -46,6 +46,12 @@ class Columns:
             at += _HEAD.size + size
             self._packed.append((tuple(how), raw[at - size : at]))
 
+    def says_same(self, other: Columns) -> bool:
+        """Say whether both hold the same numbers, packed in whichever way. Raises ``ColumnsLostError``."""
+        return len(self._packed) == len(other._packed) and all(
+            np.array_equal(self[at], other[at]) for at in range(len(self._packed))
+        )
+
     def __getitem__(self, column: int) -> Numbers:
         """Return a column. Raises ``ColumnsLostError`` if it cannot be read."""
         try:

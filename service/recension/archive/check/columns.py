@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import Work
-from recension.archive.columns import Events, facts_in, holds_facts, logged, part_rows
+from recension.archive.columns import (
+    Events,
+    facts_in,
+    holds_facts,
+    logged,
+    part_rows,
+    read_part,
+    says_same,
+)
 from recension.archive.projects import project_names
 from recension.model.errors import DataLossError
 from recension.store import keys
@@ -59,7 +67,8 @@ def _check_run(work: Work, name: str, number: int, after: int, runs: list[Row]) 
         same = True
         for span, rows in part_rows(number, after, upto, events, facts):
             named.append(span)
-            same = same and all(_is_stored(work.store, row) for row in rows)
+            count = read_part(span).events
+            same = same and all(_is_stored(work.store, row, count) for row in rows)
     except (DataLossError, struct.error, ValueError) as error:
         work.find("columns-damaged", place, str(error), Remedy.REBUILD)
         return
@@ -67,6 +76,6 @@ def _check_run(work: Work, name: str, number: int, after: int, runs: list[Row]) 
         work.find("columns-wrong", place, "the log says others", Remedy.REBUILD)
 
 
-def _is_stored(store: Store, row: Row) -> bool:
+def _is_stored(store: Store, row: Row, events: int) -> bool:
     with store.view() as view:
-        return view.get(row[0]) == row[1]
+        return says_same(row, view.get(row[0]), events)

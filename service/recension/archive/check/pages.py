@@ -145,8 +145,8 @@ class _Page:
             if None in PatientView(view).get_many(users):
                 what = "no row says that its prefix is in another page's block"
                 told.append(("user-missing", f"block {number}", what, Remedy.REBUILD))
-        elif block.prefix and block.index != TAIL and not _prefix_fits(view, block):
-            what = "its prefix is not in the block of its page that offers it one: that may go"
+        elif block.prefix and not _prefix_fits(view, block):
+            what = "its prefix is not in a block of its page that offers it one: that may go"
             told.append(("prefix-elsewhere", f"block {number}", what, Remedy.TEXT))
         if not told:
             self._texts += len(digests)
@@ -212,11 +212,21 @@ class _Page:
 
 
 def _prefix_fits(view: View, block: Block) -> bool:
-    """Say whether the prefix of a later block of a page is in the block before it that offers it one."""
+    """Say whether whoever changes the block of a prefix would find it used, by the rows of their page.
+
+    The prefix of a later block is in the block before it that offers it one, that of a tail in any block or
+    tail of its page.
+    """
+    patient, page = PatientView(view), (block.project, block.page)
+    if block.index == TAIL:
+        start, stop = keys.page_block(*page, 0), keys.page_block(block.project, block.page + 1, 0)
+        return patient.get(keys.tail(*page, block.prefix)) is not None or block.prefix in {
+            read_page_block(row).number for _, row in patient.scan(start, stop)
+        }
     above = parent(block.index, lone=True)
     if above < 0:
         return False
-    row = PatientView(view).get(keys.page_block(block.project, block.page, above))
+    row = patient.get(keys.page_block(*page, above))
     return row is None or read_page_block(row).number == block.prefix
 
 
