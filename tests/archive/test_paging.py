@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import pytest
 
 from recension.archive.check.run import Check
 from recension.archive.clock import SeededSalts
+from recension.archive.erase import erase_text
 from recension.archive.ingest import Ingestor
 from recension.archive.intake import frames
 from recension.archive.intake.frames import Batch, unpack_batch
 from recension.archive.intake.paging import Paging
 from recension.archive.prepared import PreparedEvents
 from recension.archive.reader import Archive
-from recension.archive.texts.block import BLOCK_BYTES, placed
+from recension.archive.texts.block import BLOCK_BYTES, TAIL, placed
+from recension.archive.texts.reading import load, texts_of
 from recension.archive.texts.rows import page_blocks
 from recension.model.digest import digest_of
 from recension.model.event import Event
@@ -35,10 +37,25 @@ def fed(events: Iterable[Event]) -> list[PreparedEvents]:
     for event in events:
         batch.add(event)
         if batch.full:
-            out.append(batch.close())
-    out.append(batch.close())
-    sent = [closed.frame(Progress(0, 0)) for closed in out]
-    return [unpack_batch(frame.meta, memoryview(b"".join(frame.body)))[1].events for frame in sent]
+            out.append(sent(batch))
+    out.append(sent(batch))
+    return out
+
+
+def fed_apart(*groups: Iterable[Event]) -> list[PreparedEvents]:
+    """Return what it would send if batches ended just there."""
+    batch, out = Batch(SALTS, Paging()), []
+    for group in groups:
+        for event in group:
+            batch.add(event)
+        out.append(sent(batch))
+    return out
+
+
+def sent(batch: Batch) -> PreparedEvents:
+    """Close a batch and return what arrives of it."""
+    frame = batch.close().frame(Progress(0, 0))
+    return unpack_batch(frame.meta, memoryview(b"".join(frame.body)))[1].events
 
 
 def text(page: int, revision: int, lines: int = 300) -> str:
@@ -189,3 +206,93 @@ def test_a_prefix_that_nobody_looks_after_is_found() -> None:
     assert [True] == one.store.rewrite([Rewrite({}, {}, blobs)])
     kinds = {finding.kind for finding in Check(one.store).run().shown}
     assert {"prefix-elsewhere", "block-orphan"} == kinds
+
+
+def erase_offer(one: World, offered: Event) -> None:
+    """Erase the text that a block offers."""
+    assert erase_text(one.store, text_digest(offered)).blocks
+
+
+def merge_offer(one: World, offered: Event) -> None:
+    """Merge its block with tails, as it happens between commits."""
+    one.add(one.event(1, 500, edit(5000, f"{text(1, 20)}\nmore")))
+    one.ingestor._sealer.settle(lambda _: None, everything=True)
+    assert text_digest(offered) in digests(one, first_block(one))
+
+
+def sort_offer(one: World, offered: Event) -> None:
+    """Let older texts come, so that the page is sorted and the same id stands for other texts."""
+    before = first_block(one)
+    for late in range(2):
+        one.add(
+            *(
+                one.event(1, late + at / 100, edit(5000 + 100 * late + at, text(3 + late, at)))
+                for at in range(25)
+            )
+        )
+    one.ingestor.settle()
+    assert before == first_block(one)
+    assert text_digest(offered) not in digests(one, before)
+
+
+def digests(one: World, block: int) -> list[bytes]:
+    """Return the digests of the texts of a block."""
+    with one.store.view() as view:
+        return [digest_of(some) for some in texts_of(view, load(view, block))]
+
+
+def first_block(one: World) -> int:
+    """Return the id of the first block of page 1."""
+    with one.store.view() as view:
+        return page_blocks(view, 1, 1)[0][1].number
+
+
+def text_digest(event: Event) -> bytes:
+    """Return the digest of an edit's text."""
+    return digest_of(event.what.slots[0].text)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "revisions, change", [(30, None), (30, erase_offer), (20, merge_offer), (30, sort_offer)]
+)
+def test_a_prefix_is_taken_as_it_came_or_not_at_all(
+    revisions: int, change: Callable[[World, Event], None] | None
+) -> None:
+    """Where the block that offers it became another meanwhile, what needs it is made anew."""
+    one = world()
+    first = [one.event(1, 100 + at, edit(at + 1, text(1, at))) for at in range(revisions)]
+    second = [one.event(2, 300 + at, edit(1000 + at, f"{text(1, at)}\nmine")) for at in range(40)]
+    batches = fed_apart(first, second)
+    assert text_digest(first[-1]) == batches[1].blocks[0].needs
+    one.ingestor.append_prepared("w", batches[0])
+    if change is not None:
+        change(one, first[-1])
+    one.ingestor.append_prepared("w", batches[1])
+    assert change is not None or used(one)
+    assert not Check(one.store).run().shown
+    for at in range(40):
+        assert f"{text(1, at)}\nmine" == one.text(2, 300 + at)
+
+
+def used(one: World) -> bool:
+    """Say whether page 2 is compressed against page 1."""
+    with one.store.view() as view:
+        return load(view, page_blocks(view, 1, 2)[0][1].number).prefix == first_block(one)
+
+
+def test_a_page_that_is_being_sealed_is_not_forgotten() -> None:
+    """Its place in the writer's memory says that its next block is taken; it goes when it is sealed."""
+    one = world()
+    page = [one.event(1, at, edit(at + 1, text(1, at, 4))) for at in range(33)]
+    page[1] = one.event(1, 1, edit(2, "x" * (3 << 20)))
+    others = [[one.event(number, 100, edit(100 * number, text(number, 1)))] for number in (2, 3)]
+    batches = fed_apart(page, *others)
+    assert [[TAIL], [0], [0]] == [[block.index for block in batch.blocks] for batch in batches]
+    writer = one.ingestor._texts
+    for batch in batches[:2]:
+        one.ingestor.append_prepared("w", batch)
+        assert writer.pages[1, 1].sealing
+    one.ingestor.settle()
+    one.ingestor.append_prepared("w", batches[2])
+    assert (1, 1) not in writer.pages
+    assert not Check(one.store).run().shown

@@ -141,7 +141,7 @@ class TextWriter:
         self._offered: dict[int, Prefix] = {}
         self._indexed: dict[tuple[int, int, int], Prefix] = {}
         self._bulky: set[Page] = set()
-        """Pages of the last ``store`` that had blocks which came ready."""
+        """Pages of the last ``store`` with blocks that came ready, and others that are to be forgotten."""
         self._offers: OrderedDict[bytes, tuple[Page, int, int]] = OrderedDict()
         """Of blocks that were taken as they came, by the digest of what they offer: page, index and id."""
 
@@ -188,10 +188,10 @@ class TextWriter:
         ready: dict[int, list[Ready]] = {}
         for block in made:
             ready.setdefault(block.page, []).append(block)
-        for key in self._bulky:
-            if key[1] not in ready:  # a dump does not come back to it
-                self.forget(key)
-        self._bulky.clear()
+        left_behind = {key for key in self._bulky if key[1] not in ready}  # a dump does not come back to it
+        self._bulky = {key for key in left_behind if key in self.pages and self.pages[key].sealing}
+        for key in left_behind - self._bulky:
+            self.forget(key)
         by_page = sorted(new, key=lambda text: text.page)  # stable: each page's texts stay in their order
         for key, texts in groupby(by_page, key=lambda text: text.page):
             page = self._page(view, key)
