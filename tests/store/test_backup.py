@@ -103,6 +103,27 @@ def test_where_something_is(store: LmdbStore, tmp_path: Path) -> None:
         store.backup(tmp_path / "b")
 
 
+def test_the_key_may_be_there_first(store: LmdbStore, tmp_path: Path) -> None:
+    """A restore goes beside a signing key and its checkpoint; beside anything else it says what it needs."""
+    store.backup(tmp_path / "backup")
+    again = tmp_path / "again"
+    again.mkdir()
+    for name in ("signing.key", "signing.key.checkpoint"):
+        (again / name).write_text(name)
+    (again / "signing.key.pub").write_text("of another program")
+    with pytest.raises(NotAStoreError, match="something else") as caught:
+        LmdbStore.restore(tmp_path / "backup", again, force_mount=True)
+    assert "new or empty" in caught.value.hint
+    (again / "signing.key.pub").unlink()
+    with closing(restored(tmp_path / "backup", again)) as restored_:
+        assert COMMITS == check_whole(restored_)
+    for name in ("signing.key", "signing.key.checkpoint"):
+        assert name == (again / name).read_text()
+    with pytest.raises(NotAStoreError) as caught:
+        LmdbStore.restore(tmp_path / "absent", tmp_path / "new", force_mount=True)
+    assert "a backup" in caught.value.hint
+
+
 def test_two_backups_to_one_place(store: LmdbStore, tmp_path: Path) -> None:
     """The second is refused while the first is being made; the first is none the worse."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
@@ -62,6 +62,33 @@ def test_any_flipped_bit_is_noticed() -> None:
             Run(NAME, raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :])
     with pytest.raises(DataLossError):
         Run(b"mane", raw)
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_what_is_no_run_is_named_though_its_digest_is_right(varied: bool) -> None:  # noqa: FBT001 - a case
+    """A flip that a digest does not show gives other rows or the named error, whatever is asked."""
+    chance = random.Random(1)
+    rows = [(b"key%03d" % at, chance.randbytes(9 + varied * at % 3) + b"same") for at in range(40)]
+    body = pack_run(rows)
+    changed = [
+        body[:at] + bytes([body[at] ^ 1 << bit]) + body[at + 1 :]
+        for at in range(len(body))
+        for bit in range(8)
+    ]
+    asks: list[Callable[[Run], object]] = [
+        lambda run: run.get(b"key020"),
+        lambda run: run.find(b"key020"),
+        lambda run: run.row(run.count - 1),
+        lambda run: run.rows(),
+    ]
+    named = 0
+    for raw in [*changed, *(body[:size] for size in range(len(body)))]:
+        for ask in asks:
+            try:
+                ask(Run(NAME, seal(RUNS, NAME, raw)))
+            except DataLossError:
+                named += 1
+    assert named > len(body)
 
 
 @pytest.mark.parametrize("random_bytes", [0, 3, 12, 60, 255])

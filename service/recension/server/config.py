@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recension.model.errors import InvalidArgumentError
+from recension.store.directory import KEY_FILE
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
-KEY_FILE = "signing.key"
-"""Name of the signing key's file in a data directory, unless another path is chosen."""
 DEFAULT_HEALTH = "127.0.0.1:7778"
 """Where health is answered if nothing else is chosen."""
 _MAX_PORT = 65_535

@@ -14,8 +14,8 @@ from typing import Any
 from recension.archive.ledger import Ledger, signing_keys
 from recension.model.note import VerifierKey
 from recension.server.checking import OpenStore
-from recension.server.config import KEY_FILE
 from recension.server.signing import Signer
+from recension.store.directory import KEY_FILE
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:

@@ -292,7 +292,7 @@ def backup_at(path: Path, map_bytes: int, schema: int) -> Iterator[Opened]:
     """Open a backup and leave it as it is; a data directory that may be in use is opened as such."""
     directory = DataDirectory(path)
     if directory.file() is None:
-        raise not_a_store(path, "is neither a backup nor a data directory")
+        raise not_a_store(path, "is neither a backup nor a data directory", "name the directory of a backup")
     if (directory.lmdb / "lock.mdb").exists():
         opened = open_newest(directory, map_bytes, schema)
     else:

@@ -32,6 +32,8 @@ _MIB = 1 << 20
 
 FileId = tuple[int, int]
 """Device and inode."""
+KEY_FILE = "signing.key"
+"""Name of the signing key's file in a data directory, unless another path is chosen."""
 
 
 class DataDirectory:

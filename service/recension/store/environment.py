@@ -28,7 +28,7 @@ from recension.model.errors import (
     StoreMountError,
     StoreVersionError,
 )
-from recension.store.directory import DataDirectory, FileId, sync
+from recension.store.directory import KEY_FILE, DataDirectory, FileId, sync
 from recension.store.layout import (
     META,
     PIECES,
@@ -58,8 +58,11 @@ _UNSAFE_FS = re.compile(
 """Writable maps and POSIX locks do not hold there, or only within one machine."""
 
 _CREATE_HINT = "make one with `recension-server project create`"
-_OWN_NAMES = {"lmdb.new", "lost+found", "swap.lock", "writer.lock"}
-"""What may lie in a data directory before it is one; ``lost+found`` comes with a fresh volume."""
+_OWN_NAMES = {"lmdb.new", "lost+found", "swap.lock", "writer.lock"} | {
+    KEY_FILE + suffix for suffix in ("", ".checkpoint", ".lock", ".new")
+}
+"""What may lie in a data directory before it is one; ``lost+found`` comes with a fresh volume, and the key of
+what is to be restored may be there first."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -205,9 +208,9 @@ def _check_engine() -> None:
         raise StoreError("this lmdb was built on a system library", hint="install the lmdb wheel from PyPI")
 
 
-def not_a_store(path: Path, why: str) -> NotAStoreError:
+def not_a_store(path: Path, why: str, hint: str = _CREATE_HINT) -> NotAStoreError:
     """Return the error for a directory that is none of ours."""
-    return NotAStoreError(f"{path} {why}", hint=_CREATE_HINT, path=path)
+    return NotAStoreError(f"{path} {why}", hint=hint, path=path)
 
 
 def open_env(path: Path, map_bytes: int, *, sync_each: bool = True, alone: bool = False) -> lmdb.Environment:
@@ -344,7 +347,9 @@ def make(directory: DataDirectory, map_bytes: int, schema: int, *, create: bool)
 def check_vacant(path: Path) -> None:
     """Raise ``NotAStoreError`` if something lies at ``path`` that is not ours."""
     if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - _OWN_NAMES):
-        raise not_a_store(path, "is not a recension data directory")
+        raise not_a_store(
+            path, "holds something else than a data directory", "name a directory that is new or empty"
+        )
 
 
 @contextmanager

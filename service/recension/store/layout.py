@@ -49,11 +49,11 @@ def unseal(table: bytes, key: bytes, raw: bytes) -> bytes:
     return value
 
 
-def damaged(table: bytes, key: bytes) -> DataLossError:
+def damaged(table: bytes, key: bytes, why: str = "does not match its digest") -> DataLossError:
     """Return the error for a row that is not as it was stored."""
     name = table.decode()
     return DataLossError(
-        f"the row {key.hex()} of table {name} does not match its digest",
+        f"the row {key.hex()} of table {name} {why}",
         hint="restore the data directory from a backup",
         table=name,
         key=key.hex(),

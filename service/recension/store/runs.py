@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recension.store.interface import Row
-from recension.store.layout import RUNS, SEAL_BYTES, unseal
+from recension.store.layout import RUNS, SEAL_BYTES, damaged, unseal
 from recension.store.pieces import LEAF_BYTES, PAGE_BYTES, PAGE_HEADER_BYTES
 
 MOST_ROWS = 128
@@ -153,6 +153,7 @@ class Run:
         "_head",
         "_keys",
         "_lines",
+        "_name",
         "_stride",
         "_suffix",
         "_values",
@@ -162,9 +163,16 @@ class Run:
     )
 
     def __init__(self, key: bytes, raw: bytes) -> None:
-        """Raises ``DataLossError`` when ``raw`` is not what was stored under ``key``."""
+        """Raises ``DataLossError`` when ``raw`` is not what was stored under ``key``.
+
+        So does every method when these are no columns, which only a digest that is right by chance lets pass.
+        """
         body = unseal(RUNS, key, raw)
-        self.count, size, shared, width, flags, *_ = _HEADER.unpack_from(body)
+        try:
+            self.count, size, shared, width, flags, *_ = _HEADER.unpack_from(body)
+        except struct.error:
+            raise damaged(RUNS, key, "is cut short") from None
+        self._name = key
         self.first = body[_HEADER.size : _HEADER.size + size]
         self._head = self.first[:shared]
         self._suffix = size - shared
@@ -224,7 +232,10 @@ class Run:
         """Return the rows behind one another, without what all keys begin with."""
         body = self._body  # looked at first: it goes when the rows are there
         if body:
-            self._lines = _lines(body, self.count, self._stride)
+            try:
+                self._lines = _lines(body, self.count, self._stride)
+            except (zlib.error, struct.error, ValueError, IndexError):
+                raise damaged(RUNS, self._name, "holds no columns") from None
             self._body = b""
         return self._lines
 
