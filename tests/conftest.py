@@ -1,7 +1,18 @@
 """What holds for every test."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import structlog
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """A shell lets what it runs in the background ignore interrupts, and so would all that tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
