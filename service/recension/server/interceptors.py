@@ -60,20 +60,18 @@ class Outermost(grpc.ServerInterceptor):
         handler: Any = continuation(handler_call_details)
         if handler is None:
             return None
-        method, serializer = handler_call_details.method, handler.response_serializer
+        method = handler_call_details.method
         if not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                self._single(method, handler), response_serializer=serializer
-            )
+            return grpc.stream_unary_rpc_method_handler(self._single(method, handler))
         wrap = self._watch if hasattr(handler.unary_stream, _NON_BLOCKING) else self._stream
-        return grpc.stream_stream_rpc_method_handler(wrap(method, handler), response_serializer=serializer)
+        return grpc.stream_stream_rpc_method_handler(wrap(method, handler))
 
     def _single(self, method: str, handler: Any) -> Behaviour:
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             entry = _Call(self._log, method, context, self._watchdog)
             token = wanted.set(context.is_active)
             try:
-                response = self._answer(entry, handler, raw, context)
+                response = _encoded(self._answer(entry, handler, raw, context), handler)
             except Exception as error:  # noqa: BLE001 - this is the one place that sees them all
                 entry.refuse(error)
             finally:
@@ -89,9 +87,10 @@ class Outermost(grpc.ServerInterceptor):
             entry = _Call(self._log, method, context, self._watchdog)
             try:
                 for response in self._answer(entry, handler, raw, context):
+                    encoded = _encoded(response, handler)
                     with entry.patience.waiting():
-                        yield response
-                    entry.sent(response)
+                        yield encoded
+                    entry.sent(encoded)
             except Exception as error:  # noqa: BLE001 - see above
                 entry.refuse(error)
             entry.finish()
@@ -101,13 +100,16 @@ class Outermost(grpc.ServerInterceptor):
     def _watch(self, method: str, handler: Any) -> Behaviour:
         """Wrap a handler that holds no thread while its stream is open: it is given a function that sends."""
 
-        def call(raw: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
+        def call(
+            raw: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
             entry = _Call(self._log, method, context, self._watchdog)
 
             def send_counted(response: Any) -> None:
-                send(response)
-                if response is not None:
-                    entry.sent(response)
+                encoded = None if response is None else _encoded(response, handler)
+                send(encoded)
+                if encoded is not None:
+                    entry.sent(encoded)
 
             self._watches.add(context)
             context.add_callback(lambda: self._watches.discard(context))
@@ -193,6 +195,11 @@ def _parsed(message: bytes, handler: Any) -> Any:
         ) from None
 
 
+def _encoded(response: Any, handler: Any) -> bytes:
+    """Return the bytes of a response, which are counted here; some handlers make them themselves."""
+    return response if isinstance(response, bytes) else bytes(handler.response_serializer(response))
+
+
 class _Call:
     """One call, as its line in the log will tell it."""
 
@@ -212,9 +219,9 @@ class _Call:
         if not context.add_callback(self._write):
             self._write()
 
-    def sent(self, response: Any) -> None:
+    def sent(self, response: bytes) -> None:
         self._messages += 1
-        self._bytes += response.ByteSize() if hasattr(response, "ByteSize") else 0
+        self._bytes += len(response)
 
     def finish(self) -> None:
         code = self._context.code()  # type: ignore[attr-defined]
