@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -243,7 +244,7 @@ def test_another_version_of_the_library(
     assert rendition.renderer_name() in lock.read_text()
 
     def gone(_: str) -> str:
-        raise rendition.PackageNotFoundError
+        raise PackageNotFoundError
 
     monkeypatch.setattr(rendition, "version", gone)
     with pytest.raises(ExtraMissingError, match="mwparserfromhell"):
@@ -256,7 +257,7 @@ def test_a_damaged_list_is_refused(world: World, repository: Path) -> None:
     good = json.loads(index.read_bytes())
     with Folder.at(repository / "corpus") as root:
         export = read_held(root)
-        for change in (
+        changes: tuple[dict[str, object], ...] = (
             {"format": "recension/rendition/v2"},
             {"more": 1},
             {"form": "parquet"},
@@ -265,7 +266,8 @@ def test_a_damaged_list_is_refused(world: World, repository: Path) -> None:
             {"files": [good["files"][0] | {"sha256": "0"}]},
             {"files": [good["files"][0] | {"rows": -1}]},
             {"renderer": 1},
-        ):
+        )
+        for change in changes:
             index.write_text(json.dumps(good | change))
             with pytest.raises(ExportFormatError, match=r"rendition format|list of plain text is damaged"):
                 rendition.read_rendition(root, export)
