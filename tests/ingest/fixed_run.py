@@ -1,6 +1,7 @@
 """One ingest with a fixed clock, and salts that are fixed unless the seed is "random"; prints the head.
 
-Run by ``test_resume``: ``fixed_run.py DATA SEED FILE WORKERS``.
+Run by ``test_resume``: ``fixed_run.py DATA SEED FILE WORKERS [SORTED]``; with ``SORTED`` rows that come in no
+order wait in piles from the start, and few piles are many.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from recension.archive.ingest import Ingestor
 from recension.model.reading import ProjectInfo
 from recension.server.ingest import run_ingest
+from recension.store import arrivals, lmdb
 from recension.store.lmdb import LmdbStore
 
 NOW = 1_800_000_000_000_000
@@ -18,6 +20,8 @@ NOW = 1_800_000_000_000_000
 
 def main() -> int:
     data, seed, file = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    if len(sys.argv) > 5:
+        lmdb._IMPORT_FROM_ROWS, arrivals.FAN = 0, 2
     store = LmdbStore.open(data, create=True)
     try:
         Ingestor(store, clock=lambda: NOW).create_project(

@@ -3,11 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from recension.archive.check.run import Check
+from recension.store.interface import Row
 from recension.store.lmdb import LmdbStore
 from tests.sources.helpers import dump, page, revision
 
@@ -17,20 +19,20 @@ SAMPLE = Path(__file__).parents[2] / (
 )
 
 
-def command(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1) -> list[str]:
-    return [sys.executable, str(SCRIPT), str(data), seed, str(file), str(workers)]
+def command(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1, *more: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), str(data), seed, str(file), str(workers), *more]
 
 
-def head_of(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1) -> str:
+def head_of(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1, *more: str) -> str:
     done = subprocess.run(
-        command(data, seed, file, workers), check=True, capture_output=True, text=True, timeout=100
+        command(data, seed, file, workers, *more), check=True, capture_output=True, text=True, timeout=100
     )
     return done.stdout.splitlines()[-1]
 
 
-def kill_at(data: Path, seed: str, position: int, file: Path = SAMPLE, workers: int = 1) -> int:
+def kill_at(data: Path, seed: str, position: int, file: Path = SAMPLE, workers: int = 1, *more: str) -> int:
     """Kill the ingest once ``position`` is durable; return where the log then ends."""
-    with subprocess.Popen(command(data, seed, file, workers), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command(data, seed, file, workers, *more), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert b"ready\n" == process.stdout.readline()
         store = LmdbStore.open(data)
@@ -90,6 +92,34 @@ def test_the_head_does_not_depend_on_the_number_of_workers(tmp_path: Path, pages
             assert not Check(store).run().shown
         finally:
             store.close()
+
+
+SORTED = "sorted"
+
+
+def rows_of(data: Path) -> tuple[list[Row], int]:
+    """Return the whole index, and how many parts of piles there are."""
+    with closing(LmdbStore.open(data)) as store, store.view() as view:
+        return view.scan(b"", b"\xff"), store.usage().tables["arrivals"].rows
+
+
+def test_rows_that_were_sorted_first_are_the_same(tmp_path: Path, pages: Path) -> None:
+    """An import that lets rows wait ends at the same head with the same index, killed before or not."""
+    expected = head_of(tmp_path / "plain", "seed", pages)
+    index, _ = rows_of(tmp_path / "plain")
+    assert expected == head_of(tmp_path / "sorted", "seed", pages, 1, SORTED)
+    assert (index, 0) == rows_of(tmp_path / "sorted")
+    for name, position, then in (("a", 3, SORTED), ("b", 5, "")):
+        data = tmp_path / name
+        reached = kill_at(data, "seed", position, pages, 1, SORTED)
+        assert position <= reached < int(expected.split()[0])
+        before, waiting = rows_of(data)
+        assert waiting
+        with closing(LmdbStore.open(data)) as store:
+            assert not Check(store).run().shown
+        assert expected == head_of(data, "seed", pages, 1, *[then][: bool(then)])
+        assert (index, 0) == rows_of(data)
+        assert len(before) < len(index)
 
 
 def test_other_salts_give_another_head(tmp_path: Path) -> None:

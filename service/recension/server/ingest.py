@@ -169,11 +169,12 @@ def ingest_files(
         quarantine = Quarantine(data, project)
         ingestor.namespaces(project)  # an unknown project is named before any file is opened
         try:
-            for path in paths:
-                feed = Feed(
-                    _FEEDS[kind], path, project, ingestor.namespaces(project), seed=seed, workers=workers
-                )
-                _ingest_file(ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
+            with store.importing():
+                for path in paths:
+                    feed = Feed(
+                        _FEEDS[kind], path, project, ingestor.namespaces(project), seed=seed, workers=workers
+                    )
+                    _ingest_file(ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
             resolved = logbook.resolve(store, ingestor, project)
             with _sealing(quiet=quiet) as tell:
                 summary.pages_sealed = ingestor.settle(tell)

@@ -22,6 +22,7 @@ import lmdb
 
 from recension.model.errors import DataLossError, StoreError, WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head, commit_hash
+from recension.store.arrivals import ROWS_A_CHUNK
 from recension.store.directory import DataDirectory, check_room, free_bytes, remove, sync
 from recension.store.environment import (
     FULL,
@@ -37,6 +38,7 @@ from recension.store.environment import (
 )
 from recension.store.interface import Copied, Progress, Row
 from recension.store.layout import (
+    ARRIVALS,
     BLOBS,
     HEAD_KEY,
     INDEX,
@@ -179,7 +181,7 @@ def _walk(
     done = 0
     sizes = used_bytes(opened, txn)
     sizes[BLOBS] += sizes.pop(PIECES) + sizes.pop(RESTS)
-    sizes[INDEX] += sizes.pop(RUNS)
+    sizes[INDEX] += sizes.pop(RUNS) + sizes.pop(ARRIVALS)
     total = sum(sizes.values())
     for table in _WALKED:
         batches = _index_batches(opened, txn) if table == INDEX else _batches(opened, txn, table)
@@ -198,13 +200,14 @@ def _entries(opened: Opened, txn: lmdb.Transaction, table: bytes) -> int:
     entries = int(txn.stat(opened.tables[table])["entries"])
     if table == INDEX:
         entries += int(txn.stat(opened.tables[RUNS])["entries"]) * MOST_ROWS // 2
+        entries += int(txn.stat(opened.tables[ARRIVALS])["entries"]) * ROWS_A_CHUNK
     return max(entries, 1)
 
 
 def _index_batches(opened: Opened, txn: lmdb.Transaction) -> Iterator[list[Row]]:
-    """Yield the rows of the index, those in runs among them."""
+    """Yield the rows of the index, those in piles and in runs among them."""
     plain = ((key, raw[SEAL_BYTES:]) for batch in _batches(opened, txn, INDEX) for key, raw in batch)
-    rows = all_together(plain, opened.packed.walk(txn))
+    rows = all_together(plain, opened.arrivals.walk(txn), opened.packed.walk(txn))
     while batch := _read_index_batch(rows):
         yield batch
 

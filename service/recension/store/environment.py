@@ -28,8 +28,10 @@ from recension.model.errors import (
     StoreMountError,
     StoreVersionError,
 )
+from recension.store.arrivals import Arrivals
 from recension.store.directory import KEY_FILE, DataDirectory, FileId, sync
 from recension.store.layout import (
+    ARRIVALS,
     META,
     PIECES,
     RESTS,
@@ -76,11 +78,12 @@ class Opened:
     tables: dict[bytes, lmdb._Database]
     file: FileId
     packed: PackedIndex
+    arrivals: Arrivals
 
     @classmethod
     def of(cls, env: lmdb.Environment, tables: dict[bytes, lmdb._Database], file: FileId = (0, 0)) -> Self:
         """``file`` is that of the environment, if another may take its place."""
-        return cls(env, tables, file, PackedIndex(tables[RUNS]))
+        return cls(env, tables, file, PackedIndex(tables[RUNS]), Arrivals(tables[ARRIVALS]))
 
     def get(self, txn: lmdb.Transaction, table: bytes, key: bytes) -> bytes | None:
         """Return a row as it is stored."""

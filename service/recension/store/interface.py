@@ -187,6 +187,15 @@ class Store(Protocol):
         """Hold the right to ingest in bulk; ``WriterBusyError`` within a second if another process has it."""
         ...
 
+    def importing(self) -> AbstractContextManager[None]:
+        """Let rows that come in no order wait for others, sorted, before they go to their places.
+
+        For the holder of ``exclusive_writer``, of one thread. Changes no answer and no promise of ``commit``;
+        until the end some reads take longer. Raises as ``commit`` does when it begins or ends; whoever ends
+        otherwise leaves rows waiting, which the next import, or a compaction, brings to their places.
+        """
+        ...
+
     def usage(self) -> Usage:
         """Return what the store takes, and who reads it, without reading rows."""
         ...

@@ -8,9 +8,29 @@ from __future__ import annotations
 
 import struct
 from hashlib import sha256
+from typing import NamedTuple
 
 PACKED = frozenset(bytes([one]) for one in b"DEGKLMRSTVW")
 """First bytes of the keys whose rows a copy packs in runs: there are many of them, and most never change."""
+
+
+class Scattered(NamedTuple):
+    """Bytes of the rows of a family whose keys come in no order, also when a dump is read page by page."""
+
+    key: int
+    value: int
+    subject: int
+    """Of the key, from its first: whoever looks for a row of the family knows so much of it."""
+
+
+SCATTERED = {
+    b"D": Scattered(17, 8, 17),
+    b"K": Scattered(29, 0, 17),
+    b"R": Scattered(25, 16, 13),
+    b"S": Scattered(21, 8, 21),
+    b"T": Scattered(29, 0, 21),
+}
+"""By the first byte of their keys; a bulk import brings them in order first (``arrivals``)."""
 
 _BIAS = 2**63
 END = 2**64 - 1
@@ -169,20 +189,6 @@ def event_facts(project: int, upto: int, part: int) -> bytes:
 def event_pairs(project: int, upto: int, part: int, chunk: int) -> bytes:
     """Key of the commitments of some of a part's edits."""
     return _RUN.pack(b"i", project, upto, part) + chunk.to_bytes(4, "big")
-
-
-OF_PARTS = (b"J", b"f", b"i")
-"""First bytes of the keys of what a part of the event columns has beside the row that names it."""
-
-
-def naming_run(key: bytes) -> bytes:
-    """Key of the row that names the part which a row of ``OF_PARTS`` is of."""
-    return b"X" + key[1 : _RUN.size]
-
-
-def behind_part(key: bytes) -> bytes:
-    """Bound above all rows of the same family and part as a row of ``OF_PARTS``."""
-    return key[: _RUN.size] + b"\xff" * (_RUN.size + 1)
 
 
 def node(digest: bytes) -> bytes:

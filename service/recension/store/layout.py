@@ -15,10 +15,11 @@ from recension.model.record import Head
 from recension.store.interface import Rewrite, Row
 from recension.store.pieces import MAX_PIECES, cut
 
-LOG, INDEX, RUNS, BLOBS, PIECES, RESTS, META = TABLES = (
+LOG, INDEX, RUNS, ARRIVALS, BLOBS, PIECES, RESTS, META = TABLES = (
     b"log",
     b"index",
     b"runs",
+    b"arrivals",
     b"blobs",
     b"pieces",
     b"rests",

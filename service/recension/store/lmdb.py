@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
@@ -29,6 +29,7 @@ from recension.model.errors import (
     WriterBusyError,
 )
 from recension.model.record import EMPTY_LOG, MAGIC, Head
+from recension.store.arrivals import Filter, Piles, scattered
 from recension.store.copying import arriving, backup_at, copy, copy_checked, used_bytes
 from recension.store.directory import LOOK_SECONDS, DataDirectory, free_bytes, remove, sync
 from recension.store.environment import (
@@ -55,6 +56,7 @@ from recension.store.interface import (
     TableUsage,
     Usage,
 )
+from recension.store.keys import SCATTERED
 from recension.store.layout import (
     BLOBS,
     HEAD_KEY,
@@ -81,7 +83,7 @@ from recension.store.merged import NO_STATE, together
 from recension.store.records import pack_record, unpack_record
 from recension.store.rests import SHARED, place_of, without
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Of the tables and of the layout of their values. A store with a greater one is refused."""
 
 MAP_BYTES = 2**40
@@ -89,6 +91,10 @@ _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 """Where a commit record names its parent: behind position and time."""
 _DERIVED_CHUNK_BYTES = 4 << 20
 """Keeps other writers waiting for some tens of milliseconds only."""
+_IMPORT_FROM_ROWS = 2**20
+"""Of the table of the index: with fewer, each row goes to its place at once, which takes less CPU then."""
+_PLACED_ROWS = 2**15
+"""In one transaction; others write in between."""
 _LOW_SPACE_BYTES = 1 << 20
 """LMDB reports a write cut short by a full disk as EIO; with less than this free, it was that."""
 
@@ -117,6 +123,9 @@ class LmdbStore:
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._failed = False
         self._closed = False
+        self._importing = False
+        self.filter: Filter | None = None
+        """Of the rows that commits put into piles; without one they put none there."""
         self._log = _LmdbLog(self)
         self.newest_head: tuple[bytes, Head] = b"", EMPTY_LOG
         """Row and meaning of the head that was read last."""
@@ -213,10 +222,13 @@ class LmdbStore:
         record = bytes(record)
         if sha256(record).digest() != head.hash:
             raise ValueError("the head's hash is not the hash of the record")
-        index_rows = prepared(INDEX, index)
+        noted = self.filter
+        waiting, others = ([], index) if noted is None else scattered(index)
+        index_rows = prepared(INDEX, others)
         blob_rows, piece_rows = cut_all(prepared(BLOBS, blobs))
         key = log_key(head.position)
         row = log_row(key, pack_record(record))
+        turn = False
 
         def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
             current = _head(txn, opened)
@@ -226,13 +238,24 @@ class LmdbStore:
             _insert_blobs(txn, opened, blob_rows, piece_rows)
             if not txn.put(key, row, append=True, overwrite=False, db=tables[LOG]):
                 raise damaged(LOG, key)  # the log would be ahead of its own head
-            new_rows = _without_packed(txn, opened, index_rows, same=True)
+            new_rows = _new_rows(txn, opened, index_rows, same=True)
             if _insert(txn, tables[INDEX], new_rows) < len(new_rows):
                 _check_same(txn, tables[INDEX], new_rows)
+            nonlocal turn
+            if noted is not None:
+                new = _not_there(txn, opened, waiting, noted)
+                noted.add(new)
+                turn = opened.arrivals.add(txn, head.position, new)
+            elif self._importing:
+                turn = txn.stat(tables[INDEX])["entries"] >= _IMPORT_FROM_ROWS
             txn.put(*head_row(head), db=tables[META])
             return Outcome.OK
 
-        return self._write(write)
+        outcome = self._write(write)
+        if turn:
+            self._place_arrivals()
+            self.filter = Filter(head.position)
+        return outcome
 
     def put_derived(self, rows: Iterator[Row]) -> None:
         """Store index rows that can be computed again; durable when it returns. Safe to retry.
@@ -264,7 +287,9 @@ class LmdbStore:
                 fits = all(_index_row(txn, opened, key) == row for key, row in change.expected.items())
                 applied.append(fits)
                 if fits:
-                    opened.packed.take_out(txn, (key for key, row in change.index.items() if row is None))
+                    gone = [key for key, row in change.index.items() if row is None]
+                    opened.packed.take_out(txn, gone)
+                    opened.arrivals.take_out(txn, gone)
                     _replace(txn, opened, rows)
             return Outcome.OK
 
@@ -278,6 +303,44 @@ class LmdbStore:
         """
         self.check_process()
         return self._directory.exclusive_writer()
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Let rows that come in no order wait for others, sorted, before they go to their places.
+
+        For the holder of ``exclusive_writer``. In a small store they do not wait. Raises as ``commit`` does.
+        """
+        self._place_arrivals()
+        self._importing = True
+        try:
+            yield
+            self.filter = None
+            self._place_arrivals()
+        finally:
+            self._importing = False
+            self.filter = None
+
+    def _place_arrivals(self) -> None:
+        """Bring the rows of all piles to their places, by key, some in each transaction."""
+        opened = self.newest()
+        with self.begin(opened) as txn:
+            families = sorted(opened.arrivals.piles(txn))
+        for family in families:
+            start = family
+            while start:
+                start = self._place_some(family, start)
+
+    def _place_some(self, family: bytes, start: bytes) -> bytes:
+        """Do so with some rows of a family, from a key on; return the next key, or nothing at the end."""
+        after = b""
+
+        def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
+            nonlocal after
+            after = opened.arrivals.place(txn, opened.tables[INDEX], family, start, _PLACED_ROWS)
+            return Outcome.OK
+
+        self._write(write)
+        return after
 
     def compact(self, progress: Progress = silent) -> Compacted:
         """Put a copy without free or half-empty pages in the place of the environment; durable on return.
@@ -465,7 +528,7 @@ class LmdbStore:
         rows = prepared(INDEX, chunk)
 
         def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
-            _insert(txn, opened.tables[INDEX], _without_packed(txn, opened, rows))
+            _insert(txn, opened.tables[INDEX], _new_rows(txn, opened, rows))
             return Outcome.OK
 
         self._write(write)
@@ -574,7 +637,18 @@ class _LmdbLog:
 class _LmdbView:
     """A read transaction on Index and Blobs, from ``with`` to its end; bound to one thread."""
 
-    __slots__ = ("_cursor", "_families", "_index", "_opened", "_runs", "_state", "_store", "_txn")
+    __slots__ = (
+        "_cursor",
+        "_families",
+        "_filter",
+        "_index",
+        "_opened",
+        "_piles",
+        "_runs",
+        "_state",
+        "_store",
+        "_txn",
+    )
 
     _opened: Opened
     _txn: lmdb.Transaction
@@ -583,6 +657,9 @@ class _LmdbView:
     _runs: lmdb.Cursor
     """Of the table of runs, if there are any."""
     _state: int
+    _piles: Piles
+    _filter: Filter | None
+    """Of all rows in the piles, if this process has put them there."""
 
     def __init__(self, store: LmdbStore) -> None:
         self._store = store
@@ -597,6 +674,12 @@ class _LmdbView:
         if self._families:
             self._runs = self._txn.cursor(opened.tables[RUNS])
             self._state = self._txn.id()
+        self._piles = opened.arrivals.piles(self._txn)
+        if self._piles:
+            known = (
+                self._store.filter
+            )  # looked at after the transaction has begun: it has all rows of its piles
+            self._filter = known if known is not None and known.covers(self._piles) else None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -629,10 +712,36 @@ class _LmdbView:
             if not packed or self._opened.packed.has_others(self._cursor, self._state, key[:1]):
                 raw = cast("bytes | None", self._txn.get(key, db=self._index))
             if raw is None:
-                return self._opened.packed.get(self._runs, self._state, key) if packed else None
+                value = self._opened.packed.get(self._runs, self._state, key) if packed else None
+                return value if value is not None or not self._piles else self._arrived(key)
         except DAMAGE as error:
             raise pages_damaged(error) from None
         return unseal(INDEX, key, raw)
+
+    def _arrived(self, key: bytes) -> bytes | None:
+        """Return the value of a key whose row is still in a pile."""
+        family = key[:1]
+        if family not in self._piles:
+            return None
+        if self._filter is not None and not self._filter.may_have(key[: SCATTERED[family].subject]):
+            return None
+        return self._opened.arrivals.get(self._txn, self._piles, key)
+
+    def _may_have_arrived(self, start: bytes, stop: bytes) -> bool:
+        """Say whether some row of a range may be in a pile."""
+        family = start[:1]
+        if family != stop[:1]:
+            return any(start[:1] <= one < stop for one in self._piles)
+        if family not in self._piles:
+            return False
+        if self._filter is None:
+            return True
+        size = SCATTERED[family].subject
+        subject, end = start[:size], stop[:size]
+        one = subject == end or (
+            not stop[size:].strip(b"\0") and int.from_bytes(end, "big") - int.from_bytes(subject, "big") == 1
+        )
+        return not one or self._filter.may_have(subject)
 
     @names_damage
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -643,6 +752,14 @@ class _LmdbView:
     @names_damage
     def scan(self, start: bytes, stop: bytes, *, limit: int = 0) -> list[Row]:
         """Return index rows with ``start <= key < stop``, ascending; at most ``limit`` if not 0."""
+        rows = self._settled(start, stop, limit)
+        if not self._piles or not self._may_have_arrived(start, stop):
+            return rows
+        waiting = self._opened.arrivals.scan(self._txn, self._piles, start, stop, limit)
+        return together(rows, waiting, limit) if waiting else rows
+
+    def _settled(self, start: bytes, stop: bytes, limit: int) -> list[Row]:
+        """Return the same of the rows that are in their places."""
         if not self._families:
             return self._plain(start, stop, limit)
         letter = start[:1]
@@ -681,6 +798,14 @@ class _LmdbView:
 
     def last(self, start: bytes, stop: bytes) -> Row | None:
         """Return the greatest index row with ``start <= key < stop``."""
+        row = self._last_settled(start, stop)
+        if not self._piles or not self._may_have_arrived(start, stop):
+            return row
+        waiting = self._opened.arrivals.last(self._txn, self._piles, start, stop)
+        return waiting if waiting is not None and (row is None or waiting[0] > row[0]) else row
+
+    def _last_settled(self, start: bytes, stop: bytes) -> Row | None:
+        """Return the same of the rows that are in their places."""
         cursor = self._cursor
         key, raw = b"", b""
         packed = None
@@ -741,22 +866,48 @@ def _check_same(txn: lmdb.Transaction, table: lmdb._Database, rows: list[Row]) -
             raise _another_value(key)
 
 
-def _without_packed(
-    txn: lmdb.Transaction, opened: Opened, rows: list[Row], *, same: bool = False
-) -> list[Row]:
-    """Return the sealed rows that are in no run. With ``same``, raise ``ValueError`` if one is otherwise."""
-    families = opened.packed.families(txn)
-    if not families:
+def _new_rows(txn: lmdb.Transaction, opened: Opened, rows: list[Row], *, same: bool = False) -> list[Row]:
+    """Return the sealed rows that are in no run and no pile.
+
+    With ``same``, raise ``ValueError`` if one is there with another value.
+    """
+    families, piles = opened.packed.families(txn), opened.arrivals.written(txn)
+    if not families and not piles:
         return rows
     out = []
-    with txn.cursor(opened.tables[RUNS]) as cursor:
-        for row in rows:
-            key = row[0]
-            value = opened.packed.get(cursor, NO_STATE, key) if key[:1] in families else None
-            if value is None or opened.get(txn, INDEX, key) is not None:
-                out.append(row)  # what is in no run counts, and is compared there
-            elif same and value != row[1][SEAL_BYTES:]:
-                raise _another_value(key)
+    for row in rows:
+        key = row[0]
+        value = None
+        if key[:1] in families or key[:1] in piles:
+            value = _apart(txn, opened, piles, key)
+        if value is None or opened.get(txn, INDEX, key) is not None:
+            out.append(row)  # what is in no run counts, and is compared there
+        elif same and value != row[1][SEAL_BYTES:]:
+            raise _another_value(key)
+    return out
+
+
+def _not_there(txn: lmdb.Transaction, opened: Opened, rows: list[Row], noted: Filter) -> list[Row]:
+    """Return those of ascending rows that are not there yet; ``ValueError`` if one is, with another value."""
+    families, piles = opened.packed.families(txn), opened.arrivals.written(txn)
+    if not noted.covers(piles):
+        raise ValueError("rows wait of which this object knows nothing")
+    out: list[Row] = []
+    index = opened.tables[INDEX]
+    for row in rows:
+        key, value = row
+        raw = cast("bytes | None", txn.get(key, db=index))
+        there = None
+        if raw is not None:
+            there = unseal(INDEX, key, raw)
+        elif key[:1] in families or noted.may_have(key[: SCATTERED[key[:1]].subject]):
+            there = _apart(txn, opened, piles, key)
+        if there is None and out and out[-1][0] == key:
+            there = out[-1][1]
+        if there is None:
+            out.append(row)
+        elif there != value:
+            raise _another_value(key)
     return out
 
 
@@ -768,6 +919,15 @@ def _index_row(txn: lmdb.Transaction, opened: Opened, key: bytes) -> bytes | Non
     raw = opened.get(txn, INDEX, key)
     if raw is not None:
         return unseal(INDEX, key, raw)
+    return _apart(txn, opened, opened.arrivals.written(txn), key)
+
+
+def _apart(txn: lmdb.Transaction, opened: Opened, piles: Piles, key: bytes) -> bytes | None:
+    """Return the value of a key whose row is in a pile or in a run."""
+    if key[:1] in piles:
+        value = opened.arrivals.get(txn, piles, key)
+        if value is not None:
+            return value
     if key[:1] not in opened.packed.families(txn):
         return None
     with txn.cursor(opened.tables[RUNS]) as cursor:

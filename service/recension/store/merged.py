@@ -252,10 +252,10 @@ def together(plain: list[Row], packed: list[Row], limit: int) -> list[Row]:
     return out[:limit] if limit else out
 
 
-def all_together(plain: Iterator[Row], packed: Iterator[Row]) -> Iterator[Row]:
-    """Yield the same of all rows there are."""
+def all_together(*sources: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows of all, each source ascending; of some with one key, that of the first source."""
     before = b""
-    for row in merge(plain, packed, key=itemgetter(0)):  # of equal keys the first comes first
+    for row in merge(*sources, key=itemgetter(0)):  # of equal keys the first comes first
         if row[0] != before:
             yield row
         before = row[0]

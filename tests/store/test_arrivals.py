@@ -1,0 +1,200 @@
+"""Rows that wait in piles are found as if each lay in its place, whatever is done to them meanwhile."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from recension.model.errors import DataLossError
+from recension.model.record import EMPTY_LOG, Head
+from recension.store import arrivals
+from recension.store import lmdb as store_lmdb
+from recension.store.interface import Outcome, Rewrite, Row
+from recension.store.keys import SCATTERED
+from recension.store.layout import ARRIVALS, TABLES
+from recension.store.lmdb import LmdbStore
+from tests.store.commits import following
+
+OTHERS = (b"C", b"E", b"N")
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows wait in a store of any size, few piles are many, and few rows are placed at once."""
+    monkeypatch.setattr(store_lmdb, "_IMPORT_FROM_ROWS", 0)
+    monkeypatch.setattr(store_lmdb, "_PLACED_ROWS", 150)
+    monkeypatch.setattr(arrivals, "FAN", 3)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LmdbStore]:
+    with closing(LmdbStore.open(tmp_path / "data", create=True, force_mount=True)) as store:
+        yield store
+
+
+def some_rows(chance: random.Random, count: int) -> list[Row]:
+    """Return rows of all kinds, some that look like scattered ones and are not."""
+    out = []
+    for _ in range(count):
+        letter = chance.choice([*SCATTERED, *OTHERS])
+        shape = SCATTERED.get(letter, SCATTERED[b"R"])
+        size = shape.key - (chance.random() < 0.05)
+        few = chance.randrange(40).to_bytes(shape.subject - 1, "big")  # several rows of one subject
+        key = (letter + few + chance.randbytes(40))[:size]
+        out.append((key, sha256(key).digest()[: shape.value]))
+    return out
+
+
+def put(store: LmdbStore, head: Head, rows: list[Row]) -> Head:
+    record, new = following(head)
+    assert store.commit(record, new, rows, []) is Outcome.OK
+    return new
+
+
+def waiting(store: LmdbStore) -> int:
+    return store.usage().tables["arrivals"].rows
+
+
+def agrees(store: LmdbStore, rows: dict[bytes, bytes]) -> None:
+    """Ask a store everything that these rows answer, as the process that imports and as another."""
+    _agrees(store, rows)
+    noted, store.filter = store.filter, None
+    _agrees(store, rows)
+    store.filter = noted
+
+
+def _agrees(store: LmdbStore, rows: dict[bytes, bytes]) -> None:
+    keys = sorted(rows)
+    chance = random.Random(len(rows))
+    bounds = [b"", b"E", b"\xff", *chance.sample(keys, min(4, len(keys)))]
+    for key in chance.sample(keys, min(4, len(keys))):
+        shape = SCATTERED.get(key[:1])
+        size = shape.subject if shape else 5
+        bounds += [key[:size], (int.from_bytes(key[:size], "big") + 1).to_bytes(size, "big"), key + b"\0"]
+    with store.view() as view:
+        assert [rows[key] for key in keys] == view.get_many(keys)
+        near = [key[:-1] + bytes([key[-1] ^ 64]) for key in keys]
+        assert [rows.get(key) for key in near] == view.get_many(near)
+        for start in bounds:
+            for stop in bounds:
+                inside = [key for key in keys if start <= key < stop]
+                assert [(key, rows[key]) for key in inside] == view.scan(start, stop)
+                assert [(key, rows[key]) for key in inside[:3]] == view.scan(start, stop, limit=3)
+                assert ((inside[-1], rows[inside[-1]]) if inside else None) == view.last(start, stop)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_index_whatever_waits(store: LmdbStore, seed: int) -> None:
+    """Rows that are put, replaced, deleted, compacted and placed answer as a dictionary does."""
+    chance = random.Random(seed)
+    rows: dict[bytes, bytes] = {}
+    head, most = EMPTY_LOG, 0
+    for turn in range(3):
+        with store.importing():
+            for _ in range(chance.randrange(20, 32)):
+                new = [row for row in some_rows(chance, chance.randrange(40)) if row[0] not in rows]
+                new += chance.sample(sorted(rows.items()), min(3, len(rows)))  # they may come again
+                head = put(store, head, new)
+                rows |= dict(reversed(new))
+                most = max(most, waiting(store))
+            agrees(store, rows)
+            gone = chance.sample(sorted(rows), 40)
+            expected: dict[bytes, bytes | None] = {key: rows[key] for key in gone}
+            changes = {key: None if chance.random() < 0.5 else rows[key][::-1] for key in gone}
+            assert [True] == store.rewrite([Rewrite(expected, changes, {})])
+            rows = {key: value for key, value in (rows | changes).items() if value is not None}
+            agrees(store, rows)
+        assert 0 == waiting(store)
+        agrees(store, rows)
+        if turn == 1:
+            store.compact()
+            agrees(store, rows)
+    assert most
+
+
+def test_whoever_is_killed_leaves_all_to_be_found(store: LmdbStore, tmp_path: Path) -> None:
+    """Rows that wait when an import ends otherwise are found, backed up, and placed by what comes next."""
+    rows = dict(some_rows(random.Random(3), 300))
+    with pytest.raises(KeyboardInterrupt), store.importing():
+        head = put(store, put(store, EMPTY_LOG, []), list(rows.items()))
+        raise KeyboardInterrupt
+    assert waiting(store)
+    agrees(store, rows)
+    more = [row for row in some_rows(random.Random(4), 100) if row[0] not in rows]
+    head = put(store, head, [*more, *rows.items()])
+    rows |= dict(reversed(more))
+    store.backup(tmp_path / "backup")
+    with closing(LmdbStore.open(tmp_path / "backup", force_mount=True)) as copy:
+        assert not waiting(copy)
+        agrees(copy, rows)
+    record, after = following(head)
+    key = next(key for key in rows if key[:1] == b"D" and len(key) == SCATTERED[b"D"].key)
+    with pytest.raises(ValueError, match="another value"):
+        store.commit(record, after, [(key, bytes(8))], [])
+    with store.importing():
+        assert not waiting(store)
+        with pytest.raises(ValueError, match="another value"):
+            store.commit(record, after, [(key, bytes(8))], [])
+    assert head == store.log.head()
+    agrees(store, rows)
+
+
+def test_a_conflict_within_piles_is_refused(store: LmdbStore) -> None:
+    """A row that waits, or comes twice at once, cannot come with another value; nothing is stored then."""
+    key = b"D" + bytes(16)
+    with store.importing():
+        record, head = following(EMPTY_LOG)
+        with pytest.raises(ValueError, match="another value"):
+            store.commit(record, head, [(key, bytes(8)), (key, b"1" * 8)], [])
+        # The first commit of an import only finds that the store is large.
+        head = put(store, put(store, EMPTY_LOG, []), [(key, bytes(8)), (key, bytes(8))])
+        assert waiting(store)
+        record, after = following(head)
+        with pytest.raises(ValueError, match="another value"):
+            store.commit(record, after, [(key, b"1" * 8)], [])
+        put(store, head, [(key, bytes(8))])
+    with store.view() as view:
+        assert [(key, bytes(8))] == view.scan(b"", b"\xff")
+
+
+def test_a_small_store_lets_no_row_wait(store: LmdbStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows wait from a size on, and the control: in a larger one they do."""
+    monkeypatch.setattr(store_lmdb, "_IMPORT_FROM_ROWS", 100)
+    chance = random.Random(5)
+    with store.importing():
+        head = put(store, EMPTY_LOG, some_rows(chance, 90))
+        assert not waiting(store)
+        head = put(store, head, some_rows(chance, 90))
+        assert not waiting(store)
+        put(store, head, some_rows(chance, 90))
+        assert waiting(store)
+
+
+def test_any_flipped_bit_in_a_pile_is_noticed(store: LmdbStore, tmp_path: Path) -> None:
+    """A damaged part of a pile is no missing row; what is asked of its rows names it."""
+    rows = [(b"D" + bytes([at]) * 16, bytes(8)) for at in range(200)]
+    with pytest.raises(KeyboardInterrupt), store.importing():
+        put(store, put(store, EMPTY_LOG, []), rows)
+        raise KeyboardInterrupt
+    store.close()
+    with lmdb.open(str(tmp_path / "data" / "lmdb"), max_dbs=len(TABLES)) as env:
+        table = env.open_db(ARRIVALS, create=False)
+        with env.begin(write=True) as txn, txn.cursor(table) as cursor:
+            cursor.first()
+            cursor.next()
+            name, raw = cursor.item()
+            txn.put(name, raw[:100] + bytes([raw[100] ^ 4]) + raw[101:], db=table)
+    damaged = [key for key, _ in rows if (b"D\0" + (2).to_bytes(8, "big") + key) <= bytes(name)]
+    with (
+        closing(LmdbStore.open(tmp_path / "data", force_mount=True)) as again,
+        again.view() as view,
+        pytest.raises(DataLossError),
+    ):
+        assert view.get(rows[0][0]) is not None
+        view.get(damaged[-1])
