@@ -18,8 +18,9 @@ from recension.archive.entries import Opener
 from recension.archive.erase import erase_text
 from recension.archive.history import choice_of
 from recension.archive.recent import Recent
+from recension.archive.sealed import SealedReader
 from recension.archive.texts.reading import read_texts
-from recension.archive.trees import TreeReader, state_of
+from recension.archive.trees import TreeReader, bases_at
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
 from recension.model.event import MAX_ID, Presence
@@ -223,7 +224,7 @@ def test_a_wrong_leaf_is_damage(world: World) -> None:
     with world.store.view() as view:
         for leaf in (Leaf(7, 7, bytes(32)), Leaf(99, 7, bytes(32)), Leaf(7, 8, bytes(32))):
             with pytest.raises(DataLossError):
-                state_of(view, 1, leaf, choice)
+                bases_at(view, SealedReader(view), 1, [leaf], choice)
 
 
 @pytest.mark.parametrize("size", [1, 3, 256])

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from recension.archive import columns
+from recension.archive.commitments import pair_of
 from recension.archive.history import Choice, edit_row
-from recension.archive.snapshots import build_part
+from recension.archive.sealed import find_sealed
+from recension.archive.snapshots import build_part, derive_part
 from recension.model.manifest import Selector
-from recension.store.interface import Row, Store
+from recension.store.interface import Rewrite, Row, Store
 from tests.archive.helpers import World
 from tests.bench.planted import Planted, plant
 from tests.bench.synthetic import event
@@ -39,7 +41,9 @@ def test_planted_rows_are_those_of_an_ingest(monkeypatch: pytest.MonkeyPatch) ->
     for row in _rows(ingested.store, b"E"):
         edit = edit_row(row)
         planted.text_bytes[edit.rev - 1] = edit.text_bytes
-        planted.pairs[edit.rev - 1] = np.frombuffer(edit.title + edit.content, np.uint8)
+        with ingested.store.view() as view:
+            pair = pair_of(find_sealed(view, edit.position, edit.ordinal))
+        planted.pairs[edit.rev - 1] = np.frombuffer(pair, np.uint8)
     copied = World()
     sizes = plant(copied.store, planted)
     copied.store.put_derived(planted.timelines(np.unique(planted.pages)))
@@ -50,3 +54,21 @@ def test_planted_rows_are_those_of_an_ingest(monkeypatch: pytest.MonkeyPatch) ->
     parts = [build_part(world.store, "w", 1, Selector.of(["w"]), choice) for world in (copied, ingested)]
     assert parts[0] == parts[1]
     assert parts[0].count == PAGES
+
+
+@pytest.mark.parametrize("commit", [8, 40])
+def test_a_snapshot_follows_from_what_is_planted(monkeypatch: pytest.MonkeyPatch, commit: int) -> None:
+    """A snapshot derived from what was sealed is the one that the columns say."""
+    monkeypatch.setattr(columns, "PART", 16)
+    planted = Planted.random(PAGES, PER_PAGE)
+    planted.commit = commit
+    blobs = planted.seal(40, 44)
+    world = World()
+    plant(world.store, planted)
+    world.store.put_derived(planted.timelines(planted.pages[40:44]))
+    world.store.rewrite([Rewrite({}, {}, dict(blobs))])
+    before, after = (Choice(int(planted.times[at]), world.store.log.head().position) for at in (39, 43))
+    selector = Selector.of(["w"])
+    base, built = (build_part(world.store, "w", 1, selector, choice) for choice in (before, after))
+    assert base.root != built.root
+    assert built == derive_part(world.store, base, 1, selector, before, after)

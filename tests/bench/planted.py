@@ -1,8 +1,8 @@
 """A corpus of a million pages whose events were never ingested: the rows that making a snapshot reads.
 
 To ingest twenty million events takes an hour. Planted are event columns with their commitments, the counts of
-the project at each commit, commits without their events, and the timelines of the pages that the derived
-snapshot asks. A test compares them with the rows that an ingest makes of the same events.
+the project at each commit, commits without their events, and of the pages that the derived snapshot asks the
+timelines and the sealed values. A test compares them with the rows that an ingest makes of the same events.
 """
 
 from __future__ import annotations
@@ -15,21 +15,32 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from secrets import token_bytes
 
 import numpy as np
 
 from recension.archive import columns
 from recension.archive.clock import system_clock
 from recension.archive.columns import KIND_SHIFT, Column, Events
-from recension.archive.commitments import Facts, Models
+from recension.archive.commitments import Facts, Models, pair_of
 from recension.archive.ingest import append_commit
 from recension.archive.packing import Numbers
 from recension.archive.reader import Archive
 from recension.archive.rows import Tally, edit_value
+from recension.archive.sealed import TOGETHER, Sealed, pack_sealed
+from recension.model.event import Comment, Contributor, Presence
 from recension.model.manifest import Selector
 from recension.model.record import Kind
+from recension.model.seal import (
+    SALT_BYTES,
+    SlotState,
+    comment_value,
+    content_value,
+    contributor_value,
+    title_value,
+)
 from recension.store import keys
-from recension.store.interface import Row, Store
+from recension.store.interface import Rewrite, Row, Store
 from recension.store.lmdb import LmdbStore
 from tests.bench.histories import Bench, new_project
 from tests.bench.measure import Report, Spent, spending, verdict
@@ -77,9 +88,32 @@ class Planted:
         """Yield the rows of the edits of some pages."""
         positions = self.positions()
         for at in np.flatnonzero(np.isin(self.pages, wanted)).tolist():
-            page, time, pair = int(self.pages[at]), int(self.times[at]), self.pairs[at].tobytes()
+            page, time = int(self.pages[at]), int(self.times[at])
             key = keys.edit(_NUMBER, page, time, at + 1, int(positions[at]), at % self.commit)
-            yield key, edit_value(0, 0, int(self.text_bytes[at]), 0, pair[:32], pair[32:], _MODEL)
+            yield key, edit_value(0, 0, int(self.text_bytes[at]), 0, _MODEL)
+
+    def seal(self, first: int, last: int) -> dict[bytes, bytes]:
+        """Seal edits ``first`` <= i < ``last`` and their neighbours; return the blobs of their values."""
+        positions = self.positions()
+        blobs: dict[bytes, bytes] = {}
+        at = first - first % self.commit % TOGETHER
+        while at < last:
+            stop = min(at + TOGETHER, (at // self.commit + 1) * self.commit, len(self.pages))
+            sealed = [Sealed(token_bytes(SALT_BYTES), self._values(one), ()) for one in range(at, stop)]
+            for one, its in zip(range(at, stop), sealed, strict=True):
+                self.pairs[one] = np.frombuffer(pair_of(its), np.uint8)
+            (blob,) = pack_sealed(sealed)
+            blobs[keys.sealed_blob(int(positions[at]), at % self.commit // TOGETHER)] = blob
+            at = stop
+        return blobs
+
+    def _values(self, at: int) -> tuple[bytes, ...]:
+        slot = SlotState(
+            "main", _MODEL, "text/x-wiki", Presence.PRESENT, int(self.text_bytes[at]), token_bytes(32)
+        )
+        who = Contributor.named(f"Somebody {at % 97}", at % 97 + 1)
+        title, comment = title_value(0, f"Page {self.pages[at]}"), comment_value(Comment.of(f"change {at}"))
+        return title, contributor_value(who), comment, content_value([slot])
 
     def column_rows(self, run: int = _RUN) -> Iterator[Row]:
         """Yield the rows of the columns, those that name them last."""
@@ -142,6 +176,7 @@ def run(bench: Bench) -> None:
     events = len(planted.pages)
     late = events * 3 // 4
     near = late + max(1, bench.replayed // 1000)
+    blobs = planted.seal(late, near)
     report = Report(
         bench.console,
         f"replay: {bench.replayed:,} pages, {events:,} events; leaves computed from commitments in columns",
@@ -154,6 +189,7 @@ def run(bench: Bench) -> None:
         for kind, name in _KINDS.items():
             report.cells(f"  {name}", f"{sizes[kind] / events:.2f} bytes an event", "", "")
         store.put_derived(planted.timelines(planted.pages[late:near]))
+        store.rewrite([Rewrite({}, {}, dict(blobs))])
         times = [int(planted.times[at - 1]) for at in (late, near)]
         del planted
     for what, time, target in zip(_WHAT, times, _TARGETS, strict=True):

@@ -1,8 +1,8 @@
-"""What the leaf of an edit commits to, for many edits at once: from their timelines, or from columns.
+"""What leaves commit to: the two commitments of a page's state, or of many edits at once.
 
-A large project keeps the two commitments of its edits a second time, beside its event columns: 64 bytes an
-event that no compression makes smaller. A row of a timeline costs 3 us to find and to check, so that a
-corpus of a million pages takes 3 s of that alone; from columns it is a tenth.
+Commitments follow from what was sealed, and so are stored nowhere but in the columns of a large project,
+beside its events: 64 bytes an event that no compression makes smaller. To compute those of an edit takes
+some 10 us, so that a corpus of a million pages would take 10 s of that alone; from columns it is a thirtieth.
 """
 
 from __future__ import annotations
@@ -10,26 +10,68 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recension.archive.history import State
 from recension.archive.packing import Columns, ColumnsLostError, Numbers, pack_columns
 from recension.archive.rows import read_edit_values
+from recension.archive.sealed import CONTENT_FIELD, TITLE_FIELD, Sealed, SealedReader, Sealing, each_sealed
+from recension.archive.shown import naming_of
 from recension.model.errors import DataLossError
+from recension.model.seal import CONTENT, TITLE
+from recension.model.tree import entry_leaf
 from recension.store import keys
-from recension.store.interface import Row, Store
+from recension.store.interface import Row, Store, View
 
-LARGE = 2**20
+LARGE = 2**17
 """Revisions of a project from which the commitments are kept in columns."""
 _TOGETHER = 127
 """Events of one row: with its digest it fills two pages of LMDB."""
 _ROWS = 16_384
 """Edits read in one transaction: some 50 ms."""
 _PAIR = 64
+_PAIR_FIELDS, _PAIR_LABELS = (TITLE_FIELD, CONTENT_FIELD), (TITLE, CONTENT)
+"""What a pair of commitments is of."""
 
 Pairs = npt.NDArray[np.uint8]
 """Title and content commitment of an edit in each row of 64 bytes."""
+
+
+class Basis(NamedTuple):
+    """A page's state with what was sealed for it: all that its entry says, and what its leaf commits to."""
+
+    state: State
+    sealed: Sealed
+    """Of its edit."""
+    naming: Sealed
+    """Of the event that gave the title."""
+    title: Sealing
+    content: Sealing
+
+    @property
+    def leaf(self) -> bytes:
+        """The leaf of the state's entry."""
+        edit = self.state.edit
+        return entry_leaf(edit.page, edit.rev, edit.time, self.title[1], self.content[1])
+
+
+def basis_of(values: SealedReader, state: State, known: Basis | None = None) -> Basis:
+    """Return the basis of a state; ``known`` is that of another with the same edit.
+
+    Raises ``DataLossError`` when what was sealed is missing.
+    """
+    edit, source = state
+    sealed = known.sealed if known else values.of(edit.position, edit.ordinal)
+    naming = naming_of(values, state, sealed)
+    if known is None and naming is sealed:
+        title, content = sealed.sealings(_PAIR_FIELDS, _PAIR_LABELS)
+    else:
+        (title,) = naming.sealings([source.field], [source.label])
+        (content,) = [known.content] if known else sealed.sealings([CONTENT_FIELD], [CONTENT])
+    return Basis(state, sealed, naming, title, content)
 
 
 @dataclass(slots=True)
@@ -80,21 +122,37 @@ class Models:
 def from_timelines(store: Store, number: int, edits: Sequence[Numbers], models: Models) -> Facts:
     """Read the rows of edits, named by (page, time, revision, position, ordinal), best in that order.
 
-    Raises ``DataLossError`` if one is not there, ``ValueError`` if it is cut short.
+    Their commitments are computed from what was sealed. Raises ``DataLossError`` if something is not there,
+    ``ValueError`` if it is cut short.
     """
     facts = Facts.of(len(edits[0]))
     for at in range(0, len(edits[0]), _ROWS):
         some = [column[at : at + _ROWS].tolist() for column in edits]
         with store.view() as view:
             values = view.get_many([keys.edit(number, *edit) for edit in zip(*some, strict=True)])
+            pairs = _sealed_pairs(view, list(zip(*some[-2:], strict=True)))
         there = [value for value in values if value is not None]
         if len(there) < len(values):
             raise DataLossError("an edit's row is missing", hint="run recension-server fsck")
         fixed, names = read_edit_values(there)
         numbers = np.array([models.number(name) for name in names], np.int64)
         place = slice(at, at + len(there))
-        facts.put(place, Facts(fixed["namespace"], fixed["text_bytes"], numbers, fixed["pair"]))
+        facts.put(place, Facts(fixed["namespace"], fixed["text_bytes"], numbers, pairs))
     return facts
+
+
+def _sealed_pairs(view: View, edits: list[tuple[int, int]]) -> Pairs:
+    """Compute the commitments of edits, named by (position, ordinal)."""
+    order = sorted(range(len(edits)), key=edits.__getitem__)
+    found = b"".join(map(pair_of, each_sealed(view, [edits[at] for at in order])))
+    pairs = np.empty((len(edits), _PAIR), np.uint8)
+    pairs[order] = np.frombuffer(found, np.uint8).reshape(-1, _PAIR)
+    return pairs
+
+
+def pair_of(sealed: Sealed) -> bytes:
+    """Return the commitments of title and content of an edit: 64 bytes."""
+    return b"".join([committed for _, committed in sealed.sealings(_PAIR_FIELDS, _PAIR_LABELS)])
 
 
 def facts_rows(number: int, upto: int, part: int, facts: Facts, models: Models) -> Iterator[Row]:

@@ -30,13 +30,14 @@ from recension.archive.columns import (
     logged,
     read_columns,
 )
-from recension.archive.commitments import Facts, Models, from_columns, from_timelines
+from recension.archive.commitments import Facts, Models, basis_of, from_columns, from_timelines
 from recension.archive.history import Choice, page_at, selects
 from recension.archive.packing import Columns, ColumnsLostError, Numbers
 from recension.archive.projects import tally_of
+from recension.archive.sealed import SealedReader
 from recension.model.manifest import OnHidden, Redirects, Selector
 from recension.model.record import Flag, Kind
-from recension.model.tree import ENTRY_TAG, RECORD, entry_leaf, entry_leaves
+from recension.model.tree import ENTRY_TAG, RECORD, entry_leaves
 from recension.store import keys
 from recension.store.interface import Store
 
@@ -119,14 +120,14 @@ def _sought(store: Store, number: int, selector: Selector, choice: Choice, pages
     records = bytearray()
     text_bytes = 0
     with store.view() as view:
+        values = SealedReader(view)
         for page in pages.tolist():
             state = page_at(view, number, page, choice)
             if state is None or not selects(selector, state):
                 continue
             edit = state.edit
-            leaf = entry_leaf(page, edit.rev, edit.time, state.title.commitment, edit.content)
             found.append(page)
-            records += RECORD.pack(page, edit.rev, leaf)
+            records += RECORD.pack(page, edit.rev, basis_of(values, state).leaf)
             text_bytes += edit.text_bytes
     return Entries(np.array(found, np.int64), bytes(records), text_bytes)
 

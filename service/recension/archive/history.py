@@ -39,7 +39,6 @@ class TitleSource(NamedTuple):
     field: int
     """Index of the field among the event's sealed values."""
     namespace: int
-    commitment: bytes
     inferred: bool
 
 
@@ -144,26 +143,21 @@ def title_at(marks: Sequence[MarkRow], current: EditRow, newest: EditRow, valid_
     if before is not None:
         return _of_move(before)
     if after is not None:
-        return TitleSource(
-            after.position,
-            after.ordinal,
-            FROM_TITLE,
-            1,
-            after.from_namespace,
-            after.from_title,
-            inferred=False,
-        )
+        return TitleSource(after.position, after.ordinal, FROM_TITLE, 1, after.from_namespace, inferred=False)
     return _of_edit(newest, inferred=bool(newest.flags & Flag.TITLE_INFERRED) or newest != current)
 
 
-def likely_titles(view: View, number: int, edit: EditRow, choice: Choice) -> Iterator[TitleSource]:
-    """Yield what may name a page whose current revision is ``edit``, the likeliest first.
+def own_title(edit: EditRow) -> TitleSource:
+    """Return the title that an edit came with, as ``title_at`` does where it is what names the page."""
+    return _of_edit(edit, inferred=bool(edit.flags & Flag.TITLE_INFERRED))
+
+
+def other_titles(view: View, number: int, edit: EditRow, choice: Choice) -> Iterator[TitleSource]:
+    """Yield what else may name a page whose current revision is ``edit``, the likeliest first.
 
     Each as ``title_at`` returns it where it is what names the page; which one does, the caller knows.
     """
-    inferred = bool(edit.flags & Flag.TITLE_INFERRED)
-    yield _of_edit(edit, inferred=inferred)
-    if inferred:
+    if edit.flags & Flag.TITLE_INFERRED:
         newest = last_edit(view, number, edit.page, _END_OF_TIME, choice.known_at)
         if newest is not None:
             yield _of_edit(newest, inferred=True)
@@ -177,11 +171,11 @@ def likely_titles(view: View, number: int, edit: EditRow, choice: Choice) -> Ite
 
 
 def _of_move(mark: MarkRow) -> TitleSource:
-    return TitleSource(mark.position, mark.ordinal, TITLE, 0, mark.namespace, mark.title, inferred=False)
+    return TitleSource(mark.position, mark.ordinal, TITLE, 0, mark.namespace, inferred=False)
 
 
 def _of_edit(edit: EditRow, *, inferred: bool) -> TitleSource:
-    return TitleSource(edit.position, edit.ordinal, TITLE, 0, edit.namespace, edit.title, inferred)
+    return TitleSource(edit.position, edit.ordinal, TITLE, 0, edit.namespace, inferred)
 
 
 def page_at(

@@ -407,12 +407,12 @@ def _close(
     new_revision: bool = False,
     new_page: bool = False,
 ) -> None:
-    skeleton, facts = event.skeleton, event.facts
+    skeleton = event.skeleton
     ordinal = len(draft.items)  # the same among the sealed values, which are found by it
     draft.items.append(event.item)
     draft.sealed.append(sealed)
-    draft.index.update(event_rows(draft.number, draft.position, ordinal, skeleton, facts))
-    for row in title_keys(draft.number, skeleton.page_id, facts):
+    draft.index.update(event_rows(draft.number, draft.position, ordinal, skeleton))
+    for row in title_keys(draft.number, skeleton.page_id, event.titles):
         if row not in draft.titles and draft.view.get(row) is None:
             draft.index[row] = b""
         draft.titles.add(row)

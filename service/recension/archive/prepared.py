@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from recension.archive.claims import Verdict, check_claims, is_redirect
 from recension.archive.clock import Salts
-from recension.archive.replay import KINDS, Facts
+from recension.archive.replay import KINDS
 from recension.archive.sealed import TOGETHER, Note, Sealed, open_sealed, pack_sealed
 from recension.archive.texts.writing import Ready
 from recension.model.digest import digest_of
@@ -59,8 +59,9 @@ class Prepared:
     skeleton: Skeleton
     item: bytes
     """The skeleton as the log holds it."""
-    facts: Facts
     source_id: str
+    titles: tuple[str, ...] = ()
+    """Those that it says its page has or had."""
     content: bytes = b""
     """Canonical content of an edit."""
     texts: tuple[Text, ...] = ()
@@ -159,7 +160,7 @@ def _close(
     from_namespace: int = 0,
     size: int = 0,
     model: str = "",
-    titles: Sequence[str] = (),
+    titles: tuple[str, ...] = (),
 ) -> tuple[Prepared, Sealed]:
     """Seal an event; contributor and comment come between the values before and after them."""
     what = event.what
@@ -170,7 +171,7 @@ def _close(
         KINDS[type(what)], flags, event.page_id, rev_id, parent, event.time, namespace, from_namespace,
         size, model, source_key(event.project, event.source_id), seal(commitments),
     )  # fmt: skip
-    prepared = Prepared(skeleton, encode_skeleton(skeleton), Facts(commitments, titles), event.source_id)
+    prepared = Prepared(skeleton, encode_skeleton(skeleton), event.source_id, titles)
     return prepared, Sealed(salt, tuple(values), notes)
 
 

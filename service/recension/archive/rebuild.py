@@ -19,9 +19,9 @@ from recension.archive.projects import project_names, project_number
 from recension.archive.replay import (
     Holding,
     commit_rows,
-    facts_of,
     held_texts,
     holder_keys,
+    titles_of,
 )
 from recension.archive.sealed import CONTENT_FIELD, Sealed, open_sealed, sealed_keys
 from recension.archive.texts.block import TAIL, Block, prefix_text, read_block
@@ -100,13 +100,13 @@ def _replay(source: Store, target: Store, record: bytes, done: Rebuilt) -> None:
     commit = decode_commit(record)
     sealed, blobs = _sealed_of(source, commit)
     events = [item for item in commit.items if isinstance(item, Skeleton)]
-    facts = [facts_of(event.kind, one) for event, one in zip(events, sealed, strict=True)]
+    titles = [titles_of(event.kind, one) for event, one in zip(events, sealed, strict=True)]
     for item in commit.items:
         if isinstance(item, Statement) and item.kind is Kind.SNAPSHOT:
             _plant(target, _manifest(item.payload))
             done.snapshots += 1
     with target.view() as view:
-        rows = commit_rows(view, commit, facts)
+        rows = commit_rows(view, commit, titles)
         rows.update(_held_rows(view, commit, events, sealed))
     head = Head(commit.position, commit.recorded_at, commit_hash(record))
     if target.commit(record, head, rows.items(), blobs) is not Outcome.OK:

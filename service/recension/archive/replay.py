@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import NamedTuple
 
 from recension.archive.ledger import LEAVES, leaf_row
 from recension.archive.projects import find_project, read_definition, tally_of
@@ -20,7 +19,7 @@ from recension.archive.rows import (
     page_value,
     visibility_value,
 )
-from recension.archive.sealed import CONTENT_FIELD, Sealed
+from recension.archive.sealed import Sealed
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.event import Delete, Edit, Happening, LogEntry, Move, Presence, Restore, Visibility
 from recension.model.pin import read_pin
@@ -29,7 +28,6 @@ from recension.model.seal import (
     FIELDS,
     FROM_TITLE,
     TITLE,
-    commitment,
     read_content,
     read_title,
 )
@@ -48,50 +46,34 @@ LABELS = {kind: FIELDS[what] for what, kind in KINDS.items()}
 """The sealed fields of each kind of event, in the order in which their commitments are sealed."""
 NO_DEFINITION = (ValueError, LookupError, TypeError, AttributeError)
 """What reading a definition raises for bytes that are none."""
-_NO_COMMITMENT = bytes(32)
 _PAGE_KINDS = frozenset({Kind.EDIT, Kind.MOVE, Kind.DELETE, Kind.RESTORE})
 _SLICE = 4096
 
 
-class Facts(NamedTuple):
-    """What index rows take of an event's sealed values."""
+def titles_of(kind: Kind, sealed: Sealed) -> list[str]:
+    """Return the titles that a stored event says its page has or had, without what was purged.
 
-    commitments: Sequence[bytes]
-    titles: Sequence[str] = ()
-    """Titles that the event says its page has or had; without what was purged."""
-
-
-def facts_of(kind: Kind, sealed: Sealed) -> Facts:
-    """Return the facts of a stored event. Raises ``DataLossError`` for values that are none of its kind."""
+    Raises ``DataLossError`` for values that are none of its kind.
+    """
     labels = LABELS[kind]
     if len(sealed.values) != len(labels):
         raise DataLossError(f"{len(sealed.values)} sealed values, not {len(labels)}")
-    commitments = [
-        sealed.salts[at] if value is None else commitment(sealed.field_salt(at, label), label, value)
-        for at, (label, value) in enumerate(zip(labels, sealed.values, strict=True))
-    ]
     titles = [
         read_title(value)[1]
         for label, value in zip(labels, sealed.values, strict=True)
         if label in (TITLE, FROM_TITLE) and value is not None
     ]
-    return Facts(commitments, titles if kind in _PAGE_KINDS else ())
+    return titles if kind in _PAGE_KINDS else []
 
 
-def event_rows(number: int, position: int, ordinal: int, event: Skeleton, facts: Facts) -> list[Row]:
+def event_rows(number: int, position: int, ordinal: int, event: Skeleton) -> list[Row]:
     """Return the rows that an event of project ``number`` makes by itself, but those of its titles."""
-    page, time, commitments = event.page_id, event.time, facts.commitments
+    page, time = event.page_id, event.time
     rows: list[Row]
     match event.kind:
         case Kind.EDIT:
             value = edit_value(
-                event.flags,
-                event.namespace,
-                event.text_bytes,
-                event.parent_rev_id,
-                commitments[0],
-                commitments[CONTENT_FIELD],
-                event.model,
+                event.flags, event.namespace, event.text_bytes, event.parent_rev_id, event.model
             )
             rows = [
                 (keys.edit(number, page, time, event.rev_id, position, ordinal), value),
@@ -107,17 +89,16 @@ def event_rows(number: int, position: int, ordinal: int, event: Skeleton, facts:
             value = log_value(event.parent_rev_id, event.rev_id, event.flags)
             rows = [(keys.log_entry(number, time, position, ordinal), value)]
         case _:
-            from_title = commitments[1] if event.kind is Kind.MOVE else _NO_COMMITMENT
-            value = mark_value(event.kind, event.namespace, event.from_namespace, commitments[0], from_title)
+            value = mark_value(event.kind, event.namespace, event.from_namespace)
             rows = [(keys.mark(number, page, time, position, ordinal), value)]
     if event.source != NO_SOURCE:
         rows.append((keys.source(number, event.source), position.to_bytes(8, "big")))
     return rows
 
 
-def title_keys(number: int, page: int, facts: Facts) -> list[bytes]:
+def title_keys(number: int, page: int, titles: Iterable[str]) -> list[bytes]:
     """Return the keys that say which titles an event's page has had; their rows are empty."""
-    return [keys.title(number, title, page) for title in facts.titles]
+    return [keys.title(number, title, page) for title in titles]
 
 
 def count(tally: Tally, event: Skeleton, *, new_revision: bool, new_page: bool) -> None:
@@ -160,12 +141,11 @@ def recorded_row(position: int, recorded_at: int) -> Row:
     return keys.recorded(position), recorded_at.to_bytes(8, "big", signed=True)
 
 
-def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> dict[bytes, bytes]:
+def commit_rows(view: View, commit: Commit, titles: Sequence[Sequence[str]]) -> dict[bytes, bytes]:
     """Return all rows of a commit, by the rows that ``view`` has of the commits before it.
 
-    ``facts`` are those of its events in their order; an event without them is counted and makes no row. Rows
-    of this commit and of later ones may be there or not. Raises ``DataLossError`` when the project of its
-    events is not known.
+    ``titles`` are those of its events in their order (``titles_of``). Rows of this commit and of later ones
+    may be there or not. Raises ``DataLossError`` when the project of its events is not known.
     """
     position = commit.position
     rows = dict([recorded_row(position, commit.recorded_at)])
@@ -185,10 +165,9 @@ def commit_rows(view: View, commit: Commit, facts: Sequence[Facts | None]) -> di
     _, tally = tally_of(view, number, position - 1)
     pages: set[int] = set()
     revisions: set[int] = set()
-    for (ordinal, event), fact in zip(events, facts, strict=True):
-        if fact is not None:
-            rows.update(event_rows(number, position, ordinal, event, fact))
-            rows.update((key, b"") for key in title_keys(number, event.page_id, fact))
+    for (ordinal, event), its in zip(events, titles, strict=True):
+        rows.update(event_rows(number, position, ordinal, event))
+        rows.update((key, b"") for key in title_keys(number, event.page_id, its))
         new_revision = new_page = False
         if event.kind is Kind.EDIT:
             rev, page = event.rev_id, event.page_id

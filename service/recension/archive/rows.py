@@ -13,8 +13,8 @@ import numpy.typing as npt
 from recension.model.event import Presence
 from recension.model.record import Flag, Kind
 
-_EDIT = struct.Struct(">BiQQ32s32s")
-_MARK = struct.Struct(">Bii32s32s")
+_EDIT = struct.Struct(">BiQQ")
+_MARK = struct.Struct(">Bii")
 _PAGE = struct.Struct(">Qq")
 _VISIBILITY = struct.Struct(">BQQq")
 _TALLY = struct.Struct(">QQqqQ")
@@ -37,10 +37,6 @@ class EditRow(NamedTuple):
     text_bytes: int
     parent: int
     """Parent revision as upstream states it; 0 for none."""
-    title: bytes
-    """Commitment of the title it came with."""
-    content: bytes
-    """Commitment of its content."""
     model: str
 
     @property
@@ -49,26 +45,22 @@ class EditRow(NamedTuple):
         return self.flags & HIDDEN
 
 
-def edit_value(
-    flags: int, namespace: int, text_bytes: int, parent: int, title: bytes, content: bytes, model: str
-) -> bytes:
+def edit_value(flags: int, namespace: int, text_bytes: int, parent: int, model: str) -> bytes:
     """Return the value of an edit row."""
-    return _EDIT.pack(flags, namespace, text_bytes, parent, title, content) + model.encode()
+    return _EDIT.pack(flags, namespace, text_bytes, parent) + model.encode()
 
 
-def read_edit_value(value: bytes) -> tuple[int, int, int, int, bytes, bytes, str]:
-    """Return (flags, namespace, text bytes, parent, title commitment, content commitment, content model)."""
+def read_edit_value(value: bytes) -> tuple[int, int, int, int, str]:
+    """Return (flags, namespace, text bytes, parent, content model)."""
     return (*_EDIT.unpack_from(value), value[_EDIT.size :].decode())
 
 
-_EDITS = np.dtype(
-    [("flags", "u1"), ("namespace", ">i4"), ("text_bytes", ">u8"), ("parent", ">u8"), ("pair", "u1", 64)]
-)
-"""The same of many at once; a pair are the commitments of title and content."""
+_EDITS = np.dtype([("flags", "u1"), ("namespace", ">i4"), ("text_bytes", ">u8"), ("parent", ">u8")])
+"""The same of many at once."""
 
 
 def read_edit_values(values: Sequence[bytes]) -> tuple[npt.NDArray[np.void], list[bytes]]:
-    """Return (``flags``, ``namespace``, ``text_bytes``, ``parent``, ``pair``) of values, and their models.
+    """Return (``flags``, ``namespace``, ``text_bytes``, ``parent``) of values, and their models.
 
     Raises ``ValueError`` if one is too short.
     """
@@ -88,19 +80,17 @@ class MarkRow(NamedTuple):
     kind: Kind
     namespace: int
     from_namespace: int
-    title: bytes
-    from_title: bytes
 
 
-def mark_value(kind: Kind, namespace: int, from_namespace: int, title: bytes, from_title: bytes) -> bytes:
+def mark_value(kind: Kind, namespace: int, from_namespace: int) -> bytes:
     """Return the value of a mark row."""
-    return _MARK.pack(kind, namespace, from_namespace, title, from_title)
+    return _MARK.pack(kind, namespace, from_namespace)
 
 
 def read_mark_row(time: int, position: int, ordinal: int, value: bytes) -> MarkRow:
     """Return a mark row."""
-    kind, namespace, from_namespace, title, from_title = _MARK.unpack(value)
-    return MarkRow(time, position, ordinal, _KINDS[kind], namespace, from_namespace, title, from_title)
+    kind, namespace, from_namespace = _MARK.unpack(value)
+    return MarkRow(time, position, ordinal, _KINDS[kind], namespace, from_namespace)
 
 
 def page_value(page: int, time: int) -> bytes:

@@ -1,7 +1,8 @@
 """The purgeable part of events: salts and sealed values, some events of a commit in one compressed blob.
 
-Time, place and commitments of an event are elsewhere, so a purge here destroys what was sealed and nothing
-else. A field that was purged keeps its commitment, and the salts of the other fields (DESIGN section 3).
+Time and place of an event are elsewhere, so a purge here destroys what was sealed and nothing else. What a
+field is committed to follows from its salt and value; a field that was purged keeps its commitment, and the
+salts of the other fields (DESIGN section 3).
 
 What does not compress, salts and digests of texts, lies by itself before a deflate stream of the rest::
 
@@ -14,18 +15,19 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from threading import Lock
 from typing import NamedTuple
 
 from recension.model.errors import DataLossError
-from recension.model.seal import SALT_BYTES, commit_field, commitment, field_salt
+from recension.model.seal import SALT_BYTES, commitment, field_salt, seal_fields
 from recension.store import keys
 from recension.store.interface import Row, View
 
 TOGETHER = 32
 """Events in one blob: half as many take 7 % more, and to open a blob takes 20 us."""
+TITLE_FIELD = 0
 CONTENT_FIELD = 3
 """Of an edit's fields, the one that names its texts."""
 _FIELDS, _WHOLE, _CUT = 63, 64, 128
@@ -40,6 +42,8 @@ _DIGEST_BYTES = 32
 _LEVEL = 9
 _KEPT_GROUPS = 1024
 """Opened blobs that are kept: up to 16 MB."""
+_READ_GROUPS = 256
+"""Those that a reader holds beside them: up to 4 MB."""
 _NOTE = struct.Struct(">BqB")
 _COMMITMENT_BYTES = 32
 
@@ -52,6 +56,10 @@ class Note(NamedTuple):
     """-1 without a claim."""
     claimed_sha1: str
     """Only of a mismatch; hidden slots keep none, since it would confirm a guess of their text."""
+
+
+Sealing = tuple[bytes, bytes]
+"""Salt of a field, empty once it was purged, and its commitment: 16 and 32 bytes."""
 
 
 class Sealed(NamedTuple):
@@ -76,16 +84,22 @@ class Sealed(NamedTuple):
         """Return the salt of a field that was not purged; ``label`` is the field's."""
         return self.salts[field] if self.salts else field_salt(self.salt, label)
 
+    def sealings(self, fields: Sequence[int], labels: Sequence[bytes]) -> list[Sealing]:
+        """Return how some fields are sealed, also purged ones; ``labels`` are theirs."""
+        if self.salt:
+            return seal_fields(self.salt, labels, [self.value(field) for field in fields])
+        return [self._kept_sealing(*both) for both in zip(fields, labels, strict=True)]
+
+    def _kept_sealing(self, field: int, label: bytes) -> Sealing:
+        value, kept = self.values[field], self.salts[field]
+        return (b"", kept) if value is None else (kept, commitment(kept, label, value))
+
     def purge(self, field: int, labels: Sequence[bytes]) -> Sealed:
         """Return the values without one field; ``labels`` are those of all fields. Notes go with it."""
         if self.values[field] is None:
             return self
         salts = list(self.salts) or [field_salt(self.salt, label) for label in labels]
-        salts[field] = (
-            commit_field(self.salt, labels[field], self.value(field))
-            if self.salt
-            else commitment(salts[field], labels[field], self.value(field))
-        )
+        salts[field] = self.sealings([field], [labels[field]])[0][1]
         values = (*self.values[:field], None, *self.values[field + 1 :])
         return Sealed(b"", values, (), tuple(salts))
 
@@ -277,6 +291,9 @@ def _pack(sealed: Sequence[Sealed]) -> bytes:
     return kept + deflate.compress(text) + deflate.flush()
 
 
+_NO_GROUP = _Group(_pack([]))
+
+
 def pack_sealed(sealed: Sequence[Sealed]) -> list[bytes]:
     """Return the values of some events, ``TOGETHER`` of them in a blob."""
     return [_pack(sealed[at : at + TOGETHER]) for at in range(0, len(sealed), TOGETHER)]
@@ -317,7 +334,7 @@ def raw_bytes(raw: bytes) -> int:
 
 
 class SealedReader:
-    """Reads sealed values inside one view. Each blob is opened once, and held until then."""
+    """Reads sealed values inside one view. Holds the blobs that it opened, some of them at a time."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -331,11 +348,30 @@ class SealedReader:
             raw = self._view.blob(key)
             if raw is None:
                 raise _missing(position, ordinal)
+            if len(self._groups) >= _READ_GROUPS:
+                self._groups.clear()
             group = self._groups[key] = _KEPT.opened(key, raw)
         at = ordinal % TOGETHER
         if at >= group.count:
             raise _missing(position, ordinal)
         return group.at(at)
+
+
+def each_sealed(view: View, events: Iterable[tuple[int, int]]) -> Iterator[Sealed]:
+    """Yield the sealed values of events by (position, ordinal). Holds one blob: best in the order of the log.
+
+    Raises ``DataLossError`` when they are missing.
+    """
+    held, group = b"", _NO_GROUP
+    for position, ordinal in events:
+        key = keys.sealed_blob(position, ordinal // TOGETHER)
+        if key != held:
+            raw = view.blob(key)
+            held, group = key, _NO_GROUP if raw is None else _KEPT.opened(key, raw)
+        at = ordinal % TOGETHER
+        if at >= group.count:
+            raise _missing(position, ordinal)
+        yield group.at(at)
 
 
 def _missing(position: int, ordinal: int) -> DataLossError:

@@ -12,11 +12,13 @@ from itertools import pairwise
 import numpy as np
 
 from recension.archive.columns import changed_pages
+from recension.archive.commitments import basis_of
 from recension.archive.corpus import Entries, entries_at
-from recension.archive.history import Choice, page_at, selects
+from recension.archive.history import Choice, State, page_at, selects
+from recension.archive.sealed import SealedReader
 from recension.archive.trees import node_at
 from recension.model.manifest import ProjectPart, Selector
-from recension.model.tree import RADIX_BITS, RECORD, build_from, entry_leaf, update
+from recension.model.tree import RADIX_BITS, RECORD, build_from, update
 from recension.store import keys
 from recension.store.interface import Row, Store, View
 
@@ -86,11 +88,12 @@ def derive_part(
     changes: list[tuple[int, tuple[int, bytes] | None]] = []
     for at in range(0, len(pages), _DERIVED_SLICE):
         with store.view() as view:
+            values = SealedReader(view)
             for page in pages[at : at + _DERIVED_SLICE]:
-                old, new = (_entry_of(view, number, page, selector, choice) for choice in (before, after))
-                total_bytes += (new[2] if new else 0) - (old[2] if old else 0)
+                old, new = (_selected(view, number, page, selector, choice) for choice in (before, after))
+                total_bytes += (new.edit.text_bytes if new else 0) - (old.edit.text_bytes if old else 0)
                 if new != old:
-                    changes.append((page, new[:2] if new else None))
+                    changes.append((page, (new.edit.rev, basis_of(values, new).leaf) if new else None))
     nodes = _Nodes(store)
     with store.view() as view:
         root, count = update(base.root, changes, lambda digest: node_at(view, digest), nodes.put)
@@ -98,13 +101,7 @@ def derive_part(
     return ProjectPart(base.project, count, total_bytes, root)
 
 
-def _entry_of(
-    view: View, number: int, page: int, selector: Selector, choice: Choice
-) -> tuple[int, bytes, int] | None:
-    """Return (revision, leaf, text bytes) of a page that the selector takes."""
+def _selected(view: View, number: int, page: int, selector: Selector, choice: Choice) -> State | None:
+    """Return the state of a page that the selector takes."""
     state = page_at(view, number, page, choice)
-    if state is None or not selects(selector, state):
-        return None
-    edit = state.edit
-    leaf = entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content)
-    return edit.rev, leaf, edit.text_bytes
+    return state if state is not None and selects(selector, state) else None

@@ -5,14 +5,16 @@ Comparing reads no subtree that both sides share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from recension.archive.history import Choice, State, TitleSource, edit_row, likely_titles, page_at
+from recension.archive.commitments import Basis, basis_of
+from recension.archive.history import Choice, State, edit_row, other_titles, own_title, page_at
 from recension.archive.recent import Recent
 from recension.archive.rows import EditRow
+from recension.archive.sealed import SealedReader
 from recension.model.errors import DataLossError
-from recension.model.tree import TOP_LEVEL, Leaf, children_of, entry_leaf, leaves_of, level_of
+from recension.model.tree import TOP_LEVEL, Leaf, children_of, leaves_of, level_of
 from recension.store import keys
 from recension.store.interface import View
 
@@ -145,30 +147,49 @@ def _behind(leaves: list[Leaf], after: int) -> list[Leaf]:
 # --- the page that a leaf stands for --------------------------------------------------------------
 
 
-def state_of(view: View, number: int, leaf: Leaf, choice: Choice) -> State:
-    """Return the state that a leaf stands for. Raises ``DataLossError`` when the page has no such state.
+def bases_at(
+    view: View, values: SealedReader, number: int, leaves: Sequence[Leaf], choice: Choice
+) -> list[Basis]:
+    """Return what leaves stand for. Raises ``DataLossError`` when a page has no such state.
 
-    The leaf decides which it is, so the rules of a page as of (T, K) are asked only where the likely answer
-    does not match it.
+    The leaf decides which it is, so the rules of a page as of (T, K) are asked only where the likely answers
+    do not match it. A step over all leaves takes a quarter less than all steps of each.
     """
+    edits = [_likely_edit(view, number, leaf, choice) for leaf in leaves]
+    likely = [edit and basis_of(values, State(edit, own_title(edit))) for edit in edits]
+    return [
+        basis
+        if basis is not None and basis.leaf == leaf.leaf
+        else _other_basis(view, values, number, leaf, choice, basis)
+        for leaf, basis in zip(leaves, likely, strict=True)
+    ]
+
+
+def _likely_edit(view: View, number: int, leaf: Leaf, choice: Choice) -> EditRow | None:
+    """Return the edit that a leaf names if it is the newest that the choice may take."""
     row = view.last(
         keys.edits_from(number, leaf.page_id), keys.edits_from(number, leaf.page_id, choice.settled_at + 1)
     )
-    if row is not None:
-        edit = edit_row(row)
-        if edit.rev == leaf.rev_id and edit.position <= choice.known_at:
-            for title in likely_titles(view, number, edit, choice):
-                if _matches(leaf, edit, title):
-                    return State(edit, title)
+    edit = None if row is None else edit_row(row)
+    return edit if edit and edit.rev == leaf.rev_id and edit.position <= choice.known_at else None
+
+
+def _other_basis(
+    view: View, values: SealedReader, number: int, leaf: Leaf, choice: Choice, basis: Basis | None
+) -> Basis:
+    """Return what a leaf stands for; ``basis`` is that of its likely edit, which it does not match."""
+    if basis is not None:
+        edit = basis.state.edit
+        for title in other_titles(view, number, edit, choice):
+            basis = basis_of(values, State(edit, title), basis)
+            if basis.leaf == leaf.leaf:
+                return basis
     state = page_at(view, number, leaf.page_id, choice)
-    if state is None or not _matches(leaf, *state):
+    basis = None if state is None else basis_of(values, state)
+    if basis is None or basis.leaf != leaf.leaf:
         raise DataLossError(
             f"page {leaf.page_id} does not match its leaf in the snapshot",
             hint="run recension-server fsck",
             pageId=leaf.page_id,
         )
-    return state
-
-
-def _matches(leaf: Leaf, edit: EditRow, title: TitleSource) -> bool:
-    return entry_leaf(edit.page, edit.rev, edit.time, title.commitment, edit.content) == leaf.leaf
+    return basis

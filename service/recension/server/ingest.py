@@ -298,7 +298,7 @@ def _excerpt(event: Prepared) -> bytes:
         "time": format_instant(skeleton.time),
         "sourceId": event.source_id,
         "namespace": skeleton.namespace,
-        "titles": list(event.facts.titles),
+        "titles": list(event.titles),
     }
     return json.dumps(document, ensure_ascii=False).encode()[:MAX_EXCERPT_BYTES]
 

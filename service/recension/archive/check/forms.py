@@ -10,7 +10,7 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"D": ("text", 17, 8), b"E": ("edit", 41, None), b"F": ("pin name", 41, 0),
     b"G": ("block", 17, 38), b"H": ("tail", 21, 28), b"I": ("leaf", 13, 40),
     b"J": ("event columns", 17, None), b"K": ("text holder", 29, 0), b"L": ("log entry", 25, 10),
-    b"M": ("mark", 33, 73), b"N": ("node", 33, None), b"O": ("pin", 33, None), b"P": ("project", None, 4),
+    b"M": ("mark", 33, 9), b"N": ("node", 33, None), b"O": ("pin", 33, None), b"P": ("project", None, 4),
     b"Q": ("definition", 13, None), b"R": ("revision", 25, 16),
     b"S": ("source", 21, None), b"T": ("title", 29, None), b"U": ("block user", 17, 0),
     b"V": ("visibility", 25, 25), b"W": ("page visibility", 25, 25), b"X": ("event run", 17, 41),
@@ -21,7 +21,7 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
 """(name, bytes of the key, bytes of the value) of each kind of row; ``None`` where they differ."""
 _ANY = ("unknown", None, None)
 _PROJECTS = 2**31
-_EDIT_BYTES = 85
+_EDIT_BYTES = 21
 """Of an edit's value, without its content model."""
 
 

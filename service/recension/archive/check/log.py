@@ -10,7 +10,7 @@ from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import Work
 from recension.archive.projects import read_definition
-from recension.archive.replay import NO_DEFINITION, Facts, commit_rows, facts_of
+from recension.archive.replay import LABELS, NO_DEFINITION, commit_rows, titles_of
 from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_sealed, sealed_keys
 from recension.model import seal
 from recension.model.errors import DataLossError, InvalidArgumentError
@@ -83,11 +83,11 @@ def _check_commit(work: Work, commit: Commit) -> None:
             _check_statement(work, commit.position, item)
     with work.store.view() as view:
         sealed = _sealed_of(work, view, commit.position, len(events))
-        facts = [
+        titles = [
             _check_event(work, f"event {commit.position}.{ordinal}", event, one)
             for (ordinal, event), one in zip(events, sealed, strict=True)
         ]
-        _check_rows(work, view, commit, facts)
+        _check_rows(work, view, commit, titles)
 
 
 def _check_statement(work: Work, position: int, item: Statement) -> None:
@@ -124,26 +124,27 @@ def _sealed_of(work: Work, view: View, position: int, events: int) -> list[Seale
     return out
 
 
-def _check_event(work: Work, place: str, event: Skeleton, sealed: Sealed | None) -> Facts | None:
-    """Check an event's values against its commitments and its skeleton; return what its rows take."""
+def _check_event(work: Work, place: str, event: Skeleton, sealed: Sealed | None) -> Sequence[str]:
+    """Check an event's values against their seal and its skeleton; return the titles that can be read."""
     if sealed is None:
-        return None
+        return ()
     try:
-        facts = facts_of(event.kind, sealed)
+        titles = titles_of(event.kind, sealed)
+        labels = LABELS[event.kind]
+        commitments = [committed for _, committed in sealed.sealings(range(len(labels)), labels)]
     except (DataLossError, IndexError) as error:
         work.find("sealed-damaged", place, str(error), Remedy.RESTORE)
-        return None
-    commitments = list(facts.commitments)
+        return ()
     if any(len(one) != _COMMITMENT_BYTES for one in commitments) or seal.seal(commitments) != event.sealed:
         work.find("sealed-hash", place, "its sealed values are not those of the log", Remedy.RESTORE)
-        return None
+        return ()
     try:
         differs = _differs(event, sealed.values)
     except DataLossError as error:
         differs = error.message
     if differs:
         work.find("sealed-value", place, differs, Remedy.RESTORE)
-    return facts
+    return titles
 
 
 def _differs(event: Skeleton, values: Sequence[bytes | None]) -> str:
@@ -162,10 +163,10 @@ def _differs(event: Skeleton, values: Sequence[bytes | None]) -> str:
     return ""
 
 
-def _check_rows(work: Work, view: View, commit: Commit, facts: Sequence[Facts | None]) -> None:
+def _check_rows(work: Work, view: View, commit: Commit, titles: Sequence[Sequence[str]]) -> None:
     """Compare the rows that a commit makes with those that are stored."""
     try:
-        expected = commit_rows(PatientView(view), commit, facts)
+        expected = commit_rows(PatientView(view), commit, titles)
     except DataLossError as error:
         work.find("row-missing", f"commit {commit.position}", error.message, Remedy.REBUILD)
         return

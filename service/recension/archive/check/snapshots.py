@@ -15,23 +15,28 @@ from recension.archive.check.forms import name_of
 from recension.archive.check.patience import PatientView
 from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, Work
+from recension.archive.commitments import basis_of
 from recension.archive.history import choice_of, page_at, selects
 from recension.archive.projects import find_project
+from recension.archive.sealed import SealedReader
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.manifest import Manifest, ProjectPart, read_manifest
-from recension.model.tree import Child, Leaf, children_of, entry_leaf, leaves_of, level_of, node_digest
+from recension.model.tree import Child, Leaf, children_of, leaves_of, level_of, node_digest
 from recension.store import keys
 from recension.store.interface import Row, View
 
 _LAST_PAGE = 2**63
 _Entry = tuple[int, bytes]
 """Revision and leaf."""
+_Place = tuple[int, int, int, bool]
+"""Last page that is done, entries and bytes up to it, and whether all of them could be read."""
+_START: _Place = (0, 0, 0, True)
 
 
 def check_snapshots(work: Work) -> Iterator[bool]:
     """Walk the manifests, their parts and the pages of these; the cursor is a place in all three."""
     state = work.state
-    position, at, page, count, size = state.cursor or (0, 0, 0, 0, 0)
+    position, at, *place = state.cursor or [0, 0, *_START]
     while True:
         with work.store.view() as view:
             start, stop = keys.snapshot_at(position), keys.snapshot_at(state.known_at + 1)
@@ -50,14 +55,14 @@ def check_snapshots(work: Work) -> Iterator[bool]:
             position, at = position + 1, 0
             continue  # told by the phase ``log``
         for part in manifest.parts[at:]:
-            for place in _Part(work, manifest, part).steps(page, count, size):
-                state.reach([position, at, *place], position / max(state.known_at, 1))
+            for reached in _Part(work, manifest, part).steps(*place):
+                state.reach([position, at, *reached], position / max(state.known_at, 1))
                 yield True
             state.entries += part.count
-            at, page, count, size = at + 1, 0, 0, 0
-            state.cursor = [position, at, 0, 0, 0]
+            at, place = at + 1, list(_START)
+            state.cursor = [position, at, *_START]
         position, at = position + 1, 0
-        state.cursor = [position, 0, 0, 0, 0]
+        state.cursor = [position, 0, *_START]
         yield True
 
 
@@ -71,9 +76,8 @@ class _Part:
         self._place = f"snapshot sha256:{manifest.snapshot_id.hex()}, project {part.project}"
         self._choice = choice_of(manifest.selector, manifest.as_of)
 
-    def steps(self, page: int, count: int, size: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (last page done, entries, bytes) after each step."""
-        is_read = True
+    def steps(self, page: int, count: int, size: int, is_read: bool) -> Iterator[_Place]:  # noqa: FBT001 - of a cursor
+        """Yield how far it is after each step."""
         while page < _LAST_PAGE:
             with self._work.store.view() as view:
                 number = find_project(PatientView(view), self._part.project)
@@ -86,7 +90,7 @@ class _Part:
             size += text_bytes
             page = upto
             is_read = is_read and None not in expected.values()
-            yield page, count, size
+            yield page, count, size, is_read
         if is_read and (count, size) != (self._part.count, self._part.text_bytes):
             what = f"the history has {count} entries of {size} bytes, the manifest others"
             self._find("snapshot-count", "", what)
@@ -96,7 +100,7 @@ class _Part:
 
     def _expected(self, view: View, number: int, page: int) -> tuple[dict[int, _Entry | None], int, int]:
         """Return (entries, bytes of their texts, last page) of the next pages; ``None`` is one unread."""
-        patient = PatientView(view)
+        patient, values = PatientView(view), SealedReader(view)
         entries: dict[int, _Entry | None] = {}
         size = 0
         for _ in range(FEW):
@@ -107,14 +111,14 @@ class _Part:
             page = keys.read_edit(rows[0][0])[0]
             try:
                 state = page_at(view, number, page, self._choice)
+                if state is None or not selects(self._selector, state):
+                    continue
+                leaf = basis_of(values, state).leaf
             except (DataLossError, struct.error, ValueError, LookupError):
                 entries[page] = None  # told by the phases ``log`` and ``rows``
                 continue
-            if state is not None and selects(self._selector, state):
-                edit = state.edit
-                leaf = entry_leaf(edit.page, edit.rev, edit.time, state.title.commitment, edit.content)
-                entries[page] = edit.rev, leaf
-                size += edit.text_bytes
+            entries[page] = state.edit.rev, leaf
+            size += state.edit.text_bytes
         return entries, size, page
 
     def _compare(self, view: View, expected: dict[int, _Entry | None], after: int, upto: int) -> None:

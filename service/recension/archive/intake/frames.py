@@ -3,7 +3,7 @@
 A frame is a kind (one byte), the sizes of its two parts (``uint32``, little-endian), a JSON array or object
 of everything small, and the rest behind one another: what is sealed, then the texts, never escaped. No
 pickle, no marshal: the child has parsed hostile input, so whatever it sends, the worst is a named error or a
-wrong record. Lengths and types are checked here; digests and commitments are the child's word.
+wrong record. Lengths and types are checked here; digests and seals are the child's word.
 
 Batch boundaries follow from the items alone (``Batch``), never from timing.
 """
@@ -19,7 +19,6 @@ from recension.archive.claims import Verdict
 from recension.archive.clock import Salts
 from recension.archive.intake.paging import Made, Paging
 from recension.archive.prepared import Prepared, PreparedEvents, Text, prepare
-from recension.archive.replay import Facts
 from recension.archive.sealed import Sealed, pack_sealed
 from recension.archive.texts.block import HEAD_BYTES
 from recension.archive.texts.writing import Ready
@@ -41,7 +40,7 @@ BATCH, PROGRESS, RUN, ERROR, END = b"B", b"P", b"R", b"E", b"Z"
 KINDS = frozenset({BATCH, PROGRESS, RUN, ERROR, END})
 HEADER = struct.Struct("<cII")
 _HASH_BYTES = 32
-"""Of a digest and of a commitment."""
+"""Of a digest."""
 
 Remark = SiteInfo | Rejected | Skipped
 """What a parser says beside events."""
@@ -187,17 +186,15 @@ def _dump(value: object) -> bytes:
 
 def _pack(event: Prepared) -> tuple[list[Any], bytes]:
     """Return what JSON can hold of an event, and the rest but its texts."""
-    commitments, titles = event.facts
     meta = [
         len(event.item),
         len(event.content),
-        len(commitments),
         event.source_id,
-        titles,
+        event.titles,
         [[len(text.text), text.verdict, text.wrong_size] for text in event.texts],
     ]
     digests = [text.digest for text in event.texts]
-    return meta, b"".join([event.item, event.content, *commitments, *digests])
+    return meta, b"".join([event.item, event.content, *digests])
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -272,26 +269,26 @@ class _Body:
             raise FrameError("bytes are left over in a frame")
 
 
-def _small_bytes(item: object, content: object, commitments: object, *rest: Any) -> int:
-    return _size(item) + _size(content) + _HASH_BYTES * (_size(commitments) + len(rest[-1]))
+def _small_bytes(item: object, content: object, *rest: Any) -> int:
+    return _size(item) + _size(content) + _HASH_BYTES * len(rest[-1])
 
 
 def _event(body: _Body, raw: bytes, *meta: Any) -> Prepared:
-    item, content, commitments, source_id, titles, texts = meta
+    item, content, source_id, titles, texts = meta
     skeleton = decode_item(raw[:item])
     if not isinstance(skeleton, Skeleton):
         _wrong("event", skeleton)
     start = item + content
-    hashes = [raw[at : at + _HASH_BYTES] for at in range(start, len(raw), _HASH_BYTES)]
+    digests = [raw[at : at + _HASH_BYTES] for at in range(start, len(raw), _HASH_BYTES)]
     return Prepared(
         skeleton,
         raw[:item],
-        Facts(hashes[:commitments], tuple(map(_str, titles))),
         _str(source_id),
+        tuple(map(_str, titles)),
         raw[item:start],
         tuple(
             Text(digest, body.take(size), Verdict(verdict), _bool(wrong_size))
-            for digest, (size, verdict, wrong_size) in zip(hashes[commitments:], texts, strict=True)
+            for digest, (size, verdict, wrong_size) in zip(digests, texts, strict=True)
         ),
     )
 
