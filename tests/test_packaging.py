@@ -147,6 +147,7 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
         "grpc_health",
         "jinja2",
         "lmdb",
+        "mwparserfromhell",
         "py7zr",
         "pyarrow",
         "rapidfuzz",

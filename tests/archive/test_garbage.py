@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recension.archive import garbage, snapshots
+from recension.archive import columns, commitments, garbage, snapshots
 from recension.archive.check.run import Check
 from recension.archive.garbage import Garbage, collect, lacks_nodes
 from recension.archive.history import Choice
@@ -19,7 +20,7 @@ from recension.model.errors import DataLossError
 from recension.model.manifest import Manifest, Selector
 from recension.model.tree import build, entry_leaf
 from recension.store import keys
-from recension.store.interface import Store
+from recension.store.interface import Row, Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import World, edit
@@ -215,7 +216,7 @@ def test_what_others_are_compressed_against_is_kept(world: World) -> None:
     put(world.store, {key: value}, blobs)
     one = collect(world.store, delete=True)
     assert (one.blocks, one.damaged) == (0, 2)
-    assert set(found(world.store)) == {"block-orphan"}
+    assert set(found(world.store)) == {"block-orphan", "prefix-elsewhere"}
 
 
 def test_nodes_are_kept_when_a_tree_cannot_be_read(world: World) -> None:
@@ -238,6 +239,90 @@ def test_a_damaged_block_is_counted(world: World) -> None:
     put(world.store, {}, {keys.block(number): b"?"})
     one = collect(world.store, delete=True)
     assert (one.blocks, one.damaged) == (0, 1)
+
+
+KINDS_OF_COLUMNS = (b"X", b"J", b"f", b"i")
+
+
+def columns_of(store: Store) -> dict[bytes, bytes]:
+    """Return the rows of event columns."""
+    return dict(row for letter in KINDS_OF_COLUMNS for row in rows(store, letter))
+
+
+def leave_columns(monkeypatch: pytest.MonkeyPatch, store: Store | None = None) -> tuple[World, set[bytes]]:
+    """Kill a writer of event columns before it names them, and go on; return the rows that it left."""
+    monkeypatch.setattr(columns, "_WORTHWHILE", 1)
+    monkeypatch.setattr(columns, "PART", 7)
+    monkeypatch.setattr(columns, "LARGE", 1)
+    monkeypatch.setattr(commitments, "_TOGETHER", 3)
+    world = World(store)
+    world.add(*(world.event(1, n, edit(n, f"text {n}")) for n in range(1, 30)))
+    world.ingestor.settle()
+    named = columns_of(world.store)
+    world.add(*(world.event(2, n, edit(100 + n, f"other {n}", "B")) for n in range(1, 30)))
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "put_derived", _ended_before(world.store.put_derived, b"X"))
+        with pytest.raises(_EndedError):
+            world.ingestor.settle()
+    left = columns_of(world.store).keys() - named.keys()
+    assert {key[:1] for key in left} == {b"J", b"f", b"i"}
+    world.add(world.event(3, 1, edit(300, "more", "C")))
+    world.ingestor.settle()
+    return world, left
+
+
+def _ended_before(
+    put_derived: Callable[[Iterator[Row]], None], letter: bytes
+) -> Callable[[Iterator[Row]], None]:
+    def ends(some: Iterator[Row]) -> None:
+        first = next(some)
+        if first[0][:1] == letter:
+            raise _EndedError
+        put_derived(chain([first], some))
+
+    return ends
+
+
+@pytest.mark.parametrize("kind", ["memory", "lmdb"])
+def test_columns_that_no_row_names_are_garbage(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that was killed leaves them; those of parts that are named stay, and so do the answers."""
+    monkeypatch.setattr(garbage, "_OF_PART", 2)
+    with closing(LmdbStore.open(tmp_path, create=True, force_mount=True)) as store:
+        world, left = leave_columns(monkeypatch, store if kind == "lmdb" else None)
+        before = columns_of(world.store)
+        rest = {key: value for key, value in before.items() if key not in left}
+        size = sum(len(key) + len(before[key]) for key in left)
+        expected = Garbage(column_rows=len(left), column_bytes=size)
+        assert found(world.store) == {}
+        assert collect(world.store) == expected
+        assert columns_of(world.store) == before
+        assert collect(world.store, delete=True) == expected
+        assert columns_of(world.store) == rest
+        assert collect(world.store, delete=True).is_none
+        assert found(world.store) == {}
+
+
+def test_a_collection_of_columns_that_was_ended_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended before or after any deletion and run again, it ends the same."""
+    monkeypatch.setattr(garbage, "_OF_PART", 2)
+    for last in range(100):
+        world, left = leave_columns(monkeypatch)
+        rest = columns_of(world.store).keys() - left
+        ended = _ends(monkeypatch, world.store, last)
+        try:
+            collect(world.store, delete=True)
+        except _EndedError:
+            pass
+        else:
+            assert last > 5
+            return
+        ended()
+        collect(world.store, delete=True)
+        assert columns_of(world.store).keys() == rest
+        assert found(world.store) == {}
+    raise AssertionError("it does not end")
 
 
 def test_progress_is_told() -> None:

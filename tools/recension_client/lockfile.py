@@ -23,6 +23,7 @@ from recension.model.manifest import Manifest, OnHidden, Redirects, read_manifes
 from recension.model.note import read_key
 from recension_client.export.folder import Folder, naming
 from recension_client.export.layout import FORMAT, FileRecord, Form, Index, Job, Terms, check_files
+from recension_client.export.rendition import Rendition, rendition_of
 
 NAME = "recension.lock"
 VERSION = 1
@@ -63,6 +64,8 @@ class Lock:
     terms: Mapping[str, Terms]
     pin: PinRecord | None = None
     export: Export | None = None
+    rendition: Rendition | None = None
+    """The plain text that was made of the files."""
     server_key: str = ""
     """Verifier key that the server signed with when the lock was written; empty if it signed nothing."""
 
@@ -75,8 +78,12 @@ class Lock:
         return Index(job, self.export.files)
 
     def with_files(self, index: Index, folder: str) -> Lock:
-        """Return the lock with the files that were made."""
-        return replace(self, export=Export(index.job.form, index.job.writer, index.files, folder))
+        """Return the lock with the files that were made; plain text of others is none of theirs."""
+        plain = self.rendition
+        if plain is not None and plain.sources != [record.sha256 for record in index.files]:
+            plain = None
+        export = Export(index.job.form, index.job.writer, index.files, folder)
+        return replace(self, export=export, rendition=plain)
 
 
 def document_of(lock: Lock) -> Document:
@@ -115,6 +122,8 @@ def document_of(lock: Lock) -> Document:
             "writer": lock.export.writer,
             "files": [asdict(record) for record in lock.export.files],
         }
+    if lock.rendition is not None:
+        document["plain"] = lock.rendition.document
     return document
 
 
@@ -186,10 +195,13 @@ def _lock_of(document: Document) -> Lock:
         records = tuple(FileRecord(**record) for record in files["files"])
         export = Export(Form(files["form"]), _text(files["writer"]), records, folder)
     key = str(read_key(_text(document["server_key"]))) if "server_key" in document else ""
-    lock = Lock(_text(document["server"]), manifest, terms, pin, export, key)
-    if lock.index is not None:
-        check_files(lock.index)
-    return lock
+    lock = Lock(_text(document["server"]), manifest, terms, pin, export, server_key=key)
+    if lock.index is None:
+        return lock
+    check_files(lock.index)
+    return (
+        replace(lock, rendition=rendition_of(document["plain"], lock.index)) if "plain" in document else lock
+    )
 
 
 def inner(folder: str) -> bool:

@@ -668,7 +668,7 @@ def read_lock(text: str) -> dict[str, Any]:
         raise ValueError("the lock is nested too deeply") from error
     _need(lock.get("version") == 1 and type(lock["version"]) is int, "the lock is of another version")
     _need(
-        not lock.keys() - {"pin", "server_key"}
+        not lock.keys() - {"pin", "plain", "server_key"}
         ^ {"export", "projects", "selector", "server", "snapshot", "version"},
         "other keys",
     )

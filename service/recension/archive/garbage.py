@@ -1,6 +1,7 @@
-"""What no revision and no snapshot needs: tree nodes, blocks and rows of texts that nothing leads to.
+"""What no revision and no snapshot needs: nodes, event columns, blocks and rows of texts nothing leads to.
 
-A killed ``CreateSnapshot`` leaves nodes; blocks and rows are left by faults alone. What is missing elsewhere
+A killed ``CreateSnapshot`` leaves nodes, and an ingest that is killed near its end leaves columns; blocks and
+rows of texts are left by faults alone. What is missing elsewhere
 is damage, not garbage: a block whose texts are still looked for there, or that another is compressed against,
 is kept and counted, and so is the row of a text that a revision names. Nodes can be computed again; so trees
 of snapshots that no pin holds are garbage too if the operator says so, and their manifests stay.
@@ -38,6 +39,8 @@ from recension.store.interface import Rewrite, Row, Store, View
 _ROWS = 2000
 """Rows of one view and of one deletion: some 20 ms."""
 _BLOCKS = 200
+_OF_PART = 64
+"""Rows of a part of the event columns in one deletion: half a megabyte."""
 _DAY = 86_400_000_000
 
 
@@ -54,11 +57,14 @@ class Garbage:
     """Released: their trees are no longer needed. Only what no other snapshot shares counts as nodes."""
     damaged: int = 0
     """Kept: blocks and rows that something still looks for. ``archive.check`` names them."""
+    column_rows: int = 0
+    """Of event columns."""
+    column_bytes: int = 0
 
     @property
     def is_none(self) -> bool:
         """Whether there is nothing to delete."""
-        return not (self.nodes or self.blocks or self.text_rows or self.snapshots)
+        return not (self.nodes or self.blocks or self.text_rows or self.column_rows or self.snapshots)
 
 
 def collect(
@@ -81,6 +87,8 @@ def collect(
     for _ in _text_rows(store, found, delete=delete):
         tell(found)
     for _ in _blocks(store, found, delete=delete):
+        tell(found)
+    for _ in _columns(store, found, delete=delete):
         tell(found)
     released: set[bytes] = set()
     if unpinned_days is not None:
@@ -371,9 +379,37 @@ def _all_blocks(store: Store, found: Garbage) -> Iterator[_Lying | None]:
         yield from some
 
 
-def _scan(view: View, start: bytes, stop: bytes) -> list[Row]:
+# --- event columns --------------------------------------------------------------------------------
+
+
+def _columns(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
+    """Rows of parts that no row names: those are written last, so a killed writer leaves the others.
+
+    Of each part that is named, one row of a family is read.
+    """
+    guard = _Guard(store)
+    for letter in keys.OF_PARTS:
+        start, stop = letter, bytes([letter[0] + 1])
+        while True:
+            with store.view() as view:
+                rows = _scan(view, start, stop, 1)
+                if not rows:
+                    break
+                key = rows[0][0]
+                named = view.get(keys.naming_run(key)) is not None
+                rows = [] if named else _scan(view, key, keys.behind_part(key), _OF_PART)
+            if delete and rows and not guard.delete(dict(rows), []):
+                guard.renew()
+                continue
+            found.column_rows += len(rows)
+            found.column_bytes += sum(len(row) + len(value) for row, value in rows)
+            start = keys.behind_part(key) if named else rows[-1][0] + b"\0"
+            yield
+
+
+def _scan(view: View, start: bytes, stop: bytes, limit: int = 0) -> list[Row]:
     """Return the next rows. Raises ``DataLossError`` where a walk over them could go round in a circle."""
-    rows = view.scan(start, stop, limit=_ROWS)
+    rows = view.scan(start, stop, limit=limit or _ROWS)
     if any(a[0] >= b[0] for a, b in pairwise(rows)) or (rows and rows[0][0] < start):
         raise _out_of_order()
     return rows

@@ -291,6 +291,7 @@ def _garbage_text(found: Garbage, *, deleted: bool) -> str:
         f"snapshot tree nodes  {found.nodes:,} ({found.node_bytes:,} bytes)\n"
         f"text blocks          {found.blocks:,} ({found.block_bytes:,} bytes)\n"
         f"rows of texts        {found.text_rows:,}\n"
+        f"rows of columns      {found.column_rows:,} ({found.column_bytes:,} bytes)\n"
     )
     if found.snapshots:
         text += f"snapshots released   {found.snapshots:,}\n"

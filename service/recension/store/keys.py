@@ -191,6 +191,20 @@ def event_pairs(project: int, upto: int, part: int, chunk: int) -> bytes:
     return _RUN.pack(b"i", project, upto, part) + chunk.to_bytes(4, "big")
 
 
+OF_PARTS = (b"J", b"f", b"i")
+"""First bytes of the keys of what a part of the event columns has beside the row that names it."""
+
+
+def naming_run(key: bytes) -> bytes:
+    """Key of the row that names the part which a row of ``OF_PARTS`` is of."""
+    return b"X" + key[1 : _RUN.size]
+
+
+def behind_part(key: bytes) -> bytes:
+    """Bound above all rows of the same family and part as a row of ``OF_PARTS``."""
+    return key[: _RUN.size] + b"\xff" * (_RUN.size + 1)
+
+
 def node(digest: bytes) -> bytes:
     """Key of a snapshot tree node."""
     return b"N" + digest

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from recension.model.digest import format_digest, parse_digest
-from recension.model.errors import ExportDiffersError, InvalidArgumentError, LockError
+from recension.model.errors import (
+    ExportDiffersError,
+    ExportFormatError,
+    InvalidArgumentError,
+    LockError,
+    VerificationError,
+)
 from recension.model.manifest import Manifest
 from recension_client import lockfile
 from recension_client.cli import arguments, output
 from recension_client.cli.arguments import DIFFERENT, OK, Commands, connect
 from recension_client.client import Client
-from recension_client.export import checking
+from recension_client.export import checking, rendition
 from recension_client.export.fetching import Fetched, fetch, needed_bytes, read_held
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Form, Index, Terms
+from recension_client.export.rendition import Rendition
 from recension_client.lockfile import Lock
 from recension_client.trust import trust_of
 
@@ -37,12 +45,18 @@ def register(commands: Commands) -> None:
     one.add_argument("--form", choices=list(FORMS), help="default: the lock's, else jsonl, in zstd")
     one.add_argument("--workers", metavar="N", type=arguments.workers, default=2, help="shards at a time")
     one.add_argument(
+        "--plain",
+        action="store_true",
+        help="make plain text of the wikitext too, in FOLDER/plain (default: the lock's)",
+    )
+    one.add_argument(
         "--rewrite", action="store_true", help="take other bytes of the same rows, as of a newer library"
     )
 
     one = commands.add("verify", "check fetched files against their snapshot, without a server", _verify)
     one.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="default: the lock's")
     arguments.lock(one)
+    one.add_argument("--plain", action="store_true", help="render the plain text again, and compare")
 
 
 def _fetch(options: Namespace) -> int:
@@ -54,6 +68,8 @@ def _fetch(options: Namespace) -> int:
             manifest = client.snapshot(parse_digest(snapshot, "snapshot"))
             done = materialise(client, manifest, Path(folder), form_of(options), options)
         _say(done, Path(folder), options)
+        if options.plain:
+            rendered(done.index, Path(folder), options)
         return OK
     lock = lockfile.read(options.lock)
     target, named = folder_of(lock, options)
@@ -64,6 +80,8 @@ def _fetch(options: Namespace) -> int:
         accept = _accepting(lock, named, options)
         done = materialise(client, manifest, target, form, options, terms=lock.terms, accept=accept)
     _say(done, target, options)
+    if options.plain or lock.rendition is not None:
+        render_for(lock.rendition, done.index, target, options)
     return OK
 
 
@@ -142,6 +160,33 @@ def materialise(
         )
 
 
+def rendered(index: Index, target: Path, options: Namespace) -> Rendition:
+    """Make the plain text of fetched files under a progress bar."""
+    text = sum(record.text_bytes for record in index.files)
+    with Folder.at(target) as root, output.transfer("render", text) as watch:
+        made = rendition.render(root, index, workers=options.workers, watch=watch)
+    without = sum(record.without for record in made.files)
+    output.note(f"{target / rendition.PLAIN}: plain text by {made.renderer}; {without:,} pages have none")
+    return made
+
+
+def render_for(locked: Rendition | None, index: Index, target: Path, options: Namespace) -> None:
+    """Make the plain text and write it into the lock.
+
+    ``locked``: the lock's before the files were fetched; it may be of other files. Raises
+    ``ExportDiffersError`` when the same files give another.
+    """
+    same = locked is not None and locked.sources == [record.sha256 for record in index.files]
+    if locked is not None and same and not options.rewrite:
+        rendition.refuse_other_libraries(locked, rendition.job_of(index))
+    made = rendered(index, target, options)
+    if same and made != locked and not options.rewrite:
+        raise ExportDiffersError(
+            "the plain text is another than the lock's: a page took too long, here or there", hint="--rewrite"
+        )
+    lockfile.write(options.lock, replace(lockfile.read(options.lock), rendition=made))
+
+
 def _say(done: Fetched, target: Path, options: Namespace) -> None:
     job = done.index.job
     size = sum(record.size_bytes for record in done.index.files)
@@ -169,11 +214,11 @@ def _say(done: Fetched, target: Path, options: Namespace) -> None:
 
 def _verify(options: Namespace) -> int:
     if options.folder is not None and not options.lock_given:
-        target, locked = options.folder, None
+        target, locked, plain = options.folder, None, None
     else:
         lock = lockfile.read(options.lock)
         target, _ = folder_of(lock, options)
-        locked = lock.index
+        locked, plain = lock.index, lock.rendition
         if locked is None:
             raise LockError(f"{options.lock} names no files", hint="run: recension fetch")
     with Folder.at(target) as root:
@@ -181,7 +226,27 @@ def _verify(options: Namespace) -> int:
         text = sum(record.text_bytes for record in index.files)
         with output.transfer("verify", text) as watch:
             verdict = checking.check(root, index, watch=watch)
+        verdict.problems.extend(_plain_problems(root, index, plain, text, options))
     return say_verdict(verdict, index.job.manifest.snapshot_id, options)
+
+
+def _plain_problems(
+    root: Folder, index: Index, plain: Rendition | None, text: int, options: Namespace
+) -> Iterator[str]:
+    """Yield what is wrong with the plain text: the lock's, or without a lock that of the folder."""
+    try:
+        wanted = rendition.read_rendition(root, index) if plain is None else plain
+        if wanted is None:
+            if options.plain:
+                yield f"{root.path(rendition.PLAIN)} is missing"
+            return
+        problems = list(rendition.differing(root, index, wanted))
+        yield from problems
+        if options.plain and not problems:
+            with output.transfer("render", text) as watch:
+                yield from rendition.rendered_otherwise(root, index, wanted, watch=watch)
+    except (ExportFormatError, VerificationError) as error:
+        yield error.message
 
 
 def say_verdict(verdict: checking.Verdict, snapshot_id: bytes, options: Namespace) -> int:

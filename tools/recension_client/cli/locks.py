@@ -18,9 +18,9 @@ from recension.model.reading import Change, ServerInfo
 from recension_client import lockfile
 from recension_client.cli import arguments, output
 from recension_client.cli.arguments import DEFAULT_SERVER, DIFFERENT, OK, Commands, asking, connect
-from recension_client.cli.exports import check_signed, folder_of, materialise
+from recension_client.cli.exports import check_signed, folder_of, materialise, render_for
 from recension_client.client import Client
-from recension_client.export import jsonl
+from recension_client.export import jsonl, rendition
 from recension_client.export.fetching import DATA, differing, read_held
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Index, terms_of
@@ -147,6 +147,12 @@ def _facts(lock: Lock) -> Iterator[tuple[str, str]]:
             "files",
             f"{len(lock.export.files):,} {lock.export.form}, {size:,} bytes, by {lock.export.writer}",
         )
+    if lock.rendition is not None:
+        size = sum(record.size_bytes for record in lock.rendition.files)
+        yield (
+            "plain text",
+            f"{len(lock.rendition.files):,} files, {size:,} bytes, by {lock.rendition.renderer}",
+        )
 
 
 def _lock(options: Namespace) -> int:
@@ -184,6 +190,8 @@ def _lock_problems(options: Namespace) -> Iterator[str]:
             if held != lock.index:
                 yield f"{target}: the list of its files is not the lock's"
             yield from differing(root, lock.index)
+            if lock.rendition is not None:
+                yield from rendition.differing(root, lock.index, lock.rendition)
     except ExportError as error:
         yield error.message
 
@@ -281,7 +289,9 @@ def _update(options: Namespace) -> int:
         terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
         key = _signed_key(client, manifest, lock.server_key)
         # A pin holds the older snapshot; the newer one has none until it is taken.
-        moved = replace(lock, manifest=manifest, terms=terms, pin=None, export=None, server_key=key)
+        moved = replace(
+            lock, manifest=manifest, terms=terms, pin=None, export=None, rendition=None, server_key=key
+        )
         if lock.export is None:
             lockfile.write(options.lock, moved)
             return OK
@@ -290,7 +300,9 @@ def _update(options: Namespace) -> int:
         def accept(index: Index) -> None:
             lockfile.write(options.lock, moved.with_files(index, named))
 
-        materialise(client, manifest, target, lock.export.form, options, terms=terms, accept=accept)
+        done = materialise(client, manifest, target, lock.export.form, options, terms=terms, accept=accept)
+    if lock.rendition is not None:
+        render_for(None, done.index, target, options)
     return OK
 
 
@@ -313,6 +325,12 @@ def _examine(options: Namespace) -> Iterator[tuple[bool, str, str]]:
         True,
         "parquet",
         version("pyarrow") if parquet else "not installed: pip install 'recension[parquet]'",
+    )
+    plain = find_spec("mwparserfromhell") is not None
+    yield (
+        True,
+        "plain text",
+        version("mwparserfromhell") if plain else "not installed: pip install 'recension[plain]'",
     )
     verify = find_spec("cryptography") is not None
     yield (

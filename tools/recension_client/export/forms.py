@@ -41,6 +41,11 @@ def write(form: Form, file: BinaryIO) -> ShardWriter:
     return jsonl.Writer(file) if form is Form.JSONL else _parquet().Writer(file)
 
 
+def write_plain(form: Form, file: BinaryIO) -> ShardWriter:
+    """Start the plain text of a shard."""
+    return jsonl.Writer(file) if form is Form.JSONL else _parquet().Writer(file, _parquet().PLAIN_SCHEMA)
+
+
 def read(form: Form, file: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a shard. Raises ``VerificationError`` where it is damaged."""
     return jsonl.read(file) if form is Form.JSONL else _parquet().read(file)
@@ -48,8 +53,9 @@ def read(form: Form, file: BinaryIO) -> Iterator[Row]:
 
 class _ParquetModule(Protocol):
     WRITER: str
+    PLAIN_SCHEMA: object
 
-    def Writer(self, file: BinaryIO) -> ShardWriter: ...  # noqa: N802 - the class of the module
+    def Writer(self, file: BinaryIO, schema: object = ...) -> ShardWriter: ...  # noqa: N802 - the class of the module
 
     def read(self, file: BinaryIO) -> Iterator[Row]: ...
 

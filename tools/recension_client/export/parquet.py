@@ -49,23 +49,37 @@ SCHEMA = pa.schema(
         pa.field("content_commitment", pa.binary()),
     ]
 )
+PLAIN_SCHEMA = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in ("id", "url", "title", "text", "page_id", "rev_id", "timestamp")),
+        *(SCHEMA.field(name) for name in ("namespace", "digest", "license")),
+        pa.field("without", pa.string()),
+    ]
+)
+"""Of the plain text of a shard."""
 _BINARY = ("title_salt", "content_salt", "content_commitment")
-_REPEATED = ["license", "namespace", *(f"slots.list.element.{name}" for name in ("role", "model", "format"))]
+_REPEATED = [
+    "license",
+    "without",
+    "namespace",
+    *(f"slots.list.element.{name}" for name in ("role", "model", "format")),
+]
 
 
 class Writer:
     """Writes one shard; the bytes depend on the rows and on ``WRITER`` alone."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, schema: pa.Schema = SCHEMA) -> None:
         # By column: thousands of rows kept as objects would keep the garbage collector busy.
-        self._columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._schema = schema
         self._text = 0
         self._writer = parquet.ParquetWriter(
             file,
-            SCHEMA,
+            schema,
             compression="zstd",
             compression_level=LEVEL,
-            use_dictionary=_REPEATED,
+            use_dictionary=[path for path in _REPEATED if path.split(".")[0] in schema.names],
             write_statistics=["page_id", "rev_id", "timestamp", "namespace"],
             data_page_version="1.0",
             version="2.6",
@@ -82,7 +96,7 @@ class Writer:
         """Take the next row."""
         for name, values in self._columns.items():
             values.append(_value(name, row[name]))
-        self._text += len(row["text"] or "") + sum(len(slot["text"] or "") for slot in row["slots"] or ())
+        self._text += len(row["text"] or "") + sum(len(slot["text"] or "") for slot in row.get("slots") or ())
         if self._text >= GROUP_TEXT_BYTES or len(self._columns["id"]) >= GROUP_ROWS:
             self._write()
 
@@ -94,11 +108,13 @@ class Writer:
     def _write(self) -> None:
         count = len(self._columns["id"])
         if count:
-            arrays = [pa.array(self._columns[field.name], field.type) for field in SCHEMA]
+            arrays = [pa.array(self._columns[field.name], field.type) for field in self._schema]
             for values in self._columns.values():
                 values.clear()
             self._text = 0
-            self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA), row_group_size=count)
+            self._writer.write_batch(
+                pa.RecordBatch.from_arrays(arrays, schema=self._schema), row_group_size=count
+            )
 
 
 def _value(name: str, value: Any) -> Any:
