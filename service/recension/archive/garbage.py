@@ -383,7 +383,7 @@ def _all_blocks(store: Store, found: Garbage) -> Iterator[_Lying | None]:
 
 
 def _columns(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
-    """Rows of parts that no row names: those are written last, so a killed writer leaves the others.
+    """Rows of parts and stages that no row names: it is written last, so a killed writer leaves them.
 
     Of each part that is named, one row of a family is read.
     """
@@ -396,7 +396,7 @@ def _columns(store: Store, found: Garbage, *, delete: bool) -> Iterator[None]:
                 if not rows:
                     break
                 key = rows[0][0]
-                named = view.get(keys.naming_run(key)) is not None
+                named = view.get(keys.naming(key)) is not None
                 rows = [] if named else _scan(view, key, keys.behind_part(key), _OF_PART)
             if delete and rows and not guard.delete(dict(rows), []):
                 guard.renew()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from recension.archive import columns
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
+from recension.archive.folding import keep_stages
 from recension.archive.history import text_times
 from recension.archive.prepared import Prepared, PreparedEvents, prepare, prepare_all
 from recension.archive.projects import (
@@ -274,6 +275,7 @@ class Ingestor:
             projects = project_names(view)
         for _, number in projects:
             columns.extend(self._store, number)
+            keep_stages(self._store, number)
         return pages
 
     def forget_texts(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from recension.archive import columns, snapshots
+from recension.archive.folding import keep_stages
 from recension.archive.history import choice_of
 from recension.archive.projects import project_names, project_number
 from recension.archive.replay import (
@@ -77,6 +78,7 @@ def rebuild(source: Store, target: Store, tell: Callable[[Rebuilt], None] = lamb
         projects = project_names(view)
     for _, number in projects:
         columns.extend(target, number)
+        keep_stages(target, number)
     tell(done)
     return done
 
@@ -167,7 +169,9 @@ def _plant(target: Store, manifest: Manifest) -> None:
     for part in manifest.parts:
         with target.view() as view:
             number = project_number(view, part.project)
-        columns.extend(target, number)  # or each snapshot would be made from all of the log before it
+        # Or each snapshot would be made from all of the log before it.
+        columns.extend(target, number)
+        keep_stages(target, number)
         if snapshots.build_part(target, part.project, number, manifest.selector, choice) != part:
             raise DataLossError(
                 f"snapshot {manifest.snapshot_id.hex()} does not follow from the log",

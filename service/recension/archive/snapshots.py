@@ -6,7 +6,7 @@ made here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -33,24 +33,39 @@ _DERIVED_SLICE = 1000
 
 def build_part(store: Store, project: str, number: int, selector: Selector, choice: Choice) -> ProjectPart:
     """Compute one project's share of a snapshot and keep its tree."""
-    some = list(entries_at(store, number, selector, choice))
+    text_bytes = 0
+
+    def counted() -> Iterator[Entries]:
+        nonlocal text_bytes
+        for some in entries_at(store, number, selector, choice):
+            text_bytes += some.text_bytes
+            yield some
+
     nodes = _Nodes(store)
-    root, count = build_from(_groups(some), nodes.put)
+    root, count = build_from(_groups(counted()), nodes.put)
     nodes.keep()
-    return ProjectPart(project, count, sum(one.text_bytes for one in some), root)
+    return ProjectPart(project, count, text_bytes, root)
 
 
-def _groups(some: list[Entries]) -> Iterator[tuple[int, bytes]]:
+def _groups(slices: Iterable[Entries]) -> Iterator[tuple[int, bytes]]:
     """Yield the (prefix, records) of a tree's level 0 nodes."""
-    if not some:
-        return
-    pages = np.concatenate([one.pages for one in some])
-    records = b"".join(one.records for one in some)
-    prefixes = pages >> RADIX_BITS
-    firsts = np.flatnonzero(np.diff(prefixes, prepend=-1))
-    bounds = (np.append(firsts, len(pages)) * RECORD.size).tolist()
-    for prefix, (start, stop) in zip(prefixes[firsts].tolist(), pairwise(bounds), strict=True):
-        yield prefix, records[start:stop]
+    begun: tuple[int, bytes] | None = None
+    """The last node of the slices so far: the next may go on with it."""
+    for some in slices:
+        if not len(some.pages):
+            continue
+        prefixes = some.pages >> RADIX_BITS
+        firsts = np.flatnonzero(np.diff(prefixes, prepend=-1))
+        bounds = (np.append(firsts, len(prefixes)) * RECORD.size).tolist()
+        for prefix, (start, stop) in zip(prefixes[firsts].tolist(), pairwise(bounds), strict=True):
+            records = some.records[start:stop]
+            if begun is not None and begun[0] == prefix:
+                records = begun[1] + records
+            elif begun is not None:
+                yield begun
+            begun = prefix, records
+    if begun is not None:
+        yield begun
 
 
 class _Nodes:

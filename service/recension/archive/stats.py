@@ -43,6 +43,8 @@ _FAMILIES = {
     b"f": "facts of edits in columns",
     b"i": "commitments in columns",
     b"X": "spans of event columns",
+    b"g": "stages of the replay",
+    b"h": "pages of stages",
     b"A": "last removal",
     b"C": "counts of projects",
     b"P": "projects by name",

@@ -43,6 +43,7 @@ _ENTRY = struct.Struct(">cIQQI")
 _RUN = struct.Struct(">cIQI")
 _PAGE_BLOCK = struct.Struct(">cIQI")
 _TAIL = struct.Struct(">cIQQ")
+_STAGE = struct.Struct(">cIQQ")
 
 
 def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
@@ -191,18 +192,37 @@ def event_pairs(project: int, upto: int, part: int, chunk: int) -> bytes:
     return _RUN.pack(b"i", project, upto, part) + chunk.to_bytes(4, "big")
 
 
-OF_PARTS = (b"J", b"f", b"i")
-"""First bytes of the keys of what a part of the event columns has beside the row that names it."""
+def stage(project: int, upto: int = 0, valid_at: int = -_BIAS) -> bytes:
+    """Key of what a stage of a project's replay holds, the newest positions last."""
+    return _STAGE.pack(b"g", project, upto, valid_at + _BIAS)
 
 
-def naming_run(key: bytes) -> bytes:
-    """Key of the row that names the part which a row of ``OF_PARTS`` is of."""
-    return b"X" + key[1 : _RUN.size]
+def read_stage(key: bytes) -> tuple[int, int]:
+    """Return (position, valid time) of a stage's key."""
+    _, _, upto, valid_at = _STAGE.unpack(key)
+    return upto, valid_at - _BIAS
+
+
+def stage_chunk(project: int, upto: int, valid_at: int, chunk: int) -> bytes:
+    """Key of some pages of a stage."""
+    return _STAGE.pack(b"h", project, upto, valid_at + _BIAS) + chunk.to_bytes(4, "big")
+
+
+_NAMED = {b"J": (b"X", _RUN), b"f": (b"X", _RUN), b"i": (b"X", _RUN), b"h": (b"g", _STAGE)}
+OF_PARTS = tuple(_NAMED)
+"""First bytes of the keys of what a part of the event columns, or a stage, has beside the row that names it."""
+
+
+def naming(key: bytes) -> bytes:
+    """Key of the row that names the part or the stage which a row of ``OF_PARTS`` is of."""
+    letter, form = _NAMED[key[:1]]
+    return letter + key[1 : form.size]
 
 
 def behind_part(key: bytes) -> bytes:
     """Bound above all rows of the same family and part as a row of ``OF_PARTS``."""
-    return key[: _RUN.size] + b"\xff" * (_RUN.size + 1)
+    _, form = _NAMED[key[:1]]
+    return key[: form.size] + b"\xff" * (form.size + 1)
 
 
 def node(digest: bytes) -> bytes:

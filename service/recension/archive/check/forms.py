@@ -15,7 +15,8 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"S": ("source", 21, None), b"T": ("title", 29, None), b"U": ("block user", 17, 0),
     b"V": ("visibility", 25, 25), b"W": ("page visibility", 25, 25), b"X": ("event run", 17, 41),
     b"Y": ("manifest", 9, None), b"Z": ("snapshot", 33, None), b"a": ("released snapshot", 33, 8),
-    b"f": ("event facts", 17, None), b"i": ("event commitments", 21, None),
+    b"f": ("event facts", 17, None), b"g": ("stage", 21, None), b"h": ("pages of a stage", 25, None),
+    b"i": ("event commitments", 21, None),
     b"k": ("signing key", 9, None),
 }  # fmt: skip
 """(name, bytes of the key, bytes of the value) of each kind of row; ``None`` where they differ."""

@@ -25,7 +25,7 @@ _EVENTS = {
     b"V": frozenset({Kind.VISIBILITY}), b"W": frozenset({Kind.VISIBILITY}), b"L": frozenset({Kind.LOG_ENTRY}),
 }  # fmt: skip
 """The rows that name an event, and the kinds of event that make them."""
-_ELSEWHERE = frozenset(b"DGHJKNUXfi")
+_ELSEWHERE = frozenset(b"DGHJKNUXfghi")
 """Kinds of row that other phases walk."""
 
 
