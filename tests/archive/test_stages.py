@@ -13,6 +13,7 @@ from recension.archive import folding, stages
 from recension.archive.columns import Part, covered, find_parts
 from recension.archive.erase import erase_text
 from recension.archive.folding import Fold, keep_stages
+from recension.archive.garbage import Garbage, collect
 from recension.archive.history import Choice
 from recension.archive.packing import Numbers
 from recension.archive.rebuild import rebuild
@@ -21,6 +22,7 @@ from recension.model.manifest import OnHidden, Selector
 from recension.store import keys
 from recension.store.memory import MemoryStore
 from tests.archive.growing import DAYS, SELECTORS, Growing, put, replayed, small_parts
+from tests.archive.test_check import found
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +191,32 @@ def test_a_rebuild_makes_stages_anew() -> None:
     for _ in range(20):
         choice = world.choice()
         assert replayed(target, SELECTORS[0], choice) == told(world, choice)
+
+
+def test_fsck_makes_stages_again() -> None:
+    """Nothing is found in what was written; each row that is another, or none, is."""
+    world = staged(5, 0.1)
+    assert found(world.store) == {}
+    with world.store.view() as view:
+        rows = view.scan(b"g", b"i")
+    others = dict(rows)
+    for key, value in rows[-4:] + rows[:2]:
+        other = next(value for one, value in others.items() if one[:1] == key[:1] and value != others[key])
+        for what in (other, b"", None) if key[:1] == b"h" else (other, b""):
+            put(world.store, key, what)
+            assert set(found(world.store)) & {"stages-wrong", "stages-damaged"}
+        put(world.store, key, value)
+    assert found(world.store) == {}
+
+
+def test_pages_of_a_stage_that_no_row_names_are_garbage() -> None:
+    """A writer that was killed leaves them; those of other stages stay."""
+    world = staged(6)
+    with world.store.view() as view:
+        names, chunks = view.scan(b"g", b"h"), view.scan(b"h", b"i")
+    put(world.store, names[-1][0], None)
+    left = [row for row in chunks if row[0][1:].startswith(names[-1][0][1:])]
+    size = sum(len(key) + len(value) for key, value in left)
+    assert collect(world.store, delete=True) == Garbage(column_rows=len(left), column_bytes=size)
+    with world.store.view() as view:
+        assert view.scan(b"h", b"i") == [row for row in chunks if row not in left]

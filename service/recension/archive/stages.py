@@ -9,7 +9,7 @@ costs time alone.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -78,7 +78,11 @@ class StageLostError(ColumnsLostError):
 def find_stages(store: Store, number: int) -> list[Stage]:
     """Return the stages of a project by (K, T), without those whose row cannot be read."""
     with store.view() as view:
-        rows = view.scan(keys.stage(number), keys.stage(number + 1))
+        return read_stages(view.scan(keys.stage(number), keys.stage(number + 1)))
+
+
+def read_stages(rows: Iterable[Row]) -> list[Stage]:
+    """Return the stages that some rows name, without those that cannot be read."""
     found = [Stage(*keys.read_stage(key), _read_chunks(value)) for key, value in rows]
     return [stage for stage in found if stage.chunks]
 

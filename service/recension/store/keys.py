@@ -210,7 +210,7 @@ def stage_chunk(project: int, upto: int, valid_at: int, chunk: int) -> bytes:
 
 _NAMED = {b"J": (b"X", _RUN), b"f": (b"X", _RUN), b"i": (b"X", _RUN), b"h": (b"g", _STAGE)}
 OF_PARTS = tuple(_NAMED)
-"""First bytes of the keys of what a part of the event columns, or a stage, has beside the row that names it."""
+"""First bytes of the keys of what a part of event columns or a stage has beside the row that names it."""
 
 
 def naming(key: bytes) -> bytes:

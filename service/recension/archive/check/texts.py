@@ -39,7 +39,7 @@ def check_texts(work: Work) -> Iterator[bool]:
         elif rows[0][0][:1] == b"K":
             _check_holders(work, view, formed)
 
-    for letter in (b"D", b"J", b"K", b"U", b"X"):
+    for letter in (b"D", b"J", b"K", b"U", b"X", b"g"):
         begin, stop = max(bytes.fromhex(start), letter), bytes([letter[0] + 1])
         if begin >= stop:
             continue
