@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from recension.archive.intake.frames import (
     parse_header,
     unpack_batch,
 )
+from recension.archive.intake.paging import Paging
 from recension.archive.prepared import prepare_all
 from recension.model.event import Comment, Contributor, Edit, Event, Presence, SlotText
 from recension.sources.items import MAX_EXCERPT_BYTES, Item, Progress, Rejected, RunEnd, SiteInfo, Skipped
@@ -120,6 +122,44 @@ def test_what_the_child_says_is_checked(place: int, value: Any) -> None:
     frame[3][0][place] = value
     with pytest.raises(FrameError):
         unpack_batch(json.dumps(frame).encode(), body)
+
+
+def paged() -> tuple[list[Any], bytes, int]:
+    """Return a batch with one block of two texts of one page, in parts, and where the block begins."""
+    batch = Batch(SALTS, Paging())
+    for at, some in enumerate((b"x" * 3000, b"y" * 2000), 1):
+        slot = replace(EDIT.slots[0], text=some)
+        batch.add(replace(EVENT, source_id=str(at), what=replace(EDIT, rev_id=at, slots=(slot,))))
+    frame = batch.close().frame(Progress(3, 5))
+    body = b"".join(frame.body)
+    meta = json.loads(frame.meta)
+    return meta, body, len(body) - meta[-1][0][-1]
+
+
+@pytest.mark.parametrize(
+    "place,value",
+    [
+        (0, 8), (0, 2**64), (0, -1), (1, 1), (1, -1), (2, 1), (2, -1),
+        (5, [0, 1]), (5, [1]), (5, []), (5, [1, 2]), (5, [1, 0, 0]), (6, 10),
+    ],
+)  # fmt: skip
+def test_what_the_child_says_of_a_block_is_checked(place: int, value: Any) -> None:
+    """Page, index, depth and texts are those in the head of the block: another is the one named error."""
+    meta, body, _ = paged()
+    _, fed = unpack_batch(json.dumps(meta).encode(), memoryview(body))
+    assert [(7, 0, 0)] == [(block.page, block.index, block.depth) for block in fed.events.blocks]
+    meta[-1][0][place] = value
+    with pytest.raises(FrameError):
+        unpack_batch(json.dumps(meta).encode(), memoryview(body))
+
+
+def test_the_head_of_a_block_is_checked() -> None:
+    """The same where the block itself says something else, down to the lengths of its texts."""
+    meta, body, start = paged()
+    for at in range(start, start + 38):
+        wrong = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+        with pytest.raises(FrameError):
+            unpack_batch(json.dumps(meta).encode(), memoryview(wrong))
 
 
 def test_a_log_item_that_is_none_is_refused() -> None:

@@ -3,7 +3,8 @@
 A frame is a kind (one byte), the sizes of its two parts (``uint32``, little-endian), a JSON array or object
 of everything small, and the rest behind one another: what is sealed, then the texts, never escaped. No
 pickle, no marshal: the child has parsed hostile input, so whatever it sends, the worst is a named error or a
-wrong record. Lengths and types are checked here; digests and seals are the child's word.
+wrong record. Lengths and types are checked here, and that the head of a block says what was said of it;
+digests and seals are the child's word.
 
 Batch boundaries follow from the items alone (``Batch``), never from timing.
 """
@@ -20,8 +21,9 @@ from recension.archive.clock import Salts
 from recension.archive.intake.paging import Made, Paging
 from recension.archive.prepared import Prepared, PreparedEvents, Text, prepare
 from recension.archive.sealed import Sealed, pack_sealed
-from recension.archive.texts.block import HEAD_BYTES
+from recension.archive.texts.block import read_block
 from recension.archive.texts.writing import Ready
+from recension.model.errors import DataLossError
 from recension.model.event import Event
 from recension.model.record import Skeleton, decode_item
 from recension.sources.items import Item, Progress, Rejected, RunEnd, SiteInfo, Skipped
@@ -237,8 +239,8 @@ def unpack_batch(meta: bytes, body: memoryview) -> tuple[Progress, Fed]:
         blobs = [cursor.take(size) for size in packed]
         smalls = [cursor.take(_small_bytes(*event)) for event in events]
         prepared = [_event(cursor, raw, *event) for raw, event in zip(smalls, events, strict=True)]
-        digests = [text.digest for event in prepared for text in event.texts]
-        fed.events = PreparedEvents(prepared, blobs, [_block(cursor, digests, *block) for block in blocks])
+        texts = [text for event in prepared for text in event.texts]
+        fed.events = PreparedEvents(prepared, blobs, [_block(cursor, texts, *block) for block in blocks])
     except FrameError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
@@ -293,14 +295,28 @@ def _event(body: _Body, raw: bytes, *meta: Any) -> Prepared:
     )
 
 
-def _block(body: _Body, digests: list[bytes], *head: Any) -> Ready:
-    page, index, depth, needs, offers, texts, size = head
-    of_block = [digests[_size(at)] for at in texts]
-    if not of_block or _size(size) < HEAD_BYTES:
-        _wrong("block", texts)
-    return Ready(
-        _int(page), _int(index), _size(depth), body.take(needs), body.take(offers), of_block, body.take(size)
+def _block(body: _Body, all_texts: list[Text], *meta: Any) -> Ready:
+    page, index, depth, needs, offers, places, size = meta
+    texts = [all_texts[_size(at)] for at in places]
+    ready = Ready(
+        _int(page),
+        _int(index),
+        _size(depth),
+        body.take(needs),
+        body.take(offers),
+        [text.digest for text in texts],
+        body.take(size),
     )
+    try:
+        block = read_block(ready.raw)
+    except DataLossError as error:
+        raise FrameError(error.message) from None
+    said = 0, ready.page, ready.index, 0, ready.depth, tuple(len(text.text) for text in texts)
+    if said != (block.project, block.page, block.index, block.prefix, block.depth, block.lengths):
+        raise FrameError("a block is another than was said")
+    if not texts or bool(ready.needs) is not bool(ready.depth):
+        _wrong("block", meta)
+    return ready
 
 
 def _remark(body: _Body, name: object, *fields: Any) -> Remark:

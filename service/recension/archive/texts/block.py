@@ -53,8 +53,6 @@ _WINDOW_LOG_MAX = 27
 _KEPT_BYTES = 2**20
 _VERSION = 2
 _HEAD = struct.Struct(">BIQIQBHH")
-HEAD_BYTES = _HEAD.size
-"""Of a block; it has more."""
 
 
 @dataclass(frozen=True, slots=True)
