@@ -163,8 +163,14 @@ def refused(ask: Ask, address: str, said: str) -> None:
 
 def written(folder: Path) -> dict[Path, bytes]:
     """Return the lock, the memory and whatever was fetched."""
-    files = {path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".json.lock")}
+    beside = (".json.lock", ".evidence.json")
+    files = {path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(beside)}
     return {path: path.read_bytes() for path in files}
+
+
+def evidence(folder: Path) -> set[Path]:
+    """Return the files that show what was refused."""
+    return set((folder / "state/recension/logs").glob("*.evidence.json"))
 
 
 @pytest.mark.parametrize("which", ["stranger", "unsigned"])
@@ -184,6 +190,7 @@ def test_a_restored_backup_is_refused(
     before = written(locked.parent)
     refused(ask, servers.restored, "rolled back")
     assert before == written(locked.parent)
+    rolled_back = evidence(locked.parent)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "nobody"))
     for hour in range(1, 9):
         at_ = f"2020-01-06T0{hour}:00:00Z"
@@ -191,6 +198,8 @@ def test_a_restored_backup_is_refused(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     before = written(locked.parent)
     refused(ask, servers.restored, "forked")
+    (shown,) = evidence(locked.parent) - rolled_back
+    refused(ask, servers.restored, f"kept in {shown}")
     assert "forked" in ask(*PIN, "2020-01-02", "--force", "--server", servers.restored, status=3)
     assert before == written(locked.parent)
     assert "nothing newer" in ask("status")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +21,7 @@ from recension.server.build import make_server
 from recension.server.config import ServeConfig
 from recension.server.signing import PrivateKey, Signer
 from recension.store.interface import Store
+from recension_client.checkpoints import check_grown, follow_keys, open_checkpoint
 from recension_client.client import Client
 from recension_client.trust import Inclusion, Log, Trust
 from tests.archive.helpers import NOW, World, edit
@@ -133,6 +136,46 @@ def test_a_rollback_and_a_fork_are_refused_and_change_nothing(
                 trust.refresh(Lying(other, consistency=lambda first, second: []))
         assert trust._path.read_bytes() == kept
         assert trust.refresh(client) == new
+
+
+def test_what_shows_a_fork_is_kept_beside(
+    operated: Operated, trust: Trust, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints that the trusted keys have signed and that no log has: an auditor needs no more."""
+    first = str(operated.signer.create(NAME))
+    trust.begin(first)
+    secret = PrivateKey.decode((operated.data / "signing.key").read_text())
+    with operated.served() as client:
+        operated.world.snapshot(2)
+        trust.refresh(client)
+    assert not list(tmp_path.glob("*.evidence.json"))
+    fork = Operated(tmp_path / "fork")
+    with monkeypatch.context() as patch:
+        patch.setattr(PrivateKey, "new", lambda _: secret)
+        fork.signer.create(NAME)
+    for day in (3, 4, 5):
+        fork.world.snapshot(day)
+    second = str(fork.signer.rotate())
+    with fork.served() as other:
+        with pytest.raises(errors.VerificationError, match="forked"):
+            trust.refresh(other)
+        with pytest.raises(errors.VerificationError, match="forked") as caught:
+            trust.refresh(other)
+        (beside,) = tmp_path.glob("*.evidence.json")
+        assert str(beside) == caught.value.metadata["evidence"]
+        assert str(beside) in caught.value.message
+        shown = json.loads(beside.read_bytes())
+        key = follow_keys(shown["trusted"], shown["keys"])
+        assert [first, second] == [shown["trusted"], key]
+        old, new = open_checkpoint(shown["remembered"], first), open_checkpoint(shown["refused"], key)
+        assert [2, 5] == [old.size, new.size]
+        path = [b64decode(one) for one in shown["consistency"]]
+        with pytest.raises(errors.VerificationError, match="forked"):
+            check_grown(old, new, path)
+        beside.unlink()
+        beside.with_name(f"{beside.name}.part").mkdir()  # in its way
+        with pytest.raises(errors.VerificationError, match=r"forked.*cannot be kept"):
+            trust.refresh(other)
 
 
 def test_a_stranger_is_refused(operated: Operated, trust: Trust) -> None:

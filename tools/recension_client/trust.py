@@ -2,7 +2,8 @@
 
 Kept in one small file, which ``trust_of`` finds by the name of the server's log. Each look at the server has
 to follow from it: the key by the signatures of the keys between, the checkpoint by a proof that the log has
-only grown. A log that was rolled back or forked is refused, and the file stays as it was.
+only grown. A log that was rolled back or forked is refused, and the file stays as it was; what shows the fork
+is kept in a file beside it, for whoever audits the server.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,6 +27,7 @@ from recension_client.checkpoints import Checkpoint, check_grown, follow_keys, o
 from recension_client.verify import check_inclusion, read_checkpoint, snapshot_id
 
 FORMAT = "recension/trust/v1"
+EVIDENCE = "recension/evidence/v1"
 
 
 class Inclusion(NamedTuple):
@@ -93,20 +97,50 @@ class Trust:
         """Return the server's checkpoint of now, and remember it and the newest key.
 
         ``known``: a key that the newest has to follow from too; where nothing is remembered, it is the first.
-        Raises ``VerificationError`` when the log does not follow from ``known`` and what is remembered.
+        Raises ``VerificationError`` when the log does not follow from ``known`` and what is remembered; when
+        it was signed and does not, the error says where both checkpoints are kept.
         """
         with self._locked():
             state = _State(known, "") if known and not self._path.exists() else self._read()
             if known:
                 follow_keys(known, [one.statement for one in log.server_info().signing_keys])
-            key, note = self._ask(log, state.key)
+            key, note, keys = self._ask(log, state.key)
             new = open_checkpoint(note, key)
             if state.checkpoint:
                 old = _remembered(state.checkpoint)
-                grows = old.size < new.size
-                check_grown(old, new, log.consistency(old.size, new.size) if grows else [])
+                path = log.consistency(old.size, new.size) if old.size < new.size else []
+                try:
+                    check_grown(old, new, path)
+                except VerificationError as error:
+                    raise self._kept(error, state, note, path, keys) from None
             self._write(_State(key, note))
         return new
+
+    def _kept(
+        self, error: VerificationError, state: _State, refused: str, path: list[bytes], keys: list[str]
+    ) -> VerificationError:
+        """Keep what shows that a log is another than it was; return the error that says where."""
+        document = {
+            "format": EVIDENCE,
+            "trusted": state.key,
+            "remembered": state.checkpoint,
+            "refused": refused,
+            "consistency": [b64encode(one).decode() for one in path],
+            "keys": keys,
+        }
+        content = canonical_json(document)
+        beside = self._path.with_name(f"{self._path.stem}.{sha256(content).hexdigest()[:16]}.evidence.json")
+        try:
+            _put(beside, content)
+        except OSError as failed:
+            return VerificationError(
+                f"{error.message}; what shows it cannot be kept: {failed}", hint=error.hint
+            )
+        return VerificationError(
+            f"{error.message}; both checkpoints are kept in {beside}",
+            hint="show that file to the operator of the server, and to whoever audits it",
+            evidence=beside,
+        )
 
     def check_snapshot(self, log: Log, wanted: bytes, known: str = "") -> Checkpoint:
         """Return a checkpoint, remembered from now on, that contains the manifest of a snapshot.
@@ -123,12 +157,16 @@ class Trust:
             raise VerificationError(f"the snapshot is not in the log that was signed: {error}") from None
         return checkpoint
 
-    def _ask(self, log: Log, trusted: str) -> tuple[str, str]:
-        """Return (newest key, checkpoint): asked once more if a key came between the two questions."""
+    def _ask(self, log: Log, trusted: str) -> tuple[str, str, list[str]]:
+        """Return (newest key, checkpoint, statements of all keys).
+
+        The checkpoint is asked for once more if a key came between the two questions.
+        """
         key = follow_keys(trusted, [one.statement for one in log.server_info().signing_keys])
         note = log.checkpoint()
-        newest = follow_keys(key, [one.statement for one in log.server_info().signing_keys])
-        return newest, note if newest == key else log.checkpoint()
+        statements = [one.statement for one in log.server_info().signing_keys]
+        newest = follow_keys(key, statements)
+        return newest, note if newest == key else log.checkpoint(), statements
 
     def _read(self) -> _State:
         try:
