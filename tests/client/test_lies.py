@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError, VerificationError
 from recension.v1 import snapshot_service_pb2 as pb
-from recension_client import client as client_module
+from recension_client import retrying
 from recension_client.client import Client
 from recension_client.export import layout
 from recension_client.export.fetching import fetch
@@ -26,9 +27,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield served
 
 
+HASTY = retrying.Retry(first_pause_seconds=0.001, longest_pause_seconds=0.01)
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retrying, "DEFAULT", HASTY)
     monkeypatch.setattr(layout, "SHARD_PAGES", 256)
 
 
@@ -230,7 +234,9 @@ def test_a_message_beyond_the_limit(world: World, tmp_path: Path) -> None:
     assert "too large" in error.message
 
 
-def test_a_server_that_drains_for_ever(world: World, tmp_path: Path) -> None:
+def test_a_server_that_drains_for_ever(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up when patience is at its end."""
+    monkeypatch.setattr(retrying, "DEFAULT", replace(HASTY, patience_seconds=0.1))
     with lying(world.address, draining) as address:
         assert isinstance(refused(world, address, tmp_path / "in" / "t", world.second), UnreachableError)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from recension.v1.snapshot_service_pb2_grpc import (
     SnapshotServiceStub,
     add_SnapshotServiceServicer_to_server,
 )
-from recension_client import client as client_module
+from recension_client import retrying
 from recension_client.client import Client
 from tests.archive.helpers import World, edit
 
@@ -57,9 +58,12 @@ def truth(world: World) -> Iterator[str]:
     server.stop(None).wait()
 
 
+HASTY = retrying.Retry(first_pause_seconds=0.001, longest_pause_seconds=0.01)
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retrying, "DEFAULT", HASTY)
 
 
 class Liar(SnapshotServiceServicer, RevisionServiceServicer):
@@ -203,8 +207,11 @@ def test_a_server_that_drains_is_left_with_its_cursor(truth: str, world: World) 
     assert drained == 2
 
 
-def test_a_stream_that_never_moves_is_given_up(truth: str, world: World) -> None:
+def test_a_stream_that_never_moves_is_given_up(
+    truth: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that only ever ends early is unreachable."""
+    monkeypatch.setattr(retrying, "DEFAULT", replace(HASTY, patience_seconds=0.1))
 
     def ending(stream: Messages) -> Messages:
         yield pb.DiffSnapshotsResponse(end=pb.DiffEnd(complete=False))

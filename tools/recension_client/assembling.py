@@ -1,0 +1,91 @@
+"""From messages to values: texts in pieces are put together, and every text is checked against its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from recension.model.digest import digest_of, format_digest
+from recension.model.errors import VerificationError
+from recension.model.event import Presence
+from recension.model.reading import Change, Entry, Revision, Slot
+from recension.v1 import revision_service_pb2 as revision_pb
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.wire import convert
+
+Pieces = Mapping[str, bytes | bytearray]
+"""By role: the texts that an answer left out for their size."""
+
+
+def revision_of(message: revision_pb.Revision, pieces: Pieces, *, text: bool) -> Revision:
+    """Read a revision, checked; ``pieces`` are those of ``omitted_roles``. Raises ``VerificationError``."""
+    revision = convert.revision_from_proto(message, text=text)
+    if not text:
+        return revision
+    where = f"revision {revision.rev_id}"
+    return replace(revision, slots=_filled(revision.slots, message.slots, pieces, where))
+
+
+def entry_of(message: snapshot_pb.Entry, pieces: Pieces, *, text: bool) -> Entry:
+    """Read an entry, checked. Raises ``VerificationError``."""
+    entry = convert.entry_from_proto(message, text=text)
+    return _entry_filled(entry, message, pieces) if text else entry
+
+
+def change_of(message: snapshot_pb.Change, before: Pieces, after: Pieces, *, text: bool) -> Change:
+    """Read a change, checked. Raises ``VerificationError``."""
+    change = convert.change_from_proto(message, text=text)
+    told = message.text_bytes_before, message.text_bytes_after
+    if told != (change.text_bytes_before, change.text_bytes_after):
+        raise VerificationError(f"the sizes told of page {change.page_id} are not those of its entries")
+    if not text:
+        return change
+    return change._replace(
+        before=change.before and _entry_filled(change.before, message.before, before),
+        after=change.after and _entry_filled(change.after, message.after, after),
+    )
+
+
+def omitted_roles(message: revision_pb.Revision) -> Iterator[str]:
+    """Yield the slots whose texts an answer left out for their size."""
+    return (slot.role for slot in message.slots if slot.text_omitted)
+
+
+def omitted_bytes(entry: snapshot_pb.Entry) -> int:
+    """Return the size of the texts of an entry that follow its batch in pieces."""
+    return sum(slot.size_bytes for slot in entry.slots if slot.text_omitted)
+
+
+def checked(text: bytes, digest: bytes, where: str) -> bytes:
+    """Return a text that has a digest. Raises ``VerificationError``."""
+    actual = digest_of(text)
+    if actual != digest:
+        raise VerificationError(
+            f"the text of {where} does not match its digest",
+            hint="do not use it; the server or something on the way changed it",
+            expected=format_digest(digest),
+            actual=format_digest(actual),
+        )
+    return text
+
+
+def _entry_filled(entry: Entry, message: snapshot_pb.Entry, pieces: Pieces) -> Entry:
+    where = f"page {entry.page_id}, revision {entry.rev_id}"
+    return entry._replace(slots=_filled(entry.slots, message.slots, pieces, where))
+
+
+def _filled(
+    slots: tuple[Slot, ...], sent: Iterable[revision_pb.Slot], pieces: Pieces, where: str
+) -> tuple[Slot, ...]:
+    """Give slots the texts that came in pieces, and check all of them."""
+    filled = (
+        slot._replace(text=bytes(pieces.get(slot.role, b""))) if message.text_omitted else slot
+        for slot, message in zip(slots, sent, strict=True)
+    )
+    return tuple(_check_slot(slot, where) for slot in filled)
+
+
+def _check_slot(slot: Slot, where: str) -> Slot:
+    if slot.presence is Presence.PRESENT and slot.text is not None:
+        checked(slot.text, slot.digest, f"{where}, slot {slot.role}")
+    return slot
