@@ -20,6 +20,7 @@ from recension.v1.snapshot_service_pb2_grpc import (
     add_SnapshotServiceServicer_to_server,
 )
 from recension.wire import convert
+from recension_client import retrying
 from recension_client.client import Client
 
 SNAPSHOT = bytes(32)
@@ -135,7 +136,7 @@ def test_refuses_other_entries_than_were_chosen(how: str) -> None:
 
 def test_gives_up_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never moves forward is given up on."""
-    monkeypatch.setattr("recension_client.client._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retrying, "DEFAULT", retrying.Retry(first_pause_seconds=0.001))
     with pytest.raises(UnreachableError):
         read("never")
     with pytest.raises(UnreachableError):

@@ -110,7 +110,7 @@ class _Bulk(Stream[_Item]):
         return items
 
     def _follow(self, items: Sequence[_Item]) -> None:
-        """Take note of where the stream is. Raises ``VerificationError`` if that is not behind where it was."""
+        """Take note of where the stream is. Raises ``VerificationError`` if it went back."""
         for item in items:
             place = (item.project, item.page_id)
             if place <= self._last:
