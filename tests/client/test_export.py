@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from recension_client.export.fetching import fetch, read_held
 from recension_client.export.folder import Folder
 from recension_client.export.jsonl import read
 from recension_client.export.layout import Form
+from recension_client.export.parquet import read as read_parquet
+from recension_client.export.rows import Row, Unreadable
 from tests.client.corpus import HIDDEN, LARGE, World, made, page_ids
 
 KILLED_FETCH = """
@@ -102,7 +105,7 @@ def test_rows_are_what_the_server_says(world: World, tmp_path: Path) -> None:
     """Every page is there once, with its texts, in both forms alike."""
     fetched(world, world.second, tmp_path / "lines")
     fetched(world, world.second, tmp_path / "columns", Form.PARQUET)
-    lines = []
+    lines: list[Row | Unreadable] = []
     for path in sorted((tmp_path / "lines").rglob("*.jsonl.zst")):
         with path.open("rb") as file:
             lines += list(read(file))
@@ -111,21 +114,28 @@ def test_rows_are_what_the_server_says(world: World, tmp_path: Path) -> None:
         for path in sorted((tmp_path / "columns").rglob("*.parquet"))
         for row in parquet.read_table(path).to_pylist()
     ]
-    assert [line["text"] for line in lines] == [row["text"] for row in rows]
-    assert [line["url"] for line in lines] == [row["url"] for row in rows]
+    with ExitStack() as stack:
+        columns = sorted((tmp_path / "columns").rglob("*.parquet"))
+        assert lines == [
+            row for path in columns for row in read_parquet(stack.enter_context(path.open("rb")))
+        ]
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows, strict=True):  # as others read them
+        assert isinstance(line, Row)
+        assert (line.url, line.text) == (row["url"], row["text"] and row["text"].encode())
     with Client(world.address) as client:
         wanted = {entry.page_id: entry for entry in client.read(world.second)}
-    assert wanted.keys() == {line["page_id"] for line in lines}
+    assert wanted.keys() == {line.page_id for line in lines}
     assert {*page_ids(), 4_000} - {15} <= wanted.keys()
     for line in lines:
-        entry = wanted[line["page_id"]]
+        assert isinstance(line, Row)
+        entry = wanted[int(line.id)]
         slot = entry.slot()
-        text = None if slot is None or slot.text is None else slot.text.decode()
-        assert (entry.title, entry.rev_id, text) == (line["title"], line["rev_id"], line["text"])
-        assert str(entry.page_id) == line["id"]
-    hidden = next(line for line in lines if line["page_id"] == HIDDEN)
-    assert hidden["text"] is None
-    assert (hidden["content_salt"] is None) == (hidden["content_commitment"] is not None)
+        text = None if slot is None else slot.text
+        assert (entry.title, entry.rev_id, text) == (line.title, line.rev_id, line.text)
+        if entry.page_id == HIDDEN:
+            assert line.text is None
+            assert (line.content_salt is None) == (line.content_commitment is not None)
 
 
 @pytest.mark.parametrize("before,after", [(form, other) for form in Form for other in Form])

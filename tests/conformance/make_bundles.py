@@ -28,7 +28,7 @@ from recension_client import lockfile
 from recension_client.export import jsonl
 from recension_client.export.layout import FileRecord, Form, Index, Job, Terms, shard_files
 from recension_client.export.roots import ShardTree, root_of
-from recension_client.export.rows import Row, encode_line, leaf_of, row_of, size_of, states_of, withheld
+from recension_client.export.rows import leaf_of, row_of, size_of, states_of, withheld
 from recension_client.lockfile import Lock
 
 if sys.version_info >= (3, 14):
@@ -115,7 +115,9 @@ def write(bundle: Bundle, folder: Path) -> None:
     records = []
     for file in shard_files(bundle.manifest, Form.JSONL):
         own = bundle.entries.get(file.part.project, [])
-        lines = bundle.lines.get(file.part.project) or [encode_line(row_of(each, TERMS)) for each in own]
+        lines = bundle.lines.get(file.part.project) or [
+            jsonl.encode_line(row_of(each, TERMS)) for each in own
+        ]
         packer = zstd.ZstdCompressor(level=jsonl.LEVEL)
         packed = bundle.packed(packer.compress(b"".join(lines)) + packer.flush())
         leaves = bundle.leaves(b"".join(RECORD.pack(each.page_id, each.rev_id, _leaf(each)) for each in own))
@@ -142,6 +144,8 @@ def _leaf(each: Entry) -> bytes:
 
 # --- ways to be bad -------------------------------------------------------------------------------
 
+Row = dict[str, Any]
+"""As JSON has it."""
 Change = Callable[[Bundle], object]
 
 
@@ -168,14 +172,19 @@ def row(at: int, change: Callable[[Row], object]) -> Change:
 def _changed(raw: bytes, change: Callable[[Row], object]) -> bytes:
     value = json.loads(raw)
     change(value)
-    return encode_line(value)
+    return encode_row(value)
+
+
+def encode_row(value: Row) -> bytes:
+    """Return what may be no row in the format's way."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def line(at: int, change: Callable[[bytes], bytes]) -> Change:
     """Change one line's bytes."""
 
     def apply(bundle: Bundle) -> None:
-        lines = [encode_line(row_of(each, TERMS)) for each in bundle.entries["w"]]
+        lines = [jsonl.encode_line(row_of(each, TERMS)) for each in bundle.entries["w"]]
         lines[at] = change(lines[at])
         bundle.lines["w"] = lines
 
@@ -256,12 +265,12 @@ BAD: dict[str, Change] = {
     "page-dropped-block": pages(lambda own: own.__delitem__(slice(0, 3))),
     "pages-none": pages(lambda own: own.clear()),
     "page-twice": lambda bundle: bundle.lines.update(
-        w=[encode_line(row_of(each, TERMS)) for each in [bundle.entries["w"][0], *bundle.entries["w"]]]
+        w=[jsonl.encode_line(row_of(each, TERMS)) for each in [bundle.entries["w"][0], *bundle.entries["w"]]]
     ),
     "page-added": pages(lambda own: own.append(entry(2**41))),
     "page-added-inside": pages(lambda own: own.insert(5, entry(41))),
     "pages-reordered": lambda bundle: bundle.lines.update(
-        w=[encode_line(row_of(each, TERMS)) for each in reversed(bundle.entries["w"])]
+        w=[jsonl.encode_line(row_of(each, TERMS)) for each in reversed(bundle.entries["w"])]
     ),
     "pages-swapped": pages(lambda own: own.__setitem__(slice(0, 2), own[1::-1])),
     "page-of-other-project": pages(lambda own: own.__setitem__(0, entry(1, "v")._replace(project="w"))),
@@ -308,7 +317,7 @@ BAD: dict[str, Change] = {
     "row-extra-key": row(0, ints("more", 1)),
     "row-lost-key": row(0, lambda each: each.pop("url")),
     "row-renamed-key": row(0, renamed),
-    "row-key-order": line(0, lambda raw: encode_line(dict(sorted(json.loads(raw).items())))),
+    "row-key-order": line(0, lambda raw: encode_row(dict(sorted(json.loads(raw).items())))),
     "row-key-twice": line(0, lambda raw: raw.replace(b'"text":', b'"text":"other","text":', 1)),
     "row-space": line(0, lambda raw: raw.replace(b'"page_id":', b'"page_id": ', 1)),
     "row-escape": line(1, lambda raw: raw.replace(b"A/", b"A\\/", 1)),

@@ -16,7 +16,7 @@ from recension_client.export.fetching import DATA, records_of
 from recension_client.export.folder import Folder, digest_of
 from recension_client.export.layout import INDEX, FileRecord, Index, Job, ShardFile, shard_files
 from recension_client.export.roots import ShardTree, root_of
-from recension_client.export.rows import check_texts, entry_of, leaf_of, size_of, withheld
+from recension_client.export.rows import Row, Unreadable, check_texts, entry_of, leaf_of, size_of, withheld
 
 MAX_NAMED = 1_000
 """Pages named of each project and kind; the rest is only counted."""
@@ -143,7 +143,7 @@ def _check_project(
 
 
 def _check_rows(
-    rows: Iterator[dict[str, object]],
+    rows: Iterator[Row | Unreadable],
     job: Job,
     file: ShardFile,
     tree: ShardTree,
@@ -154,8 +154,7 @@ def _check_rows(
     project, terms = file.part.project, job.terms[file.part.project]
     for row in rows:
         found.pages += 1
-        page_id = row.get("page_id")
-        named = page_id if type(page_id) is int else 0
+        named = row.page_id if type(row.page_id) is int else 0
         try:
             entry = check_texts(entry_of(row, project, terms))
             leaf = leaf_of(entry)

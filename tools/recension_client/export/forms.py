@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol, Self
 from recension.model.errors import ExtraMissingError
 from recension_client.export import jsonl
 from recension_client.export.layout import Form
-from recension_client.export.rows import Row
+from recension_client.export.rows import PlainRow, Row, Unreadable
 
 
 class ShardWriter(Protocol):
@@ -22,7 +22,7 @@ class ShardWriter(Protocol):
         """Give up what was not closed; nothing more is written."""
         ...
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row | PlainRow) -> None:
         """Take the next row."""
         ...
 
@@ -46,7 +46,7 @@ def write_plain(form: Form, file: BinaryIO) -> ShardWriter:
     return jsonl.Writer(file) if form is Form.JSONL else _parquet().Writer(file, _parquet().PLAIN_SCHEMA)
 
 
-def read(form: Form, file: BinaryIO) -> Iterator[Row]:
+def read(form: Form, file: BinaryIO) -> Iterator[Row | Unreadable]:
     """Yield the rows of a shard. Raises ``VerificationError`` where it is damaged."""
     return jsonl.read(file) if form is Form.JSONL else _parquet().read(file)
 

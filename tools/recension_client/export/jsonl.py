@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import BinaryIO, Self
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Self, TypeVar
 
-from recension.model.errors import VerificationError
-from recension_client.export.rows import Row, decode_line, encode_line
+import orjson
+
+from recension.model.errors import RecensionError, VerificationError
+from recension.model.instant import format_instant, parse_instant
+from recension_client.export.rows import PlainRow, Row, SlotRow, Unreadable
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -16,10 +19,13 @@ else:
 
 LEVEL = 3
 WRITER = f"zstd {zstd.zstd_version}"
+_HEX = ("title_salt", "content_salt", "content_commitment")
 _PIECE_BYTES = 1024 * 1024
 _MAX_LINE_BYTES = 256 * 1024 * 1024
 _WINDOW_LOG = 23
 """Level 3 needs 21. A frame that asks for more is none of ours, and would take its reader's memory."""
+
+_Value = TypeVar("_Value")
 
 
 class Writer:
@@ -35,7 +41,7 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         """Nothing is held but memory."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row | PlainRow) -> None:
         """Take the next row."""
         self._file.write(self._packer.compress(encode_line(row)))
 
@@ -44,7 +50,7 @@ class Writer:
         self._file.write(self._packer.flush())
 
 
-def read(file: BinaryIO) -> Iterator[Row]:
+def read(file: BinaryIO) -> Iterator[Row | Unreadable]:
     """Yield the rows of a shard. Raises ``VerificationError`` at the first byte that is wrong."""
     rest: list[bytes] = []
     for piece in _plain(file):
@@ -72,3 +78,74 @@ def _plain(file: BinaryIO) -> Iterator[bytes]:
         raise VerificationError(f"not zstd: {error}") from None
     if unpacker.unused_data or file.read(1):
         raise VerificationError("something follows the end of the file's frame")
+
+
+def encode_line(row: Row | PlainRow) -> bytes:
+    """Return a row as its line of JSON: keys in the order of the columns, escapes as RFC 8785 has them."""
+    document = row._asdict()
+    document["text"] = _said(row.text)
+    document["timestamp"] = format_instant(row.timestamp)
+    if isinstance(row, Row):
+        if row.slots is not None:
+            document["slots"] = [slot._asdict() | {"text": _said(slot.text)} for slot in row.slots]
+        for name in _HEX:
+            document[name] = None if document[name] is None else document[name].hex()
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _said(text: bytes | None) -> str | None:
+    return None if text is None else text.decode()
+
+
+def decode_line(line: bytes) -> Row | Unreadable:
+    """Read a line back. Raises ``VerificationError`` for one that would be written in another way."""
+    try:
+        document = orjson.loads(line)
+        again = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    except ValueError as error:  # what the library raises is one
+        raise VerificationError(f"not a line of JSON: {str(error)[:200]}") from None
+    if type(document) is not dict or again != line:
+        raise VerificationError("a line would be written in another way")
+    try:
+        return _row_of(document)
+    except (ValueError, TypeError, AttributeError, RecensionError) as error:
+        return Unreadable(document.get("page_id"), str(error))
+
+
+def _row_of(document: dict[str, Any]) -> Row:
+    if tuple(document) != Row._fields:
+        raise ValueError("its columns are others, or in another order")
+    _texts(document, ("title",), ("text",))
+    document["text"] = _bytes_of(document["text"])
+    document["timestamp"] = _again(document["timestamp"], parse_instant, format_instant)
+    if document["slots"] is not None:
+        document["slots"] = tuple(map(_slot_of, document["slots"]))
+    for name in _HEX:
+        document[name] = None if document[name] is None else _again(document[name], bytes.fromhex, bytes.hex)
+    return Row(**document)
+
+
+def _slot_of(document: dict[str, Any]) -> SlotRow:
+    if tuple(document) != SlotRow._fields:
+        raise ValueError("a slot has other columns, or in another order")
+    _texts(document, ("role", "model", "format"), ("text",))
+    return SlotRow(**document | {"text": _bytes_of(document["text"])})
+
+
+def _texts(document: dict[str, Any], always: tuple[str, ...], maybe: tuple[str, ...]) -> None:
+    wrong = [name for name in always if type(document[name]) is not str]
+    wrong += [name for name in maybe if type(document[name]) not in (str, type(None))]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} is no text")
+
+
+def _bytes_of(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _again(text: str, read: Callable[[str], _Value], write: Callable[[_Value], str]) -> _Value:
+    """Return what a text says, if it says it in the format's way."""
+    value = read(text)
+    if write(value) != text:
+        raise ValueError(f"{text[:80]!r} would be written in another way")
+    return value

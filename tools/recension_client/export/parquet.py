@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from recension.model.errors import VerificationError
-from recension.model.instant import format_instant, parse_instant
-from recension_client.export.rows import Row
+from recension_client.export.rows import PlainRow, Row, SlotRow
 
 WRITER = f"pyarrow {pa.__version__}"
 LEVEL = 1
 GROUP_TEXT_BYTES = 8 * 1024 * 1024
-"""A row group ends with the row that brings its text, in characters, to this much ..."""
+"""A row group ends with the row that brings its text, UTF-8, to this much ..."""
 GROUP_ROWS = 8_192
 """... or its rows to this many."""
 _READ_ROWS = 64
@@ -57,7 +57,6 @@ PLAIN_SCHEMA = pa.schema(
     ]
 )
 """Of the plain text of a shard."""
-_BINARY = ("title_salt", "content_salt", "content_commitment")
 _REPEATED = [
     "license",
     "without",
@@ -92,11 +91,12 @@ class Writer:
         """Give up what was not closed: the library would write a footer when it is collected."""
         self._writer.is_open = False
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row | PlainRow) -> None:
         """Take the next row."""
-        for name, values in self._columns.items():
-            values.append(_value(name, row[name]))
-        self._text += len(row["text"] or "") + sum(len(slot["text"] or "") for slot in row.get("slots") or ())
+        for values, value in zip(self._columns.values(), row, strict=True):
+            values.append(value)
+        slots = row.slots or () if isinstance(row, Row) else ()
+        self._text += len(row.text or b"") + sum(len(slot.text or b"") for slot in slots)
         if self._text >= GROUP_TEXT_BYTES or len(self._columns["id"]) >= GROUP_ROWS:
             self._write()
 
@@ -117,16 +117,6 @@ class Writer:
             )
 
 
-def _value(name: str, value: Any) -> Any:
-    if name == "timestamp":
-        return parse_instant(value)
-    if name in _BINARY:
-        return None if value is None else bytes.fromhex(value)
-    if name == "slots":
-        return None if value is None else [tuple(slot.values()) for slot in value]
-    return value
-
-
 def read(file: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a shard. Raises ``VerificationError`` where it is damaged or has other columns."""
     try:
@@ -134,18 +124,25 @@ def read(file: BinaryIO) -> Iterator[Row]:
         if not held.schema_arrow.equals(SCHEMA):
             raise VerificationError("the file has other columns than the format")
         for batch in held.iter_batches(batch_size=_READ_ROWS, use_threads=False):
+            batch.validate(full=True)  # texts are UTF-8
             yield from _rows_of(batch)
     except (pa.ArrowException, ValueError, OSError, OverflowError) as error:
         raise VerificationError(f"not Parquet: {str(error)[:200]}") from None
 
 
-def _rows_of(batch: pa.RecordBatch) -> list[Row]:
-    columns: dict[str, list[Any]] = {}
-    for name, column in zip(SCHEMA.names, batch.columns, strict=True):
-        if name == "timestamp":
-            columns[name] = [format_instant(at) for at in column.cast(pa.int64()).to_pylist()]
-        elif name in _BINARY:
-            columns[name] = [None if value is None else value.hex() for value in column.to_pylist()]
-        else:
-            columns[name] = column.to_pylist()
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+def _rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
+    columns = dict(zip(SCHEMA.names, batch.columns, strict=True))
+    columns["text"] = columns["text"].cast(pa.binary())
+    columns["timestamp"] = columns["timestamp"].cast(pa.int64())
+    values = {name: column.to_pylist() for name, column in columns.items() if name != "slots"}
+    values["slots"] = _slots_of(columns["slots"])
+    return map(Row, *(values[name] for name in Row._fields))
+
+
+def _slots_of(column: pa.ListArray) -> Iterator[tuple[SlotRow, ...] | None]:
+    """Yield the slots of each row, field by field and not as objects that name each field of each slot."""
+    fields = dict(zip(_SLOT.names, column.flatten().flatten(), strict=True))
+    fields["text"] = fields["text"].cast(pa.binary())
+    slots = map(SlotRow, *(fields[name].to_pylist() for name in SlotRow._fields))
+    for count in column.value_lengths().to_pylist():
+        yield None if count is None else tuple(islice(slots, count))

@@ -42,7 +42,7 @@ from recension_client.export.layout import (
     shard_files,
 )
 from recension_client.export.plain_pipe import DONE, FAILED, HEAD, NO_MEMORY
-from recension_client.export.rows import MAIN, Row
+from recension_client.export.rows import MAIN, PlainRow, Row, Unreadable
 
 FORMAT = "recension/rendition/v1"
 PLAIN = "plain"
@@ -357,12 +357,14 @@ def _render_shard(
             )
         shard.seek(0)
         for row in forms.read(file.form, shard):
+            if isinstance(row, Unreadable):
+                raise VerificationError(f"{shards.path(file.name)} holds something else than rows: {row.why}")
             made = plain_row(row, renderer)
             rows += 1
-            without += made["text"] is None
-            text_bytes += len((made["text"] or "").encode())
+            without += made.text is None
+            text_bytes += len(made.text or b"")
             writer.add(made)
-            watch(len((row["text"] or "").encode()))
+            watch(len(row.text or b""))
         writer.close()
     sha256, size = digest_of(into)
     return PlainFile(source.path, rows, without, text_bytes, size, sha256, source.sha256)
@@ -382,33 +384,33 @@ def _finished(
     return None
 
 
-def plain_row(row: Row, renderer: Renderer) -> Row:
+def plain_row(row: Row, renderer: Renderer) -> PlainRow:
     """Return the row of a page's plain text."""
     text, reason = _rendered(row, renderer)
-    return {
-        "id": row["id"],
-        "url": row["url"],
-        "title": row["title"],
-        "text": text,
-        "page_id": row["page_id"],
-        "rev_id": row["rev_id"],
-        "timestamp": row["timestamp"],
-        "namespace": row["namespace"],
-        "digest": row["digest"],
-        "license": row["license"],
-        "without": reason,
-    }
+    return PlainRow(
+        row.id,
+        row.url,
+        row.title,
+        None if text is None else text.encode(),
+        row.page_id,
+        row.rev_id,
+        row.timestamp,
+        row.namespace,
+        row.digest,
+        row.license,
+        reason,
+    )
 
 
 def _rendered(row: Row, renderer: Renderer) -> tuple[str | None, str | None]:
-    if row["text"] is None:
+    if row.text is None:
         return None, "withheld"
-    model = next(slot["model"] for slot in row["slots"] if slot["role"] == MAIN)
+    model = next(slot.model for slot in row.slots or () if slot.role == MAIN)
     if model in _AS_THEY_ARE:
-        return row["text"], None
+        return row.text.decode(), None
     if model != "wikitext":
         return None, "model"
-    return renderer.render(row["text"])
+    return renderer.render(row.text.decode())
 
 
 class Renderer:

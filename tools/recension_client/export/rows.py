@@ -5,14 +5,13 @@ Everything in a row is proved by the snapshot's root, or follows from what is, b
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import Any
+from typing import NamedTuple
 
 from recension.model.digest import digest_of, format_digest, parse_digest
 from recension.model.errors import RecensionError, VerificationError
 from recension.model.event import MAX_TITLE_BYTES, Presence
-from recension.model.instant import format_instant, parse_instant
+from recension.model.instant import check_instant
 from recension.model.reading import Entry, Slot
 from recension.model.seal import CONTENT, SALT_BYTES, TITLE, SlotState, commitment, content_value, title_value
 from recension.model.tree import entry_leaf
@@ -21,7 +20,63 @@ from recension_client.export.layout import Terms
 MAIN = "main"
 """The slot whose text is the column ``text``."""
 
-Row = dict[str, Any]
+
+class SlotRow(NamedTuple):
+    """One slot in a row, its fields in their order."""
+
+    role: str
+    model: str
+    format: str
+    presence: str
+    size_bytes: int
+    digest: str | None
+    text: bytes | None
+    """``None`` for ``main``, whose text is the row's."""
+
+
+class Row(NamedTuple):
+    """The columns of a page in their order. Texts are UTF-8, the timestamp microseconds since the epoch."""
+
+    id: str
+    url: str
+    title: str
+    text: bytes | None
+    page_id: int
+    rev_id: int
+    timestamp: int
+    namespace: int
+    digest: str | None
+    license: str
+    slots: tuple[SlotRow, ...] | None
+    title_salt: bytes
+    content_salt: bytes | None
+    content_commitment: bytes | None
+
+
+class PlainRow(NamedTuple):
+    """The columns of a page's plain text in their order."""
+
+    id: str
+    url: str
+    title: str
+    text: bytes | None
+    page_id: int
+    rev_id: int
+    timestamp: int
+    namespace: int
+    digest: str | None
+    """Of the wikitext."""
+    license: str
+    without: str | None
+    """Why there is no plain text."""
+
+
+class Unreadable(NamedTuple):
+    """What stands in a file in the place of a row and has other columns, or other kinds of values."""
+
+    page_id: object
+    """As it says, whatever that is."""
+    why: str
 
 
 def leaf_of(entry: Entry) -> bytes:
@@ -36,7 +91,7 @@ def leaf_of(entry: Entry) -> bytes:
             content = commitment(entry.content_salt, CONTENT, content_value(states_of(entry)))
         _need(len(content) == 32, "the commitment of its content has not 32 bytes")  # noqa: PLR2004 - SHA-256
         return entry_leaf(entry.page_id, entry.rev_id, entry.timestamp, title, content)
-    except (ValueError, OverflowError, ArithmeticError, RecensionError, struct.error) as error:
+    except (ValueError, OverflowError, ArithmeticError, RecensionError, TypeError, struct.error) as error:
         raise VerificationError(f"page {entry.page_id}: {error}", pageId=entry.page_id) from None
 
 
@@ -84,88 +139,87 @@ def size_of(entry: Entry) -> int:
 
 
 def row_of(entry: Entry, terms: Terms) -> Row:
-    """Return the columns of an entry, in their order."""
+    """Return an entry as a row."""
     main = entry.slot(MAIN)
     shown = not entry.content_commitment
-    return {
-        "id": str(entry.page_id),
-        "url": terms.url(entry.title),
-        "title": entry.title,
-        "text": None if main is None or main.text is None else main.text.decode(),
-        "page_id": entry.page_id,
-        "rev_id": entry.rev_id,
-        "timestamp": format_instant(entry.timestamp),
-        "namespace": entry.namespace,
-        "digest": None if main is None or not main.digest else format_digest(main.digest),
-        "license": terms.license,
-        "slots": [_slot_row(slot) for slot in entry.slots] if shown else None,
-        "title_salt": entry.title_salt.hex(),
-        "content_salt": entry.content_salt.hex() if shown else None,
-        "content_commitment": None if shown else entry.content_commitment.hex(),
-    }
+    return Row(
+        str(entry.page_id),
+        terms.url(entry.title),
+        entry.title,
+        None if main is None else main.text,
+        entry.page_id,
+        entry.rev_id,
+        entry.timestamp,
+        entry.namespace,
+        None if main is None or not main.digest else format_digest(main.digest),
+        terms.license,
+        tuple(map(_slot_row, entry.slots)) if shown else None,
+        entry.title_salt,
+        entry.content_salt if shown else None,
+        None if shown else entry.content_commitment,
+    )
 
 
-def _slot_row(slot: Slot) -> Row:
-    return {
-        "role": slot.role,
-        "model": slot.model,
-        "format": slot.format,
-        "presence": slot.presence.name.lower(),
-        "size_bytes": slot.size_bytes,
-        "digest": format_digest(slot.digest) if slot.digest else None,
-        "text": None if slot.role == MAIN or slot.text is None else slot.text.decode(),
-    }
+def _slot_row(slot: Slot) -> SlotRow:
+    return SlotRow(
+        slot.role,
+        slot.model,
+        slot.format,
+        _PRESENCE_NAMES[slot.presence],
+        slot.size_bytes,
+        format_digest(slot.digest) if slot.digest else None,
+        None if slot.role == MAIN else slot.text,
+    )
 
 
-def entry_of(row: Row, project: str, terms: Terms) -> Entry:
+_PRESENCE_NAMES = {presence: presence.name.lower() for presence in Presence}
+_PRESENCES = {name: presence for presence, name in _PRESENCE_NAMES.items()}
+
+
+def entry_of(row: Row | Unreadable, project: str, terms: Terms) -> Entry:
     """Return the entry that a row was made of.
 
     Raises ``VerificationError`` for a row that no entry is written as; whether its values are true is
     ``leaf_of``'s and ``check_texts``' to say.
     """
     try:
+        if isinstance(row, Unreadable):
+            raise ValueError(row.why)  # noqa: TRY301, TRY004 - one way to say it
         entry = _entry_of(row, project)
         again = row_of(entry, terms)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecensionError) as error:
         raise VerificationError(f"not a row: {str(error)[:200]}") from None
     if again != row:
-        wrong = sorted(key for key in again.keys() | row.keys() if again.get(key) != row.get(key))
-        raise VerificationError(f"page {entry.page_id}: column {', '.join(wrong)[:200]} is not the page's")
-    if _order(again) != _order(row):
-        raise VerificationError(f"page {entry.page_id}: its columns are in another order")
+        wrong = [name for name, one, other in zip(Row._fields, again, row, strict=True) if one != other]
+        raise VerificationError(f"page {entry.page_id}: column {', '.join(wrong)} is not the page's")
     return entry
-
-
-def _order(row: Row) -> list[list[str]]:
-    return [list(row), *map(list, row["slots"] or ())]
 
 
 def _entry_of(row: Row, project: str) -> Entry:
     return Entry(
         project,
-        _integer(row["page_id"]),
-        _integer(row["rev_id"]),
-        parse_instant(row["timestamp"]),
-        row["title"],
-        _integer(row["namespace"]),
+        _integer(row.page_id),
+        _integer(row.rev_id),
+        check_instant(_integer(row.timestamp)),
+        row.title,
+        _integer(row.namespace),
         title_inferred=False,
-        slots=tuple(_slot_of(slot, row["text"]) for slot in row["slots"] or ()),
-        title_salt=bytes.fromhex(row["title_salt"]),
-        content_salt=bytes.fromhex(row["content_salt"] or ""),
-        content_commitment=bytes.fromhex(row["content_commitment"] or ""),
+        slots=tuple(_slot_of(slot, row.text) for slot in row.slots or ()),
+        title_salt=row.title_salt,
+        content_salt=row.content_salt or b"",
+        content_commitment=row.content_commitment or b"",
     )
 
 
-def _slot_of(row: Row, main_text: str | None) -> Slot:
-    text = main_text if row["role"] == MAIN else row["text"]
+def _slot_of(row: SlotRow, main_text: bytes | None) -> Slot:
     return Slot(
-        row["role"],
-        row["model"],
-        row["format"],
-        Presence[row["presence"].upper()],
-        _integer(row["size_bytes"]),
-        parse_digest(row["digest"], "digest") if row["digest"] is not None else b"",
-        None if text is None else text.encode(),
+        row.role,
+        row.model,
+        row.format,
+        _PRESENCES[row.presence],
+        _integer(row.size_bytes),
+        parse_digest(row.digest, "digest") if row.digest is not None else b"",
+        main_text if row.role == MAIN else row.text,
     )
 
 
@@ -173,23 +227,6 @@ def _integer(value: object) -> int:
     if type(value) is not int:
         raise ValueError(f"{str(value)[:80]!r} is not an integer")
     return value
-
-
-def encode_line(row: Row) -> bytes:
-    """Return a row as its line of JSON: keys in the order of the columns, escapes as RFC 8785 has them."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-def decode_line(line: bytes) -> Row:
-    """Read a line back. Raises ``VerificationError`` for one that would be written in another way."""
-    try:
-        row = json.loads(line.decode())
-        good = type(row) is dict and encode_line(row) == line
-    except (ValueError, RecursionError) as error:
-        raise VerificationError(f"not a line of JSON: {str(error)[:200]}") from None
-    if not good:
-        raise VerificationError("a line would be written in another way")
-    return dict(row)
 
 
 def _need(good: object, message: str) -> None:
