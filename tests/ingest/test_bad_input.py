@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from recension.archive.reader import Archive
 from recension.model.errors import AsOfOutOfRangeError
 from recension.model.manifest import Selector
 from recension.model.record import Head
+from recension.server.main import main
 from recension.sources.items import MAX_EVENT_BYTES
 from recension.store import lmdb as lmdb_store
 from recension.store.lmdb import LmdbStore
@@ -187,6 +189,22 @@ def run(*arguments: str | Path, status: int, **options: Any) -> subprocess.Compl
     done = subprocess.run(
         [COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=100, **options
     )
+    return checked(done, status)
+
+
+def run_here(*arguments: str | Path, status: int) -> subprocess.CompletedProcess[str]:
+    """Do the same in this process, which saves the command's start."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main(list(map(str, arguments)))
+        except SystemExit as error:  # as argparse ends
+            code = int(error.code or 0)
+    return checked(subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue()), status)
+
+
+def checked(done: subprocess.CompletedProcess[str], status: int) -> subprocess.CompletedProcess[str]:
+    """Hold what a command did against what all commands promise."""
     assert (status, "Traceback" in done.stderr) == (done.returncode, False), done.stderr
     if status == 3:
         assert done.stderr.startswith("error: ")
@@ -196,7 +214,7 @@ def run(*arguments: str | Path, status: int, **options: Any) -> subprocess.Compl
 
 def create(data: Path, name: str = "p") -> None:
     definition = ("--base-url", "https://t.example", "--language", "en", "--license", "CC0-1.0")
-    run("project", "create", name, *definition, "--data", data, status=0)
+    run_here("project", "create", name, *definition, "--data", data, status=0)
 
 
 def head_of(data: Path) -> Head:
@@ -253,7 +271,8 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
         for fault in report["faults"]:
             found.faults[names[Path(fault["file"]).name]] = fault
         if status == 1:
-            run("ingest", *arguments, "--allow-rejected", status=0)
+            arguments = [kind, "p", str(chosen[0]), "--data", str(data), "--json"]
+            run_here("ingest", *arguments, "--allow-rejected", status=0)
     for path in (data / "quarantine/p").iterdir():
         for line in path.read_bytes().splitlines():
             record = json.loads(line)
@@ -282,7 +301,7 @@ def test_a_name_that_lies_does_not_matter(suffix: str, unchanged: Path, tmp_path
     """An archive is told by its content: one of a kind that is read is read, whatever its name."""
     other = "gz" if suffix != "gz" else "bz2"
     path = write(tmp_path, f"a.xml.{suffix}", PACKERS[other](KNOWN))
-    report = json.loads(run("ingest", "dump", "p", path, "--data", unchanged, "--json", status=0).stdout)
+    report = json.loads(run_here("ingest", "dump", "p", path, "--data", unchanged, "--json", status=0).stdout)
     assert 399 == report["known"]
 
 
@@ -308,7 +327,7 @@ def test_odd_titles_are_kept_to_the_byte(tmp_path: Path) -> None:
         for number, title in enumerate(TITLES, 1000)
     ]
     path = write(tmp_path, "a.ndjson", b"".join(lines))
-    run("ingest", "events", "p", path, "--data", tmp_path / "data", status=0)
+    run_here("ingest", "events", "p", path, "--data", tmp_path / "data", status=0)
     with closing(LmdbStore.open(tmp_path / "data")) as store:
         archive = Archive(store)
         for number, title in enumerate(TITLES, 1000):
@@ -324,7 +343,7 @@ def test_a_line_of_ten_million_bytes_is_taken(tmp_path: Path) -> None:
     line = json.dumps({**GOOD, "edit": {"revId": "500", "title": "A", "slots": slots}}, ensure_ascii=False)
     assert 10_000_000 < len(line.encode()) < MAX_EVENT_BYTES
     path = write(tmp_path, "a.ndjson", line.encode())
-    run("ingest", "events", "p", path, "--data", tmp_path / "data", status=0)
+    run_here("ingest", "events", "p", path, "--data", tmp_path / "data", status=0)
     with closing(LmdbStore.open(tmp_path / "data")) as store:
         assert text.encode() == Archive(store).text("p", 500)
 
@@ -342,15 +361,16 @@ def test_a_line_of_ten_million_bytes_is_taken(tmp_path: Path) -> None:
         ("serve", "--data", "d", "--workers", "many"),
     ],
 )
-def test_wrong_usage(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_wrong_usage(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong usage is 2, and nothing is made."""
-    assert "usage:" in run(*arguments, status=2, cwd=tmp_path).stderr
+    monkeypatch.chdir(tmp_path)
+    assert "usage:" in run_here(*arguments, status=2).stderr
     assert [] == list(tmp_path.iterdir())
 
 
 def test_an_unknown_project(unchanged: Path, tmp_path: Path) -> None:
     """A project that does not exist is named, before a file is looked at."""
-    done = run("ingest", "dump", "nope", tmp_path / "absent", "--data", unchanged, status=3)
+    done = run_here("ingest", "dump", "nope", tmp_path / "absent", "--data", unchanged, status=3)
     assert "'nope'" in done.stderr
     assert "absent" not in done.stderr
 
@@ -359,8 +379,8 @@ def test_an_unknown_project(unchanged: Path, tmp_path: Path) -> None:
 def test_a_name_that_is_no_projects(name: str, unchanged: Path, tmp_path: Path) -> None:
     """What could not be a project's name is refused where one is made and where one is read."""
     definition = ("--base-url", "https://t.example", "--language", "en", "--license", "CC0-1.0")
-    run("project", "create", name, *definition, "--data", unchanged, status=3)
-    run("ingest", "dump", name, tmp_path / "absent", "--data", unchanged, status=3)
+    run_here("project", "create", name, *definition, "--data", unchanged, status=3)
+    run_here("ingest", "dump", name, tmp_path / "absent", "--data", unchanged, status=3)
 
 
 def test_what_is_no_file(unchanged: Path, tmp_path: Path) -> None:
@@ -440,7 +460,7 @@ def test_a_directory_that_is_no_store(name: str, command: str, tmp_path: Path) -
         "ingest": ("ingest", "dump", "p", SAMPLE),
         "serve": ("serve", "--listen", "127.0.0.1:0"),
     }
-    run(*arguments[command], "--data", place, status=3)
+    run_here(*arguments[command], "--data", place, status=3)
     assert before == tree(tmp_path)
 
 
@@ -450,6 +470,12 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in files}
 
 
+def test_the_installed_command_ends_so_too(tmp_path: Path) -> None:
+    """Usage, and an error with a name, in a process of its own."""
+    assert "usage:" in run("ingest", status=2).stderr
+    run("serve", "--data", tmp_path / "absent", status=3)
+
+
 def test_a_store_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that a newer version made is refused by every command, unchanged."""
     with monkeypatch.context() as patch:
@@ -457,7 +483,7 @@ def test_a_store_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         LmdbStore.open(tmp_path / "data", create=True).close()
     before = (tmp_path / "data/lmdb/data.mdb").read_bytes()
     for arguments in (("ingest", "dump", "p", SAMPLE), ("project", "list"), ("serve",)):
-        done = run(*arguments, "--data", tmp_path / "data", status=3)
+        done = run_here(*arguments, "--data", tmp_path / "data", status=3)
         assert "newer" in done.stderr
     assert before == (tmp_path / "data/lmdb/data.mdb").read_bytes()
 
@@ -481,14 +507,14 @@ def test_a_full_disk(small_disk: Path) -> None:
     data = small_disk / "data"
     create(data)
     arguments = ("ingest", "dump", "p", SAMPLE, "--data", data, "--json")
-    run(*arguments, status=3)
-    report = json.loads(run(*arguments, status=3).stdout)
+    run_here(*arguments, status=3)
+    report = json.loads(run_here(*arguments, status=3).stdout)
     assert [("STORE_FULL", str(SAMPLE))] == [(fault["reason"], fault["file"]) for fault in report["faults"]]
     assert report["head"] == head_of(data).hash.hex()
     held = report["known"]
     assert 0 < held < 1307
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    report = json.loads(run(*arguments, status=0).stdout)
+    report = json.loads(run_here(*arguments, status=0).stdout)
     assert (held, 1307) == (report["known"], report["known"] + report["accepted"])
 
 
@@ -510,11 +536,11 @@ def test_an_interrupt(tmp_path: Path) -> None:
         assert (130, "Traceback" in errors) == (process.returncode, False), errors
         assert "run it again" in errors
         assert 0 < Archive(store).project("p").revisions < revisions
-    report = json.loads(run("ingest", "dump", "p", path, "--data", data, "--json", status=0).stdout)
+    report = json.loads(run_here("ingest", "dump", "p", path, "--data", data, "--json", status=0).stdout)
     assert revisions == report["known"] + report["accepted"]
 
 
 def test_a_store_without_a_project(tmp_path: Path) -> None:
     """A store without a project says how to make one."""
     LmdbStore.open(tmp_path / "data", create=True).close()
-    assert "project create" in run("project", "list", "--data", tmp_path / "data", status=0).stderr
+    assert "project create" in run_here("project", "list", "--data", tmp_path / "data", status=0).stderr

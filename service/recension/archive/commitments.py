@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from recension.archive.history import State
 from recension.archive.packing import Columns, ColumnsLostError, Numbers, pack_columns
-from recension.archive.rows import read_edit_values
+from recension.archive.rows import EDIT_FIELDS
 from recension.archive.sealed import CONTENT_FIELD, TITLE_FIELD, Sealed, SealedReader, Sealing, each_sealed
 from recension.archive.shown import naming_of
 from recension.model.errors import DataLossError
@@ -134,11 +134,23 @@ def from_timelines(store: Store, number: int, edits: Sequence[Numbers], models: 
         there = [value for value in values if value is not None]
         if len(there) < len(values):
             raise DataLossError("an edit's row is missing", hint="run recension-server fsck")
-        fixed, names = read_edit_values(there)
+        fixed, names = _read_edit_values(there)
         numbers = np.array([models.number(name) for name in names], np.int64)
         place = slice(at, at + len(there))
         facts.put(place, Facts(fixed["namespace"], fixed["text_bytes"], numbers, pairs))
     return facts
+
+
+_EDITS = np.dtype(EDIT_FIELDS)
+
+
+def _read_edit_values(values: Sequence[bytes]) -> tuple[npt.NDArray[np.void], list[bytes]]:
+    """Return the ``EDIT_FIELDS`` of rows of edits, and their models."""
+    size = _EDITS.itemsize
+    if any(len(value) < size for value in values):
+        raise ValueError("an edit's row is cut short")
+    fixed = np.frombuffer(b"".join([value[:size] for value in values]), _EDITS)
+    return fixed, [value[size:] for value in values]
 
 
 def _sealed_pairs(view: View, edits: list[tuple[int, int]]) -> Pairs:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from recension.model.event import Presence
 from recension.model.record import Flag, Kind
 
 _EDIT = struct.Struct(">BiQQ")
+EDIT_FIELDS = [("flags", "u1"), ("namespace", ">i4"), ("text_bytes", ">u8"), ("parent", ">u8")]
+"""The same as numpy names it, which is not loaded here: without it a parser starts in half the time."""
 _MARK = struct.Struct(">Bii")
 _PAGE = struct.Struct(">Qq")
 _VISIBILITY = struct.Struct(">BQQq")
@@ -53,22 +51,6 @@ def edit_value(flags: int, namespace: int, text_bytes: int, parent: int, model: 
 def read_edit_value(value: bytes) -> tuple[int, int, int, int, str]:
     """Return (flags, namespace, text bytes, parent, content model)."""
     return (*_EDIT.unpack_from(value), value[_EDIT.size :].decode())
-
-
-_EDITS = np.dtype([("flags", "u1"), ("namespace", ">i4"), ("text_bytes", ">u8"), ("parent", ">u8")])
-"""The same of many at once."""
-
-
-def read_edit_values(values: Sequence[bytes]) -> tuple[npt.NDArray[np.void], list[bytes]]:
-    """Return (``flags``, ``namespace``, ``text_bytes``, ``parent``) of values, and their models.
-
-    Raises ``ValueError`` if one is too short.
-    """
-    size = _EDIT.size
-    if any(len(value) < size for value in values):
-        raise ValueError("an edit's row is cut short")
-    fixed = np.frombuffer(b"".join([value[:size] for value in values]), _EDITS)
-    return fixed, [value[size:] for value in values]
 
 
 class MarkRow(NamedTuple):
