@@ -57,7 +57,7 @@ def read_history(source: ByteSource, path: Path, project: str, share: Share = WH
     else:
         yield from reader.read_run(runs)
     while runs.next_run():
-        records.restart(runs.byte, runs.line)
+        records.restart(runs.byte, runs.passed)
         yield from reader.read_run(runs)
 
 

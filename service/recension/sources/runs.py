@@ -18,16 +18,18 @@ from recension.model.errors import SourceError
 from recension.sources.items import ByteSource
 
 RUN_BYTES = 16 * 1024 * 1024
-_SKIP_BYTES = 1024 * 1024
+_SKIP_BYTES = 256 * 1024
+"""Small enough to be still in the processor's cache when it is looked at."""
 _HEAD_BYTES = 1024 * 1024
 """Within so many bytes the first page begins, or the file is one run."""
 _OPENING, _CLOSING = b"<mediawiki>", b"</mediawiki>"
 _PAGE, _PAGE_END = b"<page>", b"</page>"
+_PAGE_ENDING = re.compile(_PAGE_END)
 _HIDING = re.compile(rb"<[!?]")
 _HIDING_AT_FIRST = re.compile(rb"<(?:[!?]|siteinfo)")
 """In the first run, behind a page: all shares must know what a head there says, so the file is one run."""
 _OVERLAP = len(b"<siteinfo") - 1
-"""So much of what was read is held back: a pattern may begin in it."""
+"""So much of what was read is looked at again: a pattern may begin in it."""
 _ROOT = re.compile(
     rb"(?:\xef\xbb\xbf)?(?:<\?xml(?:\s+version=[\"']1\.0[\"'])?(?:\s+encoding=[\"'](?i:utf-8)[\"'])?\s*\?>)?"
     rb"\s*<mediawiki[\s>]"
@@ -57,8 +59,8 @@ class Runs:
         """Nothing is read before it is asked for."""
         self.byte = 0
         """Where in the file the bytes of the run begin, those of the root put before it included."""
-        self.line = 1
-        """Line of the file in which the run begins."""
+        self.passed = 0
+        """Line feeds between this run and the one of the share before it."""
         self.cut = False
         """Whether the run was read to its end and another one follows."""
         self._source = source
@@ -66,13 +68,14 @@ class Runs:
         self._number = 0
         self._ahead = b""
         self._drained = False
+        self._last = b""
+        """The last bytes of the run that were handed out."""
         self._fault: SourceError | None = None
         """What ended the file behind ``_ahead``."""
         self._root: list[bytes] = []
         """Opening and closing tag that are still to be put around the run."""
         self._size = 0
         self._at = 0
-        self._at_line = 1
         self._head: bytes | None = None
         self._started = False
         self._whole = False
@@ -96,15 +99,16 @@ class Runs:
     def next_run(self) -> bool:
         """Go to the next run of the share, past those of others; false when the file has none."""
         self._start()
+        self.passed = 0
         while not self._whole:
-            while self._piece(_SKIP_BYTES):
-                pass
+            while piece := self._piece(_SKIP_BYTES):
+                self.passed += piece.count(b"\n")
             if not self.cut:
                 return False
             self._number += 1
-            self._size, self.cut = 0, False
+            self._size, self._last, self.cut = 0, b"", False
             if self._number % self._share.of == self._share.which:
-                self.byte, self.line = self._at - len(_OPENING), self._at_line
+                self.byte = self._at - len(_OPENING)
                 self._root = [_OPENING, _CLOSING]
                 return True
         return False
@@ -143,33 +147,39 @@ class Runs:
 
     def _piece(self, size: int) -> bytes:
         """Return the next bytes of the run as they are in the file; nothing at its end."""
-        while not self.cut:
-            chunk = b"" if self._whole and self._ahead else self._fetch(size)
-            data = self._ahead + chunk
-            end = self._end(data)
-            if not end and chunk and not self._whole:
-                end = max(len(data) - _OVERLAP, 0)
-            else:
-                self.cut = bool(end)
-                end = end or len(data)
-            self._ahead = data[end:]
-            self._size += end
-            self._at += end
-            self._at_line += data.count(b"\n", 0, end)
-            if end or not chunk:
-                return data[:end]
-        return b""
+        if self.cut:
+            return b""
+        data, self._ahead = self._ahead, b""
+        data = data or self._fetch(size)
+        end = 0 if self._whole else self._end(data)
+        if end:
+            data, self._ahead = data[:end], data[end:]
+            self.cut = True
+        self._last = (self._last + data[-_OVERLAP:])[-_OVERLAP:]
+        self._size += len(data)
+        self._at += len(data)
+        return data
 
     def _end(self, data: bytes) -> int:
         """Return where in ``data`` the run ends, 0 if it does not; notes if it goes on to the end of all."""
-        if self._whole:
-            return 0
         first = self._number == 0
-        start = max(len(self._head or b"") - self._size, 0) if first else 0
-        at = data.find(_PAGE_END, max(RUN_BYTES - len(_PAGE_END) - self._size, start))
-        end = at + len(_PAGE_END) if at >= 0 else 0
-        hiding = _HIDING_AT_FIRST if first else _HIDING
-        if hiding.search(data, start, end or len(data)):
+        start = (len(self._head or b"") if first else 0) - self._size
+        least = RUN_BYTES - len(_PAGE_END) - self._size
+        end = self._behind(_PAGE_ENDING, data, max(least, start), len(data))
+        if self._behind(_HIDING_AT_FIRST if first else _HIDING, data, start, end or len(data)):
             self._whole = True
             return 0
         return end
+
+    def _behind(self, pattern: re.Pattern[bytes], data: bytes, start: int, stop: int) -> int:
+        """Return where in ``data`` the first match ends that begins at ``start`` or later, 0 for none.
+
+        It may begin in the bytes before.
+        """
+        before = len(self._last)
+        seam = self._last + data[:_OVERLAP]
+        found = pattern.search(seam, max(before + start, 0), before + stop)
+        if found:
+            return found.end() - before
+        found = pattern.search(data, max(start, 0), stop)
+        return found.end() if found else 0

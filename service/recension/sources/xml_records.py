@@ -10,7 +10,7 @@ What is refused, and why it is enough: without a DOCTYPE there are no entities t
 so the document type is refused by its handler before anything in it is read. An undefined entity is then
 not well-formed. Depth is counted here, since expat has no limit. A token (a tag with its attributes, a
 comment) is scanned again from its start with every chunk by expat before 2.6.0 (CVE-2023-52425), so one
-may span ``_MAX_TOKEN_BYTES`` at most, which bounds that work to a handful of scans.
+may span ``_MAX_TOKEN_BYTES`` at most, which bounds that work to some thirty scans.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from xml.parsers import expat
 
 from recension.model.errors import (
@@ -38,7 +38,8 @@ from recension.sources.items import (
     Rejected,
 )
 
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+"""Small enough to be still in the processor's cache when it is parsed."""
 _BUFFER_CHARS = 256 * 1024
 _MAX_DEPTH = 32
 _MAX_TOKEN_BYTES = 8 * 1024 * 1024
@@ -93,16 +94,44 @@ class Node:
         return None if node is None else node.text
 
 
+class Window(NamedTuple):
+    """The bytes that are being parsed, and where in the file they begin."""
+
+    data: bytes
+    byte: int
+    line: int
+
+    def line_of(self, byte: int) -> int:
+        """Return the line of a byte in the window, or of the one behind it.
+
+        Asked for the few lines that are told alone: expat would look at each character again to know a line.
+        """
+        return self.line + self.data.count(b"\n", 0, max(byte - self.byte, 0))
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last."""
+        return self.byte + len(self.data)
+
+    def cut(self, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` to ``end``, as far as the window and the limit reach."""
+        first = max(start - self.byte, 0)
+        return self.data[first : min(first + MAX_EXCERPT_BYTES, end - self.byte)]
+
+
 class Record:
     """A finished record, and where it began."""
 
-    __slots__ = ("byte", "excerpt", "fault", "line", "node", "page")
+    __slots__ = ("_window", "byte", "excerpt", "fault", "node", "page")
 
-    def __init__(self, node: Node, page: Node, line: int, byte: int) -> None:
-        """``page`` holds the head (title, ns, id) of the page around a revision, as far as it was read."""
+    def __init__(self, node: Node, page: Node, window: Window, byte: int) -> None:
+        """``page`` holds the head (title, ns, id) of the page around a revision, as far as it was read.
+
+        ``byte``, where it begins, lies in ``window``.
+        """
         self.node = node
         self.page = page
-        self.line = line
+        self._window = window
         self.byte = byte
         self.excerpt = b""
         self.fault: BadRecordError | None = None
@@ -114,7 +143,8 @@ class Record:
         about = [f"page {title!r}"[:200]] if title is not None else []
         about += [f"{self.node.name} {number!r}"[:60]] if number is not None else []
         message = ", ".join([*about, fault.message])
-        return Rejected(f"line {self.line}, byte {self.byte}", fault.reason, message, self.excerpt)
+        line = self._window.line_of(self.byte)
+        return Rejected(f"line {line}, byte {self.byte}", fault.reason, message, self.excerpt)
 
 
 class XmlRecords:
@@ -153,17 +183,17 @@ class XmlRecords:
         self._parts: list[str] = []
         self._fed = 0
         self._bytes_before = self._lines_before = 0
-        self._window = b""
-        self._window_at = 0
+        self._window = Window(b"", 0, 1)
         self._barren = 0
         self._rooted = False
         self._parser = self._new_parser()
 
-    def restart(self, byte: int, line: int) -> None:
-        """Go on with another document of the source, which begins at ``byte`` and ``line`` of the file."""
+    def restart(self, byte: int, passed: int) -> None:
+        """Go on with another document, which begins at ``byte`` of the file, ``passed`` lines further on."""
+        line = self._window.line_of(self._window.end) + passed
         self._bytes_before, self._lines_before = byte, line - 1
-        self._fed = self._window_at = byte
-        self._window = b""
+        self._fed = byte
+        self._window = Window(b"", byte, line)
         self._stack, self._record, self._page = [], None, Node("page", {})
         self._depth = self._skip_depth = 0
         self._rooted = False
@@ -332,7 +362,7 @@ class XmlRecords:
 
     def _open_record(self, name: str, attributes: dict[str, str]) -> None:
         node = Node(name, attributes)
-        self._record = Record(node, self._page, self._line, self._byte)
+        self._record = Record(node, self._page, self._window, self._byte)
         self._record_depth = self._depth
         self._elements = self._size = 0
         self._stack = [node]
@@ -391,7 +421,7 @@ class XmlRecords:
         if depth == self._record_depth and self._record is not None:
             record, self._record = self._record, None
             end = self._byte
-            record.excerpt = record.excerpt[: end - record.byte] or self._raw(record.byte, end)
+            record.excerpt = record.excerpt[: end - record.byte] or self._window.cut(record.byte, end)
             self._done.append(record)
 
     def count(self, name: str) -> None:
@@ -404,22 +434,18 @@ class XmlRecords:
 
     def _slide(self, chunk: bytes) -> None:
         """Move the window of raw bytes on to ``chunk``; what an open record needs of the old one is saved."""
-        end = self._window_at + len(self._window)
+        old = self._window
         record = self._record
         if record is not None and len(record.excerpt) < MAX_EXCERPT_BYTES:
             if not record.excerpt:
-                record.excerpt = self._raw(record.byte, end)
+                record.excerpt = old.cut(record.byte, old.end)
             record.excerpt += chunk[: MAX_EXCERPT_BYTES - len(record.excerpt)]
         # A tag that is not finished may open a record, which then begins in the old window.
-        rest = self._window[self._byte - self._window_at :] if self._fed else b""
+        rest = old.data[self._byte - old.byte :] if self._fed else b""
         if len(rest) > MAX_EXCERPT_BYTES:
             rest = b""
-        self._window, self._window_at = rest + chunk if rest else chunk, end - len(rest)
-
-    def _raw(self, start: int, end: int) -> bytes:
-        """The input from byte ``start`` to ``end``, as far as the window and the limit reach."""
-        first = max(start - self._window_at, 0)
-        return self._window[first : min(first + MAX_EXCERPT_BYTES, end - self._window_at)]
+        at = old.end - len(rest)
+        self._window = Window(rest + chunk if rest else chunk, at, old.line_of(at))
 
 
 def number(text: str | None, what: str, *, absent: int | None = None) -> int:
