@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from recension.archive.claims import Verdict, check_claims, is_redirect
 from recension.archive.clock import Salts
-from recension.archive.replay import KINDS
 from recension.archive.sealed import TOGETHER, Note, Sealed, open_sealed, pack_sealed
 from recension.archive.texts.writing import Ready
 from recension.model.digest import digest_of
@@ -27,7 +26,7 @@ from recension.model.event import (
     SlotText,
     Visibility,
 )
-from recension.model.record import Flag, Skeleton, encode_skeleton, source_key
+from recension.model.record import KINDS, Flag, Skeleton, encode_skeleton, source_key
 from recension.model.seal import (
     FIELDS,
     SlotState,

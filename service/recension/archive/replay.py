@@ -21,9 +21,9 @@ from recension.archive.rows import (
 )
 from recension.archive.sealed import Sealed
 from recension.model.errors import DataLossError, InvalidArgumentError
-from recension.model.event import Delete, Edit, Happening, LogEntry, Move, Presence, Restore, Visibility
+from recension.model.event import Presence
 from recension.model.pin import read_pin
-from recension.model.record import NO_SOURCE, Commit, Kind, Skeleton, Statement
+from recension.model.record import KINDS, NO_SOURCE, Commit, Kind, Skeleton, Statement
 from recension.model.seal import (
     FIELDS,
     FROM_TITLE,
@@ -34,14 +34,6 @@ from recension.model.seal import (
 from recension.store import keys
 from recension.store.interface import Row, View
 
-KINDS: dict[type[Happening], Kind] = {
-    Edit: Kind.EDIT,
-    Move: Kind.MOVE,
-    Delete: Kind.DELETE,
-    Restore: Kind.RESTORE,
-    Visibility: Kind.VISIBILITY,
-    LogEntry: Kind.LOG_ENTRY,
-}
 LABELS = {kind: FIELDS[what] for what, kind in KINDS.items()}
 """The sealed fields of each kind of event, in the order in which their commitments are sealed."""
 NO_DEFINITION = (ValueError, LookupError, TypeError, AttributeError)

@@ -20,7 +20,17 @@ from enum import IntEnum
 from hashlib import sha256
 
 from recension.model.errors import DataLossError
-from recension.model.event import MAX_ID, LogAction
+from recension.model.event import (
+    MAX_ID,
+    Delete,
+    Edit,
+    Happening,
+    LogAction,
+    LogEntry,
+    Move,
+    Restore,
+    Visibility,
+)
 from recension.model.instant import MAX_INSTANT, MIN_INSTANT
 
 MAGIC = b"recension/commit/v1\0"
@@ -47,6 +57,17 @@ class Kind(IntEnum):
     """A pin as it is from now on: canonical JSON (``model.pin``)."""
     KEY = 19
     """A key that checkpoints are signed with from now on: canonical JSON (``model.note``)."""
+
+
+KINDS: dict[type[Happening], Kind] = {
+    Edit: Kind.EDIT,
+    Move: Kind.MOVE,
+    Delete: Kind.DELETE,
+    Restore: Kind.RESTORE,
+    Visibility: Kind.VISIBILITY,
+    LogEntry: Kind.LOG_ENTRY,
+}
+"""Of the events."""
 
 
 class Flag(IntEnum):

@@ -7,6 +7,7 @@ A page that was copied from another compresses to almost nothing against it: a t
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from functools import lru_cache
 from heapq import nsmallest
 
 _LINE_BYTES = 24
@@ -39,6 +40,8 @@ class Similar:
         return block if common >= _COMMON else 0
 
 
+@lru_cache(maxsize=4)
 def _sketch(text: bytes) -> list[int]:
+    """Return the hashes of a few lines. What is looked for in vain is remembered next: hence the cache."""
     lines = {line for line in text[:_SCANNED_BYTES].split(b"\n") if len(line) >= _LINE_BYTES}
     return nsmallest(_HASHES, map(hash, lines))

@@ -19,7 +19,7 @@ from recension.store.interface import Store, View
 _MOST_BYTES = 256 * 2**20
 """A page with more text than that stays as it is: it would not fit into the writer's memory."""
 _DISORDER = 0.25
-"""Share of blocks with older texts than a block before them, above which sorting is worth its time."""
+"""Share of late blocks, above which sorting is worth its time."""
 _END_OF_TIME = 2**62
 
 Times = Mapping[bytes, int]
@@ -80,5 +80,9 @@ def _timed(text: Text, time: int) -> Text:
 
 
 def _disordered(rows: list[PageBlock]) -> bool:
-    late = sum(row.first_time < before.last_time for before, row in pairwise(rows))
+    """Say whether many blocks are late: they reach back behind the middle of the time of the block before.
+
+    Where neighbours overlap by less, texts came in order but for a few.
+    """
+    late = sum(2 * row.first_time < before.first_time + before.last_time for before, row in pairwise(rows))
     return late > _DISORDER * len(rows)
