@@ -571,3 +571,33 @@ def test_a_builder_is_closed_by_its_root() -> None:
     assert tree.root() == tree.root() == tree_root([(1, 1, bytes(32))])
     with pytest.raises(ValueError, match="out of order"):
         tree.add(2, 1, bytes(32))
+
+
+SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+ALIENS = st.characters(exclude_categories=["Cs"])
+
+
+def forms(character: str) -> list[str]:
+    """Return the ways in which JSON may write a character, that of the format first."""
+    point = ord(character)
+    if point > 0xFFFF:
+        pair = character.encode("utf-16-be").hex()
+        return [character, f"\\u{pair[:4]}\\u{pair[4:]}"]
+    long = [f"\\u{point:04x}", f"\\u{point:04X}"]
+    if character in SHORT:
+        return [SHORT[character], *long]
+    plain = [] if point < 0x20 else [character]
+    return plain + (["\\/"] if character == "/" else []) + long
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from('/"\\\n\x01aé\u2028\U0001f600') | ALIENS, st.integers(0, 3))),
+    st.sampled_from(["", ' "', '"a","text":', '"\\\\\\\\","text":', "\n"]),
+)
+def test_one_way_to_write_a_text(choices: list[tuple[str, int]], junk: str) -> None:
+    """Whatever JSON reads as a text, with more before it or not, only the format's way to write it passes."""
+    text = "".join(character for character, _ in choices)
+    written = junk + '"' + "".join(forms(each)[min(at, len(forms(each)) - 1)] for each, at in choices) + '"'
+    canonical = json.dumps(text, ensure_ascii=False)
+    assert (written == canonical) == verify._is_json_of(written.encode(), text.encode())
+    assert verify._is_json_of(canonical.encode(), text.encode())

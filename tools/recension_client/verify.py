@@ -654,10 +654,8 @@ PRESENCES = {"present": 1, "hidden": 2, "lost": 3}
 _DEVICES = {"con", "prn", "aux", "nul", *(name + str(n) for name in ("com", "lpt") for n in range(10))}
 _HEX = "[0-9a-f]{64}"
 _FILE_KEYS = "leaves_sha256 path rows sha256 size_bytes text_bytes withheld"
-_ROW_KEYS = (
-    "content_commitment content_salt digest id license namespace page_id rev_id slots text timestamp title "
-    "title_salt url"
-)
+_ROW_KEYS = ["id", "url", "title", "text", "page_id", "rev_id", "timestamp", "namespace", "digest", "license"]
+_ROW_KEYS += ["slots", "title_salt", "content_salt", "content_commitment"]
 
 
 def read_lock(text: str) -> dict[str, Any]:
@@ -744,7 +742,8 @@ def _lines(path: Path) -> Iterator[Iterable[bytes]]:
         with importlib.import_module("compression.zstd").open(path) as lines:
             yield lines
     except ModuleNotFoundError:  # before Python 3.14
-        with subprocess.Popen(["zstd", "-dcq", "--", path], stdout=subprocess.PIPE) as program:  # noqa: S603, S607
+        unpack = ["zstd", "-dcq", "--", str(path)]
+        with subprocess.Popen(unpack, bufsize=1 << 20, stdout=subprocess.PIPE) as program:  # noqa: S603
             assert program.stdout is not None  # noqa: S101 - by the line before
             yield program.stdout
             _need(program.wait() == 0, f"{path.name} is no zstd file")
@@ -765,7 +764,7 @@ def read_row(line: bytes, terms: dict[str, str]) -> Entry:
         row = json.loads(line.decode())
     except RecursionError as error:
         raise ValueError("a row is nested too deeply") from error
-    _need(_keys(row, _ROW_KEYS), "a row has other keys")
+    _need(type(row) is dict and list(row) == _ROW_KEYS, "a row has other keys, or in another order")
     _need(all(type(row[key]) is int for key in ("namespace", "page_id", "rev_id")), "a number is none")
     _need(type(row["title"]) is str and type(row["text"]) in (str, type(None)), "a title or text is none")
     shown = row["slots"] is not None
@@ -787,32 +786,35 @@ def read_row(line: bytes, terms: dict[str, str]) -> Entry:
     )
     _need(len(row["title"].encode()) <= 10_000, "a title is too long")
     url = quote(row["title"].replace(" ", "_"), safe="/:@!$*,;~()'")
-    head = {"id": str(row["page_id"]), "url": f"{terms['base_url']}/wiki/{url}", "title": row["title"]}
-    tail = {key: row[key] for key in ("page_id", "rev_id", "timestamp", "namespace")}
-    tail |= {"digest": f"sha256:{digest}" if digest else None, "license": terms["license"]}
-    tail |= {"slots": row["slots"], "title_salt": row["title_salt"]}
-    tail |= {"content_salt": row["content_salt"] if shown else None}
-    tail |= {"content_commitment": None if shown else row["content_commitment"]}
-    before = _row_json(head)[:-1] + b',"text":'
-    after = b"," + _row_json(tail)[1:] + b"\n"
+    again = row | {"id": str(row["page_id"]), "url": f"{terms['base_url']}/wiki/{url}", "text": None}
+    again |= {"digest": f"sha256:{digest}" if digest else None, "license": terms["license"]}
+    again |= {"content_commitment": None} if shown else {"content_salt": None}
+    before, after = _row_json(again).split(b'"text":null', 1)  # in a string its marks would be escaped
+    before, after = before + b'"text":', after + b"\n"
     good = line.startswith(before) and line.endswith(after) and len(line) > len(before) + len(after)
-    _need(good and _is_json_of(line[len(before) : -len(after)], row["text"]), "written in another way")
+    text = None if main is None else main.text
+    _need(good and _is_json_of(line[len(before) : -len(after)], text), "written in another way")
     return entry
 
 
+_ROW_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _row_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ROW_JSON.encode(value).encode()
 
 
-def _is_json_of(written: bytes, text: str | None) -> bool:
-    """Say whether ``written`` is what the format writes for a text that it was read as.
+def _is_json_of(written: bytes, text: bytes | None) -> bool:
+    """Say whether ``written``, which was read as a text, is what the format writes for it.
 
-    Each character's form is the shortest there is, so the length decides, but for hex digits in capitals.
+    Each character's form is the shortest there is, with one backslash at most, so the length decides, but for
+    an escaped slash. What the length does not tell is written again.
     """
-    if text is None or b"\\u" in written:
-        return written == _row_json(text)
-    size = len(text.encode()) + 2
-    return len(written) == size + sum(map(text.count, '"\\\b\t\n\f\r'))
+    if text is not None:
+        escapes = written.count(b"\\") - text.count(b"\\")
+        if len(written) == len(text) + 2 + escapes and b"\\/" not in written:
+            return True
+    return written == _row_json(None if text is None else text.decode())
 
 
 def _row_slot(slot: Any, main_text: str | None) -> Slot:
