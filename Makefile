@@ -23,7 +23,7 @@ serve: $(VENV)/.server ## serve DATA on LISTEN; an empty DATA is filled with the
 	$(BIN)/recension-server serve --data "$(DATA)" --listen "$(LISTEN)" --sample
 
 .PHONY: test
-test: $(VENV)/.dev system-packages lint ## the whole suite: every check, then every test
+test: $(VENV)/.dev system-packages torch-cpu lint ## the whole suite: every check, then every test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 .PHONY: lint
@@ -53,7 +53,7 @@ bench: $(VENV)/.dev ## measure, beside git; SECTIONS="texts reading" for some of
 
 # The long tests set their own limits; the suite's hang detection would end them early.
 .PHONY: torture
-torture: $(VENV)/.dev system-packages ## the long tests: kills, full disks, hostile clients
+torture: $(VENV)/.dev system-packages torch-cpu ## the long tests: kills, full disks, hostile clients
 	$(BIN)/python -m pytest -m torture --timeout=3600 -o faulthandler_timeout=3600
 
 .PHONY: rehearse
@@ -66,6 +66,10 @@ env: $(VENV)/.dev ## the development environment
 .PHONY: system-packages
 system-packages:
 	@tools/scripts/system_packages.sh
+
+.PHONY: torch-cpu
+torch-cpu: $(VENV)/.dev
+	@tools/scripts/torch_cpu.sh
 
 .PHONY: clean
 clean: ## remove the environment and every cache; DATA is left alone
@@ -82,6 +86,7 @@ $(VENV)/.server: pyproject.toml uv.lock | $(BIN)/uv
 	$(BIN)/uv sync --locked --inexact --no-dev --extra server --extra report
 	touch $@
 
+# Without torch, whose build here would bring CUDA: tools/scripts/torch_cpu.sh.
 $(VENV)/.dev: pyproject.toml uv.lock | $(BIN)/uv
-	$(BIN)/uv sync --locked --all-extras
+	$(BIN)/uv sync --locked --all-extras --no-extra torch
 	touch $@ $(VENV)/.server

@@ -375,6 +375,20 @@ class DiskFullError(RecensionError):
     reason = "DISK_FULL"
 
 
+class LoaderForkedError(RecensionError):
+    """A process that was forked reads with what belongs to its parent."""
+
+    fault = Fault.PRECONDITION
+    reason = "LOADER_FORKED"
+
+
+class ForeignStateError(RecensionError):
+    """A state of the training order belongs to another corpus."""
+
+    fault = Fault.PRECONDITION
+    reason = "FOREIGN_STATE"
+
+
 class ExtraMissingError(RecensionError):
     """An optional part of the package is not installed."""
 

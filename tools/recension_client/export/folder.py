@@ -154,13 +154,16 @@ class Folder:
         return room.f_bavail * room.f_frsize
 
     @contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        """Hold this folder against other processes, by a lock on a file in it. Raises ``ExportError``."""
+    def held(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold this folder against other processes, by a lock on a file in it.
+
+        Another one that holds it is waited for, or an ``ExportError``.
+        """
         with naming(self.path(name)):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(_plain(name), flags, 0o644, dir_fd=self._descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             raise ExportError(
