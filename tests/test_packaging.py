@@ -144,6 +144,7 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
     "module",
     [
         "cryptography",
+        "datasets",
         "grpc_health",
         "jinja2",
         "lmdb",
@@ -152,6 +153,7 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
         "pyarrow",
         "rapidfuzz",
         "structlog",
+        "torch",
         "zstandard",
     ],
 )
@@ -173,6 +175,19 @@ def test_without_its_extra_a_signature_is_not_taken_for_good(bare_python: Path) 
         "except ExtraMissingError as error:\n    print(error.hint)\n"
     )
     assert "recension[verify]" in run_or_fail(bare_python, "-c", code)
+
+
+@pytest.mark.timeout(INSTALL_TIMEOUT_SECONDS)
+@pytest.mark.parametrize("extra", ["datasets", "torch"])
+def test_without_its_extra_a_loader_says_what_to_install(bare_python: Path, extra: str) -> None:
+    """The order and its sources need none; an adapter names its own."""
+    code = (
+        "import recension_client.loaders\n"
+        "from recension.model.errors import ExtraMissingError\n"
+        f"try:\n    import recension_client.loaders.{extra}\n"
+        "except ExtraMissingError as error:\n    print(error.hint)\n"
+    )
+    assert f"recension[{extra}]" in run_or_fail(bare_python, "-c", code)
 
 
 @pytest.mark.timeout(INSTALL_TIMEOUT_SECONDS)

@@ -57,7 +57,7 @@ class Served:
         if self._process != os.getpid():
             raise LoaderForkedError(
                 "a process that was forked cannot go on with the connections of its parent",
-                hint="start the workers anew: DataLoader(..., multiprocessing_context='spawn')",
+                hint="start workers anew: DataLoader(..., multiprocessing_context='forkserver')",
             )
         left = iter(indexes)
         ahead: deque[Future[list[Sample]]] = deque()
