@@ -17,6 +17,7 @@ from recension.model.errors import LockError
 from recension.server.signing import PrivateKey
 from recension_client import lockfile, verify
 from recension_client.cli.main import main
+from recension_client.client import Client
 from tests.client.processes import at, make_project, run, serving
 
 NAME = "example.org/recension"
@@ -203,6 +204,19 @@ def test_a_restored_backup_is_refused(
     assert "forked" in ask(*PIN, "2020-01-02", "--force", "--server", servers.restored, status=3)
     assert before == written(locked.parent)
     assert "nothing newer" in ask("status")
+
+
+def test_the_pin_is_in_the_log_too(
+    servers: Servers, locked: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is made, and whenever the lock is looked at; a proof of something else is refused."""
+    pin = (*PIN, "2020-01-03", "--force", "--name", "held", "--until", "2090-01-01", "--server", servers.own)
+    ask(*pin)
+    assert "held" in ask("status")
+    snapshot = lockfile.read(locked).manifest.snapshot_id
+    monkeypatch.setattr(Client, "pin_inclusion", lambda self, _, size: self.inclusion(snapshot, size))
+    for command in (pin, ("status",)):
+        assert "proved something else" in ask(*command, status=3)
 
 
 def test_first_looks(servers: Servers, tmp_path: Path, ask: Ask) -> None:

@@ -77,6 +77,9 @@ class Liar(SnapshotServiceServicer, RevisionServiceServicer):
     def DiffSnapshots(self, request: pb.DiffSnapshotsRequest, context: Any) -> Messages:  # noqa: N802
         return self._lie(self._snapshots.DiffSnapshots(request))
 
+    def GetSnapshot(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._snapshots.GetSnapshot(request)
+
     def DiffRevisions(self, request: Any, context: Any) -> Any:  # noqa: N802
         request.rev_id_b = request.rev_id_a
         return self._revisions.DiffRevisions(request)
@@ -169,6 +172,29 @@ def test_the_truth_passes(truth: str, world: World) -> None:
     changes = told(truth, world, honest)
     texts = [[side.slots[0].text for side in (one.before, one.after) if side is not None] for one in changes]
     assert texts == [[f"{side}{page}".encode() * 600_000 for side in "ab"] for page in range(1, PAGES + 1)]
+
+
+@pytest.mark.parametrize("told_too, said", [(True, "more than the snapshot's"), (False, "the sizes told")])
+def test_a_text_without_end_is_not_taken(told_too: bool, said: str, truth: str, world: World) -> None:  # noqa: FBT001
+    """A stream that announces more text than both snapshots have ends there, before any of it is held."""
+    pieces = 0
+
+    def endless(messages: Messages) -> Messages:
+        nonlocal pieces
+        first = next(messages)
+        change = first.batch.changes[0]
+        change.before.slots[0].size_bytes = 2**40
+        if told_too:
+            change.text_bytes_before = 2**40
+        yield first
+        while pieces < 100:
+            piece = pb.TextChunk(of_before=True, role="main", data=bytes(2**20), offset=pieces << 20)
+            pieces += 1
+            yield pb.DiffSnapshotsResponse(chunk=piece)
+
+    with pytest.raises(VerificationError, match=said):
+        told(truth, world, endless)
+    assert pieces < 100
 
 
 @pytest.mark.parametrize("messages", [1, 3, 6])

@@ -14,6 +14,7 @@ import pytest
 
 from recension.archive.ingest import Ingestor
 from recension.archive.ledger import Ledger
+from recension.archive.pins import LicenseePins
 from recension.model import errors
 from recension.model.manifest import OnHidden
 from recension.model.reading import ServerInfo, SigningKey
@@ -24,7 +25,7 @@ from recension.store.interface import Store
 from recension_client.checkpoints import check_grown, follow_keys, open_checkpoint
 from recension_client.client import Client
 from recension_client.trust import Inclusion, Log, Trust
-from tests.archive.helpers import NOW, World, edit
+from tests.archive.helpers import DAY, NOW, World, edit
 
 NAME = "example.org/recension"
 
@@ -74,6 +75,10 @@ class Lying:
 
     def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
         proof: Inclusion = self._say("inclusion", snapshot_id, size)
+        return proof
+
+    def pin_inclusion(self, name: str, size: int) -> Inclusion:
+        proof: Inclusion = self._say("pin_inclusion", name, size)
         return proof
 
     def consistency(self, first: int, second: int) -> list[bytes]:
@@ -222,6 +227,34 @@ def test_a_snapshot_outside_of_the_log_is_refused(operated: Operated, trust: Tru
                 trust.check_snapshot(Lying(client, inclusion=lambda *_, proof=proof: proof), one)
         with pytest.raises(errors.SnapshotNotFoundError):
             trust.check_snapshot(client, bytes(32))
+
+
+def test_a_pin_outside_of_the_log_is_refused(operated: Operated, trust: Trust) -> None:
+    """Its newest statement is a leaf of what was signed; another pin's is not it, nor an older one of its own."""
+    trust.begin(str(operated.signer.create(NAME)))
+    wanted = operated.world.snapshot(2)
+    pins = LicenseePins(operated.world.store, clock=lambda: NOW)
+    pins.create("other", wanted, NOW + DAY)
+    older, _ = pins.create("mine", wanted, NOW + DAY)
+    with operated.served() as client:
+        stale = client.pin_inclusion("mine", 4)
+        assert trust.check_pin(client, older.statement).size == 4
+        pins.extend("mine", NOW + 2 * DAY)
+        pin = client.pin("mine")
+        honest = client.pin_inclusion("mine", 5)
+        for proof in (
+            stale,
+            client.pin_inclusion("other", 5),
+            honest._replace(size=4),
+            honest._replace(leaf_index=honest.leaf_index - 1),
+            honest._replace(path=honest.path[:-1]),
+            honest._replace(leaf=stale.leaf),
+        ):
+            with pytest.raises(errors.VerificationError):
+                trust.check_pin(Lying(client, pin_inclusion=lambda *_, proof=proof: proof), pin.statement)
+        with pytest.raises(errors.VerificationError, match="something else"):
+            trust.check_pin(client, older.statement)
+        assert trust.check_pin(client, pin.statement).size == 5
 
 
 def test_a_server_without_a_key_says_so(operated: Operated, trust: Trust) -> None:

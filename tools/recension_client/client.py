@@ -237,9 +237,12 @@ class Client:
     ) -> Iterator[Change]:
         """Yield what differs between two snapshots; a cut stream is resumed unnoticed.
 
-        ``text`` brings the texts of both sides. ``most_bytes``: text of both, by their manifests; a stream
-        that announces more is refused before it is taken.
+        ``text`` brings the texts of both sides. ``most_bytes``: text of both, by their manifests, which are
+        asked for where it is not given; a stream that announces more is refused before it is taken.
         """
+        if text and most_bytes is None:
+            parts = (*self.snapshot(before).parts, *self.snapshot(after).parts)
+            most_bytes = sum(part.text_bytes for part in parts)
         stream = ChangeStream(before, after, start, text=text, most_bytes=most_bytes)
         return self._items(stream)
 
@@ -270,6 +273,10 @@ class Client:
     def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
         """Return the proof that a snapshot's manifest is a leaf of the log of a size, unchecked."""
         return self._ask(questions.inclusion(snapshot_id, size))
+
+    def pin_inclusion(self, name: str, size: int) -> Inclusion:
+        """Return the proof that a pin's newest statement is a leaf of the log of a size, unchecked."""
+        return self._ask(questions.pin_inclusion(name, size))
 
     def consistency(self, first: int, second: int) -> list[bytes]:
         """Return the proof that the log of the second size begins with that of the first, unchecked."""

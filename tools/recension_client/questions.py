@@ -345,11 +345,18 @@ def checkpoint() -> Question[str]:
 
 def inclusion(snapshot_id: bytes, size: int) -> Question[Inclusion]:
     """Ask for the proof that a snapshot's manifest is a leaf of the log of a size."""
+    return _inclusion(checkpoint_pb.GetInclusionProofRequest(snapshot=format_digest(snapshot_id), size=size))
 
+
+def pin_inclusion(name: str, size: int) -> Question[Inclusion]:
+    """Ask for the proof that the newest statement of a pin is a leaf of the log of a size."""
+    return _inclusion(checkpoint_pb.GetInclusionProofRequest(pin=name, size=size))
+
+
+def _inclusion(request: checkpoint_pb.GetInclusionProofRequest) -> Question[Inclusion]:
     def read(proof: checkpoint_pb.GetInclusionProofResponse) -> Inclusion:
         return Inclusion(proof.leaf.encode(), proof.leaf_index, proof.size, list(proof.path))
 
-    request = checkpoint_pb.GetInclusionProofRequest(snapshot=format_digest(snapshot_id), size=size)
     return Question(lambda channel: CheckpointServiceStub(channel).GetInclusionProof, request, read)
 
 

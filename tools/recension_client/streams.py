@@ -85,6 +85,8 @@ class _Bulk(Stream[_Item]):
         if self._most_bytes is not None and self._bytes + self._batch_bytes > self._most_bytes:
             raise VerificationError(f"the server sends more than the snapshot's {self._most_bytes:,} bytes")
         self._missing = sum(map(omitted_bytes, self._entries(items))) if self._text else 0
+        if self._missing > self._batch_bytes:
+            raise VerificationError("the sizes told of a batch are not those of its texts")
         self.seen += len(items)
 
     def _take_piece(self, chunk: pb.TextChunk) -> None:

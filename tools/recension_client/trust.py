@@ -22,6 +22,7 @@ from recension.model.digest import format_digest
 from recension.model.errors import InvalidArgumentError, VerificationError
 from recension.model.manifest import canonical_json
 from recension.model.note import read_key
+from recension.model.pin import PinStatement
 from recension.model.reading import ServerInfo
 from recension_client.checkpoints import Checkpoint, check_grown, follow_keys, open_checkpoint
 from recension_client.verify import check_inclusion, read_checkpoint, snapshot_id
@@ -52,6 +53,10 @@ class Log(Protocol):
 
     def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
         """Return the proof that a snapshot's manifest is a leaf of the tree of a size."""
+        ...
+
+    def pin_inclusion(self, name: str, size: int) -> Inclusion:
+        """Return the proof that the newest statement of a pin is a leaf of the tree of a size."""
         ...
 
     def consistency(self, first: int, second: int) -> list[bytes]:
@@ -149,12 +154,17 @@ class Trust:
         """
         checkpoint = self.refresh(log, known)
         proof = log.inclusion(wanted, checkpoint.size)
-        if snapshot_id(proof.leaf) != format_digest(wanted) or proof.size != checkpoint.size:
-            raise VerificationError("the server proved something else than was asked for")
-        try:
-            check_inclusion(proof.leaf, proof.leaf_index, proof.size, proof.path, checkpoint.root)
-        except ValueError as error:
-            raise VerificationError(f"the snapshot is not in the log that was signed: {error}") from None
+        _check_leaf(proof, checkpoint, snapshot_id(proof.leaf) == format_digest(wanted), "snapshot")
+        return checkpoint
+
+    def check_pin(self, log: Log, wanted: PinStatement, known: str = "") -> Checkpoint:
+        """Return a checkpoint, remembered from now on, that contains a pin's newest statement.
+
+        ``known``: as of ``refresh``. Raises ``VerificationError``.
+        """
+        checkpoint = self.refresh(log, known)
+        proof = log.pin_inclusion(wanted.name, checkpoint.size)
+        _check_leaf(proof, checkpoint, proof.leaf == wanted.encoded, "pin")
         return checkpoint
 
     def _ask(self, log: Log, trusted: str) -> tuple[str, str, list[str]]:
@@ -207,6 +217,16 @@ class Trust:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _check_leaf(proof: Inclusion, checkpoint: Checkpoint, is_wanted: bool, what: str) -> None:  # noqa: FBT001
+    """Refuse a proof of another leaf than the one that is wanted, or of another tree than the signed one."""
+    if not is_wanted or proof.size != checkpoint.size:
+        raise VerificationError("the server proved something else than was asked for")
+    try:
+        check_inclusion(proof.leaf, proof.leaf_index, proof.size, proof.path, checkpoint.root)
+    except ValueError as error:
+        raise VerificationError(f"the {what} is not in the log that was signed: {error}") from None
 
 
 def _put(path: Path, content: bytes) -> None:

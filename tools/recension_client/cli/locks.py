@@ -102,6 +102,8 @@ def _pin(options: Namespace) -> int:
         pin = None
         if options.name is not None:
             made = client.create_pin(options.name, manifest.snapshot_id, options.until, dict(options.label))
+            if key:
+                trust_of(key).check_pin(client, made.statement)
             pin = PinRecord(made.name, made.statement.id.hex(), made.readable_until)
     lockfile.write(options.lock, Lock(options.server or DEFAULT_SERVER, manifest, terms, pin, server_key=key))
     _show(lockfile.read(options.lock), options)
@@ -206,6 +208,8 @@ def _status(options: Namespace) -> int:
             for part in lock.manifest.parts
         }
         pin = None if lock.pin is None else client.pin(lock.pin.name)
+        if lock.server_key and pin is not None:
+            trust_of(lock.server_key).check_pin(client, pin.statement)
     if lock.pin is not None and pin is not None and lock.pin.id != pin.statement.id.hex():
         raise LockError(
             f"the pin {lock.pin.name!r} of today is another than the lock's", hint="recension pin --force"
