@@ -19,7 +19,18 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from tests.bench import adversarial, diffs, exports, growth, memory, others, peps, planted, profiles
+from tests.bench import (
+    adversarial,
+    diffs,
+    exports,
+    growth,
+    memory,
+    others,
+    peps,
+    planted,
+    profiles,
+    scattered,
+)
 from tests.bench.histories import ROOT, Bench, cache_folder
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
@@ -30,6 +41,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "diffs": diffs.run,
     "exports": exports.run,
     "growth": growth.run,
+    "scattered": scattered.run,
     "replay": planted.run,
     "memory": memory.run,
     "others": others.run,
@@ -62,7 +74,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of: {' '.join(SECTIONS)} (all)")
     parser.add_argument(
-        "--revisions", type=int, default=10**6, metavar="N", help="largest size of growth (%(default)s)"
+        "--revisions",
+        type=int,
+        default=10**6,
+        metavar="N",
+        help="largest size of growth and scattered (%(default)s)",
     )
     parser.add_argument(
         "--pages", type=int, default=10**5, metavar="N", help="pages with one revision each (%(default)s)"

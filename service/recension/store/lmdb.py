@@ -676,9 +676,7 @@ class _LmdbView:
             self._state = self._txn.id()
         self._piles = opened.arrivals.piles(self._txn)
         if self._piles:
-            known = (
-                self._store.filter
-            )  # looked at after the transaction has begun: it has all rows of its piles
+            known = self._store.filter  # behind the state: a filter has all rows put there since it was made
             self._filter = known if known is not None and known.covers(self._piles) else None
         return self
 
