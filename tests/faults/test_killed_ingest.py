@@ -12,15 +12,16 @@ import pytest
 from recension.store.lmdb import LmdbStore
 from tests.faults.answers import Question, answer, questions, take_snapshots
 from tests.faults.durations import DURATIONS, Duration
-from tests.ingest.test_resume import command, head_of
+from tests.ingest.test_resume import SAMPLE, SORTED, command, head_of
 
 KILLS = 6
 """Of one history at most, then it may come to its end."""
 
 
 def killed(data: Path, moments: random.Random, seconds: float) -> bool:
-    """Start the ingest and kill it at some moment; False if it was faster."""
-    with subprocess.Popen(command(data, "seed"), stdout=subprocess.PIPE) as process:
+    """Start the ingest, half of the times with piles, and kill it at some moment; False if it was faster."""
+    more = moments.choice(([], [SORTED]))
+    with subprocess.Popen(command(data, "seed", SAMPLE, 1, *more), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert b"ready\n" == process.stdout.readline()
         time.sleep(moments.random() * seconds)

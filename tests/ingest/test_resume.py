@@ -17,6 +17,8 @@ SCRIPT = Path(__file__).with_name("fixed_run.py")
 SAMPLE = Path(__file__).parents[2] / (
     "service/recension/server/sample/aawiki-20260101-pages-meta-history.xml.7z"
 )
+SORTED = "sorted"
+"""Last argument of ``command``: rows that come in no order wait in piles."""
 
 
 def command(data: Path, seed: str, file: Path = SAMPLE, workers: int = 1, *more: str) -> list[str]:
@@ -92,9 +94,6 @@ def test_the_head_does_not_depend_on_the_number_of_workers(tmp_path: Path, pages
             assert not Check(store).run().shown
         finally:
             store.close()
-
-
-SORTED = "sorted"
 
 
 def rows_of(data: Path) -> tuple[list[Row], int]:
