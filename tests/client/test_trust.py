@@ -230,7 +230,7 @@ def test_a_snapshot_outside_of_the_log_is_refused(operated: Operated, trust: Tru
 
 
 def test_a_pin_outside_of_the_log_is_refused(operated: Operated, trust: Trust) -> None:
-    """Its newest statement is a leaf of what was signed; no other pin's is it, nor an older one of its own."""
+    """Its newest statement is a leaf of what was signed; no other pin's is, nor an older one of its own."""
     trust.begin(str(operated.signer.create(NAME)))
     wanted = operated.world.snapshot(2)
     pins = LicenseePins(operated.world.store, clock=lambda: NOW)
