@@ -9,7 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -109,7 +109,10 @@ class Both:
     ours: Spent
     summary: Summary
     uncompacted_bytes: int
-    sizes: dict[str, int] = field(default_factory=dict)
+    stored_bytes: int
+    """Of the compacted store on disk, everything included, before anything is asked of it: what is asked
+    for keeps its snapshots."""
+    sizes: dict[str, int]
     """Of each table, after compaction."""
 
     @classmethod
@@ -131,7 +134,8 @@ class Both:
         with closing(LmdbStore.open(data)) as store:
             store.compact()
             sizes = {name: table.page_bytes for name, table in store.usage().tables.items()}
-        return cls(source, folder, git, history, imported, repacked, ours, summary, before, sizes)
+        after = disk_bytes(data / "lmdb")
+        return cls(source, folder, git, history, imported, repacked, ours, summary, before, after, sizes)
 
     @property
     def data(self) -> Path:
@@ -146,11 +150,6 @@ class Both:
     def open(self) -> LmdbStore:
         """Open the store."""
         return LmdbStore.open(self.data)
-
-    @cached_property
-    def stored_bytes(self) -> int:
-        """Bytes of the compacted store on disk, everything included."""
-        return disk_bytes(self.data / "lmdb")
 
     @cached_property
     def text_bytes(self) -> int:
