@@ -20,6 +20,7 @@ from recension.archive.rows import (
     visibility_value,
 )
 from recension.archive.sealed import Sealed
+from recension.model.access import read_key
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.event import Presence
 from recension.model.pin import read_pin
@@ -122,6 +123,14 @@ def pin_rows(payload: bytes, position: int) -> list[Row]:
     return [*rows, (keys.pin_name(pin.owner, pin.name, position), b"")] if pin.made_at == position else rows
 
 
+def api_key_rows(payload: bytes, position: int) -> list[Row]:
+    """Return the row of a statement of a key. Raises ``DataLossError`` for one that cannot be read."""
+    try:
+        return [(keys.api_key(read_key(payload).id, position), payload)]
+    except InvalidArgumentError as error:
+        raise DataLossError(f"the key in commit {position} cannot be read: {error.message}") from None
+
+
 def definition_rows(number: int, position: int, name: str, payload: bytes, *, new: bool) -> list[Row]:
     """Return the rows of a project's definition; ``new`` for its first."""
     rows = [(keys.definition(number, position), payload)]
@@ -185,6 +194,8 @@ def statement_rows(view: View, position: int, statement: Statement, leaves: int 
             rows = pin_rows(payload, position)
         case Kind.KEY:
             rows = [(keys.signing_key(position), payload)]
+        case Kind.API_KEY:
+            return api_key_rows(payload, position)
         case _:
             return _project_rows(view, position, payload)
     return [*rows, leaf_row(view, position, leaves, payload)]

@@ -38,6 +38,7 @@ _FAMILIES = {
     b"I": "leaves of the checkpoint log",
     b"k": "signing keys",
     b"O": "pins",
+    b"u": "API keys",
     b"F": "pins by name",
     b"J": "event columns",
     b"f": "facts of edits in columns",

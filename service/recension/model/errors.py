@@ -18,6 +18,8 @@ class Fault(Enum):
     EXISTS = "ALREADY_EXISTS"
     PRECONDITION = "FAILED_PRECONDITION"
     RANGE = "OUT_OF_RANGE"
+    STRANGER = "UNAUTHENTICATED"
+    FORBIDDEN = "PERMISSION_DENIED"
     BUSY = "UNAVAILABLE"
     EXHAUSTED = "RESOURCE_EXHAUSTED"
     DAMAGED = "DATA_LOSS"
@@ -80,6 +82,13 @@ class SnapshotNotFoundError(RecensionError):
     reason = "SNAPSHOT_NOT_FOUND"
 
 
+class ApiKeyNotFoundError(RecensionError):
+    """No API key with that id."""
+
+    fault = Fault.ABSENT
+    reason = "API_KEY_NOT_FOUND"
+
+
 class PinNotFoundError(RecensionError):
     """The caller has no pin of that name."""
 
@@ -92,6 +101,37 @@ class TextUnavailableError(RecensionError):
 
     fault = Fault.ABSENT
     reason = "TEXT_UNAVAILABLE"
+
+
+# --- who the caller is --------------------------------------------------------------------------
+
+
+class UnauthenticatedError(RecensionError):
+    """The call shows no key that is good now: none, an unknown, an expired or a revoked one alike."""
+
+    fault = Fault.STRANGER
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(RecensionError):
+    """The role of the caller's key does not include this method."""
+
+    fault = Fault.FORBIDDEN
+    reason = "PERMISSION_DENIED"
+
+
+class ApiKeysExhaustedError(RecensionError):
+    """The owner has as many live API keys as one may have."""
+
+    fault = Fault.PRECONDITION
+    reason = "API_KEYS_EXHAUSTED"
+
+
+class PepperUnusableError(RecensionError):
+    """The secret under which API keys are kept is missing, damaged, or open to others."""
+
+    fault = Fault.PRECONDITION
+    reason = "PEPPER_UNUSABLE"
 
 
 # --- what the caller sent is not valid ----------------------------------------------------------

@@ -57,6 +57,8 @@ class Kind(IntEnum):
     """A pin as it is from now on: canonical JSON (``model.pin``)."""
     KEY = 19
     """A key that checkpoints are signed with from now on: canonical JSON (``model.note``)."""
+    API_KEY = 20
+    """A key that callers show, as it is from now on: canonical JSON (``model.access``)."""
 
 
 KINDS: dict[type[Happening], Kind] = {

@@ -16,13 +16,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
+from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
 from recension.model.reading import Reader
 from recension.server import logs
 from recension.server.config import ServeConfig
+from recension.server.door import Door, caller
 from recension.server.gate import Gate, Watchdog
 from recension.server.interceptors import Outermost
+from recension.server.pepper import Pepper
 from recension.server.rpc.catalog import CatalogRpc
 from recension.server.rpc.checkpoint import CheckpointRpc
 from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
@@ -156,7 +159,8 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
-    outermost = Outermost(gate, watchdog, config.idle_seconds)
+    door = Door(Keyring(store, Pepper(config.pepper_path)))
+    outermost = Outermost(gate, watchdog, config.idle_seconds, door)
     server = grpc.server(
         ThreadPoolExecutor(config.threads, thread_name_prefix="rpc"),
         interceptors=[outermost],
@@ -168,7 +172,11 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
         RevisionRpc(reader, gate, comparers), server
     )
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
-    pins, ledger = LicenseePins(store), Ledger(store)
+    ledger = Ledger(store)
+
+    def pins() -> LicenseePins:
+        return LicenseePins(store, caller().owner)
+
     pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins), server)
     checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(
         CheckpointRpc(reader, pins, ledger, Signer(store, ledger, config.key_path)), server

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recension.model.errors import InvalidArgumentError
-from recension.store.directory import KEY_FILE
+from recension.store.directory import KEY_FILE, PEPPER_FILE
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
 DEFAULT_HEALTH = "127.0.0.1:7778"
@@ -39,6 +39,8 @@ class ServeConfig:
     reflection: bool = True
     signing_key: str = ""
     """Path of the signing key's file; empty means ``signing.key`` in the data directory."""
+    pepper: str = ""
+    """Path of the file with the secret that API keys are kept under; empty means the data directory's."""
     health_listen: str = ""
     """Where health is answered with threads of its own; empty means the port after ``listen``'s."""
 
@@ -71,6 +73,11 @@ class ServeConfig:
         return Path(self.signing_key) if self.signing_key else self.data / KEY_FILE
 
     @property
+    def pepper_path(self) -> Path:
+        """Where the secret lies that API keys are kept under."""
+        return Path(self.pepper) if self.pepper else self.data / PEPPER_FILE
+
+    @property
     def stream_limit(self) -> int:
         """Bulk streams at once."""
         return self.streams or max(self.threads // 2, 1)
@@ -97,8 +104,8 @@ def split_address(address: str, field: str) -> tuple[str, int]:
         )
     if not _is_loopback(host):
         raise InvalidArgumentError(
-            f"{field}: {host} is not a loopback address, and authentication does not exist yet",
-            hint=f"listen on {DEFAULT_LISTEN}; whoever reaches the port may read and write everything",
+            f"{field}: {host} is not a loopback address, and what is sent is not encrypted",
+            hint=f"listen on {DEFAULT_LISTEN}, behind a proxy that ends TLS",
             field=field,
             value=address,
         )

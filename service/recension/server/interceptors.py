@@ -17,9 +17,16 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from recension.model.errors import DeadlineError, InvalidArgumentError, RecensionError, StoreError
+from recension.model.errors import (
+    DeadlineError,
+    InvalidArgumentError,
+    PepperUnusableError,
+    RecensionError,
+    StoreError,
+)
 from recension.model.reading import wanted
 from recension.server import logs
+from recension.server.door import Admission, Door, acting_for
 from recension.server.gate import Gate, Watchdog, draining
 from recension.wire.status import call_status
 
@@ -38,9 +45,10 @@ class Outermost(grpc.ServerInterceptor):
     a thread of the pool, for as long as a client likes, and answers a malformed one without a reason.
     """
 
-    def __init__(self, gate: Gate, watchdog: Watchdog, idle_seconds: float) -> None:
+    def __init__(self, gate: Gate, watchdog: Watchdog, idle_seconds: float, door: Door) -> None:
         """``idle_seconds``: how long a client that may send more may be silent."""
         self._log = structlog.get_logger()
+        self._door = door
         self._gate = gate
         self._watchdog = watchdog
         self._idle_seconds = idle_seconds
@@ -71,7 +79,9 @@ class Outermost(grpc.ServerInterceptor):
             entry = _Call(self._log, method, context, self._watchdog)
             token = wanted.set(context.is_active)
             try:
-                response = _encoded(self._answer(entry, handler, raw, context), handler)
+                admitted = entry.admit(self._door)
+                with acting_for(admitted.caller):
+                    response = _encoded(self._answer(entry, admitted, handler, raw, context), handler)
             except Exception as error:  # noqa: BLE001 - this is the one place that sees them all
                 entry.refuse(error)
             finally:
@@ -86,7 +96,9 @@ class Outermost(grpc.ServerInterceptor):
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             entry = _Call(self._log, method, context, self._watchdog)
             try:
-                for response in self._answer(entry, handler, raw, context):
+                admitted = entry.admit(self._door)
+                for response in self._answer(entry, admitted, handler, raw, context):
+                    admitted.check()
                     encoded = _encoded(response, handler)
                     with entry.patience.waiting():
                         yield encoded
@@ -114,6 +126,7 @@ class Outermost(grpc.ServerInterceptor):
             self._watches.add(context)
             context.add_callback(lambda: self._watches.discard(context))
             try:
+                entry.admit(self._door)
                 handler.unary_stream(_only(entry, raw, handler), context, send_counted)
             except Exception as error:  # noqa: BLE001 - see above
                 entry.refuse(error)
@@ -121,14 +134,16 @@ class Outermost(grpc.ServerInterceptor):
         setattr(call, _NON_BLOCKING, True)
         return call
 
-    def _answer(self, entry: _Call, handler: Any, raw: Iterator[bytes], context: Any) -> Any:
+    def _answer(
+        self, entry: _Call, admitted: Admission, handler: Any, raw: Iterator[bytes], context: Any
+    ) -> Any:
         if not handler.request_streaming:
             behaviour = handler.unary_stream or handler.unary_unary
             return behaviour(_only(entry, raw, handler), context)
         behaviour = handler.stream_stream or handler.stream_unary
-        return behaviour(self._requests(raw, handler), context)
+        return behaviour(self._requests(raw, admitted, handler), context)
 
-    def _requests(self, raw: Iterator[bytes], handler: Any) -> Iterator[Any]:
+    def _requests(self, raw: Iterator[bytes], admitted: Admission, handler: Any) -> Iterator[Any]:
         """Yield what a client sends, as long as it is not silent for too long.
 
         gRPC's iterator can't be woken, so another thread waits in it: until the call is over, at the latest.
@@ -145,9 +160,11 @@ class Outermost(grpc.ServerInterceptor):
                             hint="send on over a new stream; what was answered is done",
                             idleSeconds=f"{self._idle_seconds:g}",
                         )
+                    admitted.check()
                 message = puller.take()
                 if message is None:
                     return
+                admitted.check()
                 yield _parsed(message, handler)
 
 
@@ -211,6 +228,7 @@ class _Call:
         self._context = context
         self._id = secrets.token_hex(8)
         self._started = time.monotonic()
+        self._who: dict[str, str] = {}
         self._messages = 0
         self._bytes = 0
         # What is true when nobody says otherwise: the client left, or its deadline passed.
@@ -218,6 +236,13 @@ class _Call:
         self._reason = ""
         if not context.add_callback(self._write):
             self._write()
+
+    def admit(self, door: Door) -> Admission:
+        """Let the call in; its line in the log says whose it is. Raises as ``Door.admit`` does."""
+        admitted = door.admit(self._method, self._context.invocation_metadata())
+        if admitted.caller.key_id:
+            self._who = {"caller": admitted.caller.owner, "key": admitted.caller.key_id.hex()}
+        return admitted
 
     def sent(self, response: bytes) -> None:
         self._messages += 1
@@ -239,7 +264,7 @@ class _Call:
 
     def _public(self, error: Exception) -> RecensionError:
         """Return what the client may see of ``error``."""
-        if isinstance(error, StoreError):
+        if isinstance(error, (StoreError, PepperUnusableError)):
             # Its message names directories; its kind says enough to a client.
             self._log.error(
                 logs.REQUEST_FAILED, request_id=self._id, reason=error.reason, message=error.message
@@ -266,6 +291,7 @@ class _Call:
         self._log.info(
             logs.REQUEST,
             request_id=self._id,
+            **self._who,
             method=self._method,
             peer=self._context.peer(),
             code=self._code,

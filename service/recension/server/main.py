@@ -19,16 +19,19 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from recension.archive.ingest import Ingestor
+from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.projects import check_definition
 from recension.archive.reader import Archive
 from recension.model.errors import RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
-from recension.server import checking, ingest, keying, logs, operating
+from recension.server import apikeys, checking, ingest, keying, logs, operating
 from recension.server.build import Service, make_service
 from recension.server.config import DEFAULT_LISTEN, ServeConfig
+from recension.server.pepper import Pepper
 from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
 from recension.server.signing import Signer
+from recension.store.directory import PEPPER_FILE
 from recension.store.lmdb import LmdbStore
 from recension.wire.status import error_of
 
@@ -143,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where the signing key lies (DIR/signing.key)",
     )
     served.add_argument(
+        "--pepper",
+        default="",
+        metavar="FILE",
+        help=f"the secret that API keys are kept under (DIR/{PEPPER_FILE})",
+    )
+    served.add_argument(
         "--no-reflection", action="store_true", help="do not describe the services to clients"
     )
     served.add_argument(
@@ -158,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     operating.add_commands(commands, LmdbStore)
     checking.add_commands(commands, LmdbStore.open)
     keying.add_commands(commands, LmdbStore.open)
+    apikeys.add_commands(commands, LmdbStore.open)
 
     health = commands.add_parser("health", help="ask a server whether it serves")
     health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")
@@ -236,11 +246,15 @@ def _serve(arguments: argparse.Namespace) -> int:
         reflection=not arguments.no_reflection,
         health_listen=arguments.health_listen,
         signing_key=arguments.signing_key,
+        pepper=arguments.pepper,
     )
     logs.configure()
     _prepare(config.data, sample=arguments.sample)
     with closing(LmdbStore.open(config.data)) as store:
         Signer(store, Ledger(store), config.key_path).check()  # better now than at the first question
+        pepper = Pepper(config.pepper_path)
+        if not Keyring(store, pepper).is_empty():
+            pepper()
     return serve(config, _open_service)
 
 

@@ -109,7 +109,8 @@ def _listen(service: Service, config: ServeConfig) -> tuple[str, str]:
 def _greet(address: str, config: ServeConfig) -> None:
     lines = (
         f"recension serves {config.data} on {address}",
-        "loopback only: authentication is not part of this version",
+        "loopback only; until a key is made, whoever reaches the port may do everything:",
+        f"  recension-server apikey create OWNER --data {config.data}",
         "try next:",
         f"  recension --server {address} show PROJECT TITLE",
         f"  recension --server {address} snapshot PROJECT --at 2015-01-01",

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,11 +41,10 @@ from recension.model.note import (
     to_be_signed,
 )
 from recension.model.record import Statement
+from recension.server.private import MODE, OpenToOthersError, read_private, sync_directory, write_private
 from recension.store.interface import Store, View
 
 _PREFIX = "PRIVATE+KEY"
-_PRIVATE = 0o600
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _SEED_BYTES = 32
 _TEXT_LINES = 3
 
@@ -184,7 +182,7 @@ class Signer:
                 if not self._checkpoint_path.exists():  # the very first; later it is missed
                     self._write(self._checkpoint_path, self._note(key, *self._ledger.newest()))
                 self._new_path.replace(self._path)
-                _sync(self._path.parent)
+                sync_directory(self._path.parent)
                 return key
         if not self._path.exists():
             raise _unusable(self._path, f"it is missing; the log names the key {named}")
@@ -232,15 +230,10 @@ class Signer:
 
     def _read(self, path: Path) -> PrivateKey:
         try:
-            with path.open(encoding="ascii") as file:
-                status = os.fstat(file.fileno())
-                if status.st_mode & _OTHERS:
-                    raise _unusable(
-                        path,
-                        f"its mode is {stat.S_IMODE(status.st_mode):o}, so others may read or write it",
-                        hint=f"if nobody did, chmod 600 {path}; else rotate the key",
-                    )
-                return PrivateKey.decode(file.read())
+            return PrivateKey.decode(read_private(path))
+        except OpenToOthersError as error:
+            hint = f"if nobody did, chmod 600 {path}; else rotate the key"
+            raise _unusable(path, str(error), hint=hint) from None
         except OSError as error:
             raise _unusable(path, os.strerror(error.errno or 0)) from None
         except (ValueError, Base64Error):
@@ -248,17 +241,8 @@ class Signer:
 
     def _write(self, path: Path, text: str) -> None:
         """Put a file in place, durable and whole, for its owner alone."""
-        part = path.with_name(path.name + ".part")
         try:
-            with suppress(FileNotFoundError):
-                part.unlink()
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _PRIVATE)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            _sync(path.parent)
+            write_private(path, text)
         except OSError as error:
             raise _unusable(path, f"it cannot be written: {os.strerror(error.errno or 0)}") from None
 
@@ -266,7 +250,7 @@ class Signer:
     def _locked(self) -> Iterator[None]:
         path = self._path.with_name(self._path.name + ".lock")
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
         except OSError as error:
             raise _unusable(path, f"it cannot be opened: {os.strerror(error.errno or 0)}") from None
         try:
@@ -305,11 +289,3 @@ def _unusable(path: Path, what: str, *, hint: str = "") -> SigningKeyUnusableErr
     return SigningKeyUnusableError(
         f"{path}: {what}", hint=hint or "put the file back from where keys are kept; see docs/operations.md"
     )
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,6 +34,8 @@ FileId = tuple[int, int]
 """Device and inode."""
 KEY_FILE = "signing.key"
 """Name of the signing key's file in a data directory, unless another path is chosen."""
+PEPPER_FILE = "apikey.pepper"
+"""Name of the file with the secret that API keys are kept under, unless another path is chosen."""
 
 
 class DataDirectory:

@@ -29,7 +29,7 @@ from recension.model.errors import (
     StoreVersionError,
 )
 from recension.store.arrivals import Arrivals
-from recension.store.directory import KEY_FILE, DataDirectory, FileId, sync
+from recension.store.directory import KEY_FILE, PEPPER_FILE, DataDirectory, FileId, sync
 from recension.store.layout import (
     ARRIVALS,
     META,
@@ -60,8 +60,10 @@ _UNSAFE_FS = re.compile(
 """Writable maps and POSIX locks do not hold there, or only within one machine."""
 
 _CREATE_HINT = "make one with `recension-server project create`"
-_OWN_NAMES = {"lmdb.new", "lost+found", "swap.lock", "writer.lock"} | {
-    KEY_FILE + suffix for suffix in ("", ".checkpoint", ".lock", ".new")
+_OWN_NAMES = {
+    *("lmdb.new", "lost+found", "swap.lock", "writer.lock"),
+    *(KEY_FILE + suffix for suffix in ("", ".checkpoint", ".lock", ".new")),
+    *(PEPPER_FILE + suffix for suffix in ("", ".lock")),
 }
 """What may lie in a data directory before it is one; ``lost+found`` comes with a fresh volume, and the key of
 what is to be restored may be there first."""

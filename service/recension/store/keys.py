@@ -265,6 +265,11 @@ def signing_key(position: int) -> bytes:
     return b"k" + position.to_bytes(8, "big")
 
 
+def api_key(key_id: bytes, position: int = 0) -> bytes:
+    """Key of a statement of a key that callers show; without a position, the lower bound of them."""
+    return b"u" + key_id + position.to_bytes(8, "big")
+
+
 def _short(text: str) -> bytes:
     return sha256(text.encode()).digest()[:16]
 

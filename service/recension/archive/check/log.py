@@ -13,6 +13,7 @@ from recension.archive.projects import read_definition
 from recension.archive.replay import LABELS, NO_DEFINITION, commit_rows, titles_of
 from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_sealed, sealed_keys
 from recension.model import seal
+from recension.model.access import read_key
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.manifest import read_manifest
 from recension.model.note import read_key_statement
@@ -98,6 +99,8 @@ def _check_statement(work: Work, position: int, item: Statement) -> None:
             read_pin(item.payload)
         elif item.kind is Kind.KEY:
             read_key_statement(item.payload)
+        elif item.kind is Kind.API_KEY:
+            read_key(item.payload)
         else:
             read_definition(item.payload)
     except (InvalidArgumentError, *NO_DEFINITION) as error:

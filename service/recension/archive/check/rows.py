@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
 
@@ -12,7 +12,7 @@ from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, ROWS, Work
 from recension.archive.ledger import LEAVES
 from recension.archive.projects import read_definition
-from recension.archive.replay import NO_DEFINITION, pin_rows
+from recension.archive.replay import NO_DEFINITION, api_key_rows, pin_rows
 from recension.model.errors import DataLossError
 from recension.model.record import Commit, Kind, Skeleton, Statement
 from recension.model.seal import read_title
@@ -73,7 +73,7 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
     commit = work.held.commit(position)
     if commit is None:
         return position > 0  # told by the phase ``log``
-    if letter not in b"BFIOYZk" and commit.project != work.held.project_name(view, page_of(key)[0]):
+    if letter not in b"BFIOYZku" and commit.project != work.held.project_name(view, page_of(key)[0]):
         return False
     if letter not in _EVENTS:
         return _makes(work, position, commit, key)
@@ -129,14 +129,18 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
         case b"k":
             return bool(_statements(commit, Kind.KEY))
         case b"F" | b"O":
-            return _is_of_pin(position, commit, key)
+            return _is_of_statement(position, commit, key, Kind.PIN, pin_rows)
+        case b"u":
+            return _is_of_statement(position, commit, key, Kind.API_KEY, api_key_rows)
         case _:
             return True
 
 
-def _is_of_pin(position: int, commit: Commit, key: bytes) -> bool:
+def _is_of_statement(
+    position: int, commit: Commit, key: bytes, kind: Kind, rows_of: Callable[[bytes, int], list[Row]]
+) -> bool:
     try:
-        rows = [row for one in _statements(commit, Kind.PIN) for row in pin_rows(one, position)]
+        rows = [row for one in _statements(commit, kind) for row in rows_of(one, position)]
     except DataLossError:
         return True  # told by the phase ``log``
     return key in dict(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 from recension.archive.ledger import Ledger
@@ -17,8 +19,10 @@ from recension.v1.checkpoint_service_pb2_grpc import CheckpointServiceServicer
 class CheckpointRpc(CheckpointServiceServicer):
     """What the server has signed."""
 
-    def __init__(self, reader: Reader, pins: LicenseePins, ledger: Ledger, signer: Signer) -> None:
-        """``pins``: those of the one licensee that all callers are."""
+    def __init__(
+        self, reader: Reader, pins: Callable[[], LicenseePins], ledger: Ledger, signer: Signer
+    ) -> None:
+        """``pins``: those of whoever makes the call; others do not exist for them."""
         self._reader = reader
         self._pins = pins
         self._ledger = ledger
@@ -37,7 +41,7 @@ class CheckpointRpc(CheckpointServiceServicer):
                 manifest = self._reader.snapshot(parse_digest(request.snapshot, "snapshot"))
                 leaf, position = manifest.encoded, self._ledger.position_of(manifest.snapshot_id)
             case "pin":
-                statement, position = self._pins.newest(request.pin)
+                statement, position = self._pins().newest(request.pin)
                 leaf = statement.encoded
             case _:
                 raise InvalidArgumentError("leaf: neither a snapshot nor a pin", field="leaf")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 from recension.model.cursor import open_place, seal_place
@@ -18,18 +20,18 @@ from recension.wire.pins import pin_to_proto
 class PinRpc(PinServiceServicer):
     """Holds on exact corpora."""
 
-    def __init__(self, pins: Pins) -> None:
-        """``pins``: those of the one licensee that all callers are."""
+    def __init__(self, pins: Callable[[], Pins]) -> None:
+        """``pins``: those of whoever makes the call; others do not exist for them."""
         self._pins = pins
 
     def CreatePin(self, request: pb.CreatePinRequest, context: grpc.ServicerContext) -> pb.CreatePinResponse:
         snapshot_id = parse_digest(request.snapshot, "snapshot")
         until = convert.timestamp_from_proto(request.readable_until, "readable_until")
-        pin, created = self._pins.create(request.name, snapshot_id, until, dict(request.labels))
+        pin, created = self._pins().create(request.name, snapshot_id, until, dict(request.labels))
         return pb.CreatePinResponse(pin=pin_to_proto(pin), created=created)
 
     def GetPin(self, request: pb.GetPinRequest, context: grpc.ServicerContext) -> pb.GetPinResponse:
-        return pb.GetPinResponse(pin=pin_to_proto(self._pins.get(request.name)))
+        return pb.GetPinResponse(pin=pin_to_proto(self._pins().get(request.name)))
 
     def ListPins(self, request: pb.ListPinsRequest, context: grpc.ServicerContext) -> pb.ListPinsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
@@ -37,15 +39,15 @@ class PinRpc(PinServiceServicer):
         bound = ("ListPins", request.snapshot)
         # The place is the position of the pin that was sent last: others are only ever added behind it.
         _, after = open_place(request.page_token, bound, "page_token")
-        rest = self._pins.all(snapshot_id=snapshot_id, after=after)
+        rest = self._pins().all(snapshot_id=snapshot_id, after=after)
         pins, more = take_page(rest, size, pin_to_proto)
         token = seal_place(bound, ("", pins[-1].created_position)) if more else ""
         return pb.ListPinsResponse(pins=pins, next_page_token=token)
 
     def ExtendPin(self, request: pb.ExtendPinRequest, context: grpc.ServicerContext) -> pb.ExtendPinResponse:
         until = convert.timestamp_from_proto(request.readable_until, "readable_until")
-        return pb.ExtendPinResponse(pin=pin_to_proto(self._pins.extend(request.name, until)))
+        return pb.ExtendPinResponse(pin=pin_to_proto(self._pins().extend(request.name, until)))
 
     def DeletePin(self, request: pb.DeletePinRequest, context: grpc.ServicerContext) -> pb.DeletePinResponse:
-        self._pins.delete(request.name, allow_missing=request.allow_missing)
+        self._pins().delete(request.name, allow_missing=request.allow_missing)
         return pb.DeletePinResponse()
