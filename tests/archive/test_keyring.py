@@ -198,11 +198,11 @@ def test_damage_is_found() -> None:
 
     store, keyring, secret = made()
     assert found(store) == {}
-    put(store, {rows(store, b"h")[0][0]: None})
+    put(store, {rows(store, b"u")[0][0]: None})
     assert found(store) == {"row-missing": 1}
     assert keyring.find(secret) is None
     store, keyring, secret = made()
-    key = rows(store, b"h")[0][0]
+    key = rows(store, b"u")[0][0]
     put(store, {key: b"{}"})
     assert found(store) == {"row-wrong": 1}
     with pytest.raises(errors.DataLossError):

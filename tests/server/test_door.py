@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def info(keyed: Keyed, metadata: Any = ()) -> Any:
 
 def test_every_method_has_its_roles() -> None:
     """A method that is added is for nobody until someone says for whom."""
-    pool = descriptor_pool.Default()
+    pool: Any = descriptor_pool.Default()  # type: ignore[no-untyped-call]
     services = [pool.FindServiceByName(name) for name in SERVICES]
     methods = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
     assert methods == set(door.ROLES)
@@ -102,10 +103,10 @@ def test_from_the_first_key_on_nobody_else(keyed: Keyed) -> None:
     ]
     said = {
         (type(error), error.message, error.hint, tuple(error.metadata))
-        for error in (refused(lambda metadata=metadata: info(keyed, metadata)) for metadata in wrong)
+        for error in (refused(partial(info, keyed, metadata)) for metadata in wrong)
     }
     assert [errors.UnauthenticatedError] == [each[0] for each in said]
-    raw = keyed.served.channel.unary_unary("/recension.v1.CatalogService/GetServerInfo")
+    raw: Any = keyed.served.channel.unary_unary("/recension.v1.CatalogService/GetServerInfo")
     assert isinstance(refused(lambda: raw(b"\xff\xff")), errors.UnauthenticatedError)
     stream = keyed.served.read("sha256:" + "0" * 64)
     assert isinstance(refused(lambda: next(stream)), errors.UnauthenticatedError)
@@ -122,12 +123,12 @@ def test_health_is_for_everyone(keyed: Keyed) -> None:
 def test_each_method_for_each_role(keyed: Keyed, role: Role) -> None:
     """What the table says is what happens: denied by name, or something else."""
     key = keyed.key("someone", role)
-    pool = descriptor_pool.Default()
+    pool: Any = descriptor_pool.Default()  # type: ignore[no-untyped-call]
     for method, roles in door.ROLES.items():
         service, _, name = method[1:].rpartition("/")
         described = pool.FindServiceByName(service).methods_by_name[name]
         request = GetMessageClass(described.input_type)()
-        call = keyed.served.channel.stream_stream(method)
+        call: Any = keyed.served.channel.stream_stream(method)
         try:
             list(call(iter([request.SerializeToString()]), metadata=shown(key), timeout=PATIENCE_SECONDS))
             denied = False

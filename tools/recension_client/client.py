@@ -40,7 +40,7 @@ from recension.wire.status import error_of
 from recension_client import questions, retrying
 from recension_client.ahead import Leave, closed
 from recension_client.assembling import omitted_roles, revision_of
-from recension_client.channel import OPTIONS, counted
+from recension_client.channel import OPTIONS, counted, metadata_of
 from recension_client.corpus import Corpus, Snapshot, digest_given
 from recension_client.questions import Channel, Listed, Question
 from recension_client.retrying import Attempts, CutError, Retry, cut_by, passing
@@ -54,14 +54,20 @@ class Client:
     """Reads from one server. Usable from several threads; connects at the first question."""
 
     def __init__(
-        self, target: str, *, timeout_seconds: float | None = None, retry: Retry | None = None
+        self,
+        target: str,
+        *,
+        key: str = "",
+        timeout_seconds: float | None = None,
+        retry: Retry | None = None,
     ) -> None:
-        """``target``: ``host:port``.
+        """``target``: ``host:port``. ``key``: what the operator gave to show, if the server asks for one.
 
         ``timeout_seconds``: deadline of each question, tries and pauses together, else 30, and 600 to make a
         snapshot; streams have none. ``retry``: when to ask again, within it.
         """
         self._target = target
+        self._metadata = metadata_of(key, target)
         self._timeout = timeout_seconds
         self._retry = retry or retrying.DEFAULT
         self._lock = threading.Lock()
@@ -356,7 +362,7 @@ class Client:
                 raise closed()
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self._target, options=OPTIONS)
-            return counted(self._channel, self._received)
+            return counted(self._channel, self._received, self._metadata)
 
     def _received(self, size: int) -> None:
         with self._counting:

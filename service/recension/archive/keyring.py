@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from recension.archive.clock import Clock, system_clock
 from recension.archive.stating import record
 from recension.model.access import (
+    ID_BYTES,
     VERIFIER_BYTES,
     ApiKey,
     Role,
@@ -102,11 +104,10 @@ class Keyring:
         """
         shown = secret.verifier(self._pepper())
         with self._store.view() as view:
-            key = _of(view, secret.id)
+            key = _of(view, secret.id) or _read(_NOBODYS.encoded)
             now = max(self._clock(), view.head().recorded_at)
-        held = bytes(VERIFIER_BYTES) if key is None else key.verifier
-        same = hmac.compare_digest(shown, held)
-        return key if same and key is not None and key.is_live(now) else None
+        same = hmac.compare_digest(shown, key.verifier)
+        return key if same and key.is_live(now) else None
 
     def is_live(self, key_id: bytes) -> bool:
         """Say whether a key that was found before is still good."""
@@ -115,6 +116,8 @@ class Keyring:
             return key is not None and key.is_live(max(self._clock(), view.head().recorded_at))
 
 
+_NOBODYS = make_key(bytes(ID_BYTES), "nobody", Role.AUDITOR, bytes(VERIFIER_BYTES), 0, 1, revoked=True)
+"""Takes the place of a key that there is not."""
 _RANGE = keys.api_key(b""), keys.api_key(b"\xff" * 9)
 
 
@@ -127,6 +130,7 @@ def _newest(view: View) -> Iterator[ApiKey]:
     yield from {key.id: key for key in (_read(value) for _, value in view.scan(*_RANGE))}.values()
 
 
+@lru_cache(1024)
 def _read(payload: bytes) -> ApiKey:
     try:
         return read_key(payload)

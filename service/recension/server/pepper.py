@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recension.model.errors import PepperUnusableError
-from recension.server.private import MODE, OpenToOthersError, read_private, write_private
+from recension.model.private import MODE, OpenToOthersError, read_private, write_private
 
 _BYTES = 32
 

@@ -40,8 +40,8 @@ from recension.model.note import (
     signed_note,
     to_be_signed,
 )
+from recension.model.private import MODE, OpenToOthersError, read_private, sync_directory, write_private
 from recension.model.record import Statement
-from recension.server.private import MODE, OpenToOthersError, read_private, sync_directory, write_private
 from recension.store.interface import Store, View
 
 _PREFIX = "PRIVATE+KEY"

@@ -21,6 +21,7 @@ from recension.model.errors import InvalidArgumentError
 from recension.model.event import MAX_ID
 from recension.model.instant import parse_instant
 from recension.model.manifest import OnHidden, Redirects, Selector
+from recension.model.private import OpenToOthersError, read_private
 from recension.model.reading import Shard
 from recension_client.client import Client
 
@@ -56,7 +57,23 @@ exit codes:
 
 def connect(options: Namespace, *, locked: str = "") -> Client:
     """Return a client of the server that the options name, else of ``locked``, else of the default."""
-    return Client(options.server or locked or DEFAULT_SERVER, timeout_seconds=options.timeout)
+    return Client(
+        options.server or locked or DEFAULT_SERVER, key=_key(options), timeout_seconds=options.timeout
+    )
+
+
+def _key(options: Namespace) -> str:
+    """Return the key to show. Never an argument itself: other users of a machine see those."""
+    if options.key_file is None:
+        return os.environ.get("RECENSION_KEY", "")
+    try:
+        return read_private(options.key_file).strip()
+    except OpenToOthersError as error:
+        raise InvalidArgumentError(
+            f"{options.key_file}: {error}", hint=f"chmod 600 {options.key_file}", field="key_file"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"{options.key_file} cannot be read: {error}", field="key_file") from None
 
 
 def asking(run: Callable[[Client, Namespace], int]) -> Run:
@@ -120,6 +137,13 @@ def _common(*, top: bool) -> Parser:
         help=f"server to ask (default: RECENSION_SERVER, else {DEFAULT_SERVER})",
     )
     group.add_argument(
+        "--key-file",
+        metavar="FILE",
+        type=Path,
+        default=_environment_path("RECENSION_KEY_FILE") if top else argparse.SUPPRESS,
+        help="file with the key to show (default: RECENSION_KEY_FILE, else the key itself in RECENSION_KEY)",
+    )
+    group.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
@@ -139,6 +163,10 @@ def _common(*, top: bool) -> Parser:
         help="no progress and no remarks on stderr; errors are still said",
     )
     return parser
+
+
+def _environment_path(name: str) -> Path | None:
+    return Path(os.environ[name]) if os.environ.get(name) else None
 
 
 def page(parser: argparse.ArgumentParser) -> None:
