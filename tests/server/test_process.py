@@ -68,7 +68,7 @@ def test_health_names_each_service(port: int) -> None:
 @pytest.mark.parametrize("listen", ["0.0.0.0:7777", "[::]:7777", "example.org:7777", "10.0.0.1:1"])
 def test_only_loopback(listen: str) -> None:
     """Without authentication nothing else may reach the server."""
-    with pytest.raises(InvalidArgumentError, match="authentication does not exist yet"):
+    with pytest.raises(InvalidArgumentError, match="what is sent is not encrypted"):
         ServeConfig(data=Path("d"), listen=listen)
 
 
