@@ -195,4 +195,4 @@ class Texts(RuleBasedStateMachine):
 
 
 TestTexts = Texts.TestCase
-TestTexts.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+TestTexts.settings = settings(max_examples=80, stateful_step_count=25)
