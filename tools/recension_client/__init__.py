@@ -3,14 +3,30 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recension_client.async_client import AsyncClient
+    from recension_client.async_corpus import AsyncCorpus, AsyncSnapshot
     from recension_client.client import Client
     from recension_client.corpus import Corpus, Snapshot
     from recension_client.pages import Page, PageBatch, PageChange
     from recension_client.retrying import Retry
 
-__all__ = ["Client", "Corpus", "Page", "PageBatch", "PageChange", "Retry", "Snapshot"]
+__all__ = [
+    "AsyncClient",
+    "AsyncCorpus",
+    "AsyncSnapshot",
+    "Client",
+    "Corpus",
+    "Page",
+    "PageBatch",
+    "PageChange",
+    "Retry",
+    "Snapshot",
+]
 
 _HOMES = {
+    "AsyncClient": "async_client",
+    "AsyncCorpus": "async_corpus",
+    "AsyncSnapshot": "async_corpus",
     "Client": "client",
     "Corpus": "corpus",
     "Snapshot": "corpus",

@@ -21,7 +21,6 @@ OPTIONS: list[tuple[str, Any]] = [
     # ``retrying`` alone says when to ask again, and a connection is tried anew as often as it asks.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Streams have no deadline; this finds a peer that is gone. Servers refuse more than one in 5 minutes.
     ("grpc.keepalive_time_ms", 300_000),

@@ -1,0 +1,371 @@
+"""The same client for asyncio: every method of ``Client``, awaited; every iterator, asynchronous.
+
+What is asked and how it is read is in ``questions`` and ``streams``, when it is asked again in ``retrying``;
+this is only how it is awaited. Texts are checked in the event loop, half a MiB at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from recension.model.difference import DEFAULT_CONTEXT
+from recension.model.errors import RecensionError, UnreachableError
+from recension.model.manifest import Manifest, Selector
+from recension.model.pin import Pin
+from recension.model.reading import (
+    START,
+    WHOLE,
+    Answer,
+    Change,
+    Entry,
+    Place,
+    ProjectInfo,
+    Proof,
+    Revision,
+    RevisionDiff,
+    ServerInfo,
+    Shard,
+    TimelineItem,
+    TimelinePlace,
+    place_behind,
+)
+from recension.v1 import revision_service_pb2 as revision_pb
+from recension.wire.status import error_of
+from recension_client import questions, retrying
+from recension_client.ahead import closed
+from recension_client.assembling import omitted_roles, revision_of
+from recension_client.async_corpus import AsyncCorpus, AsyncSnapshot
+from recension_client.channel import OPTIONS, counted
+from recension_client.corpus import digest_given
+from recension_client.questions import Channel, Listed, Question
+from recension_client.retrying import Attempts, CutError, Retry, cut_by, passing
+from recension_client.streams import ChangeStream, ChosenStream, EntryStream, Stream, TextStream
+from recension_client.trust import Inclusion
+
+_Item = TypeVar("_Item")
+
+
+class AsyncClient:
+    """Reads from one server, in one event loop; connects at the first question."""
+
+    def __init__(
+        self, target: str, *, timeout_seconds: float | None = None, retry: Retry | None = None
+    ) -> None:
+        """All as of ``Client``."""
+        self._target = target
+        self._timeout = timeout_seconds
+        self._retry = retry or retrying.DEFAULT
+        self._channel: grpc.aio.Channel | None = None
+        self._closing = asyncio.Event()
+        self._streams: set[Any] = set()
+        self.received_bytes = 0
+        """All messages received so far, as they came."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; streams that still run end."""
+        self._closing.set()
+        for call in self._streams:
+            call.cancel()  # closing the channel ends those alone that a task waits for
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    # --- what is read page by page ---
+
+    def corpus(self, project: str) -> AsyncCorpus:
+        """Return one project, without asking anything yet."""
+        return AsyncCorpus(self, project)
+
+    async def open(self, snapshot_id: str | bytes) -> AsyncSnapshot:
+        """Return a snapshot to read. Raises ``SnapshotNotFoundError``."""
+        return AsyncSnapshot(self, await self.snapshot(digest_given(snapshot_id)))
+
+    # --- catalog ---
+
+    async def server_info(self) -> ServerInfo:
+        """Return what the server is."""
+        return await self._ask(questions.server_info())
+
+    async def projects(self) -> list[ProjectInfo]:
+        """Return all projects by name."""
+        return [one async for one in self._all(questions.projects)]
+
+    async def project(self, name: str) -> ProjectInfo:
+        """Return one project. Raises ``ProjectNotFoundError``."""
+        return await self._ask(questions.project(name))
+
+    # --- revisions ---
+
+    async def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
+        """Return a revision. Raises ``RevisionNotFoundError``."""
+        answer = await self._ask(questions.revision(project, rev_id, known_at=known_at, text=text))
+        return Answer(await self._whole(answer.revision, text=text), questions.as_of_in(answer))
+
+    async def revisions(
+        self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True
+    ) -> list[Revision | RecensionError]:
+        """Return one outcome for each id, in the order asked; at most ``MAX_BATCH``."""
+        outcomes = await self._ask(questions.revisions(project, rev_ids, known_at=known_at, text=text))
+        return [questions.error_in(one) or await self._whole(one.revision, text=text) for one in outcomes]
+
+    async def article(
+        self,
+        project: str,
+        page: int | str,
+        *,
+        valid_at: int | None = None,
+        known_at: int = 0,
+        text: bool = True,
+    ) -> Answer:
+        """Return a page, by id or title, as it was. Raises ``PageNotFoundError``, ``AsOfOutOfRangeError``."""
+        question = questions.article(project, page, valid_at=valid_at, known_at=known_at, text=text)
+        answer = await self._ask(question)
+        return Answer(await self._whole(answer.revision, text=text), questions.as_of_in(answer))
+
+    async def timeline(
+        self, project: str, page_id: int, *, known_at: int = 0, after: TimelinePlace | None = None
+    ) -> AsyncIterator[TimelineItem]:
+        """Yield what happened to a page, behind ``after``. Raises ``PageNotFoundError``."""
+        # The wire has no such place; what lies before it is fetched and left out.
+        place = None
+        async for item in self._all(questions.timeline(project, page_id, known_at)):
+            place = place_behind(item, place)
+            if after is None or place > after:
+                yield item
+
+    async def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
+        """Return one slot's text of any size. Raises ``TextUnavailableError``."""
+        stream = TextStream(project, rev_id, role)
+        async for _ in self.flow(stream):
+            pass
+        return stream.result()
+
+    async def diff_revisions(
+        self,
+        project: str,
+        before: int,
+        after: int,
+        *,
+        role: str = "main",
+        context: int = DEFAULT_CONTEXT,
+        known_at: int = 0,
+    ) -> RevisionDiff:
+        """Compare one slot of two revisions. Raises ``RevisionNotFoundError``, ``TextUnavailableError``."""
+        return await self._ask(
+            questions.diff_revisions(project, before, after, role=role, context=context, known_at=known_at)
+        )
+
+    # --- snapshots ---
+
+    async def create_snapshot(
+        self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Manifest:
+        """Compute and keep a snapshot. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``."""
+        return await self._ask(questions.create_snapshot(selector, valid_at=valid_at, known_at=known_at))
+
+    async def snapshot(self, snapshot_id: bytes) -> Manifest:
+        """Return a snapshot. Raises ``SnapshotNotFoundError``."""
+        return await self._ask(questions.snapshot(snapshot_id))
+
+    async def snapshots(self, *, after: bytes = b"") -> AsyncIterator[Manifest]:
+        """Yield the snapshots in the order of their making, behind the one with the id ``after``."""
+        if after:
+            await self.snapshot(after)
+        # The wire has no such place; what lies before it is fetched and left out.
+        found = not after
+        async for manifest in self._all(questions.snapshots):
+            if found:
+                yield manifest
+            found = found or manifest.snapshot_id == after
+
+    def entries(self, snapshot_id: bytes, *, after: Place = START) -> AsyncIterator[Entry]:
+        """Yield entries without texts."""
+        return self._all(questions.entries(snapshot_id, after))
+
+    def read(
+        self,
+        snapshot_id: bytes,
+        *,
+        shard: Shard = WHOLE,
+        after: Place = START,
+        text: bool = True,
+        most_bytes: int | None = None,
+    ) -> AsyncIterator[Entry]:
+        """Yield a shard's entries, with texts unless ``text`` is off; a cut stream is resumed unnoticed.
+
+        ``most_bytes``: text that the snapshot has, by its manifest; a stream that announces more is refused
+        before it is taken.
+        """
+        stream = EntryStream(snapshot_id, shard, after, text=text, most_bytes=most_bytes)
+        return self._items(stream)
+
+    def read_at(
+        self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True
+    ) -> AsyncIterator[Entry]:
+        """Yield the entries at places of the order (project, page id), in the order asked; also after a cut.
+
+        At most ``MAX_INDEXES``. Texts are those of the entries' digests; that the entries are the snapshot's
+        is the server's word.
+        """
+        return self._items(ChosenStream(snapshot_id, indexes, text=text))
+
+    async def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
+        """Prove that a page is in a snapshot, or that it is not; what is returned was checked."""
+        return await self._ask(questions.prove(snapshot_id, project, page_id))
+
+    def diff(
+        self,
+        before: bytes,
+        after: bytes,
+        *,
+        start: Place = START,
+        text: bool = False,
+        most_bytes: int | None = None,
+    ) -> AsyncIterator[Change]:
+        """Yield what differs between two snapshots; a cut stream is resumed unnoticed.
+
+        ``text`` brings the texts of both sides. ``most_bytes``: text of both, by their manifests; a stream
+        that announces more is refused before it is taken.
+        """
+        stream = ChangeStream(before, after, start, text=text, most_bytes=most_bytes)
+        return self._items(stream)
+
+    # --- pins ---
+
+    async def create_pin(
+        self, name: str, snapshot_id: bytes, readable_until: int, labels: Mapping[str, str] | None = None
+    ) -> Pin:
+        """Make a pin, or return it if there is the same. ``readable_until``: microseconds since the epoch.
+
+        Raises ``SnapshotNotFoundError``, ``PinExistsError``, ``PinExpiredError``, ``SnapshotReleasedError``.
+        """
+        return await self._ask(questions.create_pin(name, snapshot_id, readable_until, labels))
+
+    async def pin(self, name: str) -> Pin:
+        """Return a live pin. Raises ``PinNotFoundError``, ``PinExpiredError``."""
+        return await self._ask(questions.pin(name))
+
+    # --- signed checkpoints ---
+
+    async def checkpoint(self) -> str:
+        """Return a signed checkpoint of now, unchecked: ``checkpoints.open_checkpoint`` does that.
+
+        Raises ``NoSigningKeyError``, ``LogForkedError``, ``SigningKeyUnusableError``.
+        """
+        return await self._ask(questions.checkpoint())
+
+    async def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
+        """Return the proof that a snapshot's manifest is a leaf of the log of a size, unchecked."""
+        return await self._ask(questions.inclusion(snapshot_id, size))
+
+    async def consistency(self, first: int, second: int) -> list[bytes]:
+        """Return the proof that the log of the second size begins with that of the first, unchecked."""
+        return await self._ask(questions.consistency(first, second))
+
+    # --- calls ---
+
+    async def _whole(self, message: revision_pb.Revision, *, text: bool) -> Revision:
+        """Read a revision, and fetch the texts left out for their size."""
+        roles = omitted_roles(message) if text else ()
+        pieces = {role: await self.text(message.project, message.rev_id, role) for role in roles}
+        return revision_of(message, pieces, text=text)
+
+    async def _ask(self, question: Question[_Item]) -> _Item:
+        attempts = Attempts(self._retry, self._timeout or question.seconds)
+        while True:
+            call = question.method(self._open())
+            try:
+                answer = await call(question.request, timeout=attempts.remaining())
+            except grpc.RpcError as error:
+                named = error_of(error)
+                if not passing(named):
+                    raise named from None
+                await self._wait(attempts.pause(named, known=self._known))
+            except asyncio.CancelledError:
+                self._refuse_closed()
+                raise
+            else:
+                return question.read(answer)
+
+    async def _all(self, question: Callable[[str], Question[Listed[_Item]]]) -> AsyncIterator[_Item]:
+        token = ""
+        while True:
+            page = await self._ask(question(token))
+            for item in page.items:
+                yield item
+            if not page.following:
+                return
+            token = page.following
+
+    async def _items(self, stream: Stream[_Item]) -> AsyncGenerator[_Item, None]:
+        async with aclosing(self.flow(stream)) as flow:
+            async for items in flow:
+                for item in items:
+                    yield item
+
+    async def flow(self, stream: Stream[_Item]) -> AsyncGenerator[Sequence[_Item], None]:
+        """Yield a stream's items as they come, over as many calls as it takes."""
+        attempts = Attempts(self._retry)
+        while True:
+            call = stream.method(self._open())(stream.request())
+            self._streams.add(call)
+            cause: RecensionError = UnreachableError("the stream was cut")
+            try:
+                async for message in call:
+                    items = stream.take(message)
+                    if items:
+                        attempts.moved()
+                        yield items
+                    if stream.finished:
+                        return
+            except CutError as cut:
+                cause = cut.cause
+            except grpc.RpcError as error:
+                cause = cut_by(error)
+            except asyncio.CancelledError:
+                self._refuse_closed()
+                raise
+            finally:
+                call.cancel()
+                self._streams.discard(call)
+            await self._wait(attempts.pause(cause, known=self._known))
+
+    @property
+    def _known(self) -> bool:
+        """Whether the server has ever answered."""
+        return self.received_bytes > 0
+
+    def _refuse_closed(self) -> None:
+        """Tell a call that was cancelled by ``close`` from a task that was. Raises ``UnreachableError``."""
+        task = asyncio.current_task()
+        if self._closing.is_set() and not (task and task.cancelling()):
+            raise closed() from None
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+            raise closed()
+
+    def _open(self) -> Channel:
+        if self._closing.is_set():
+            raise closed()
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        return counted(self._channel, self._received)
+
+    def _received(self, size: int) -> None:
+        self.received_bytes += size
