@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -31,6 +33,7 @@ from recension.server.build import make_server
 from recension.server.config import ServeConfig
 from recension.store.interface import View
 from recension_client import verify
+from recension_client.async_client import AsyncClient
 from recension_client.client import Client
 from recension_client.evidence import evidence
 from recension_client.proof import proof_file
@@ -71,12 +74,44 @@ def offered(implementation: str, world: World) -> Iterator[Reader]:
     server = make_server(world.archive, Ingestor(world.store), world.store, config)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with Client(f"127.0.0.1:{port}") as client:
-        yield client
+    if implementation == "client":
+        with Client(f"127.0.0.1:{port}") as client:
+            yield client
+    else:
+        with asyncio.Runner() as runner:
+            awaited = AsyncClient(f"127.0.0.1:{port}")
+            yield cast("Reader", Awaited(awaited, runner))
+            runner.run(awaited.close())
     server.stop(None).wait()
 
 
-@pytest.fixture(scope="module", params=["archive", "client"])
+class Awaited:
+    """A client for asyncio as a reader: whatever it returns is waited for."""
+
+    def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            found = getattr(self._client, name)(*arguments, **options)
+            return self._items(found) if isinstance(found, AsyncIterator) else self._runner.run(found)
+
+        return call
+
+    def _items(self, items: AsyncIterator[Any]) -> Iterator[Any]:
+        async def following() -> list[Any]:
+            """Return one item, or none at the end."""
+            try:
+                return [await anext(items)]
+            except StopAsyncIteration:
+                return []
+
+        while found := self._runner.run(following()):
+            yield from found
+
+
+@pytest.fixture(scope="module", params=["archive", "client", "awaited client"])
 def any_reader(request: pytest.FixtureRequest, world: World) -> Iterator[Reader]:
     """Each implementation of the read protocol over the same store."""
     with offered(request.param, world) as made:
