@@ -111,7 +111,7 @@ def survive(data: Path, restarts: int) -> None:
         assert len(expected) == snapshot.count
         awaited = AsyncClient(server.address, retry=PATIENT, timeout_seconds=600)
         pages = snapshot.pages(batch=step, prefetch=1)
-        others = runner.run(_opened(awaited, snapshot))
+        others = runner.run(_opened(awaited, snapshot, step))
         tokened, token = [next(snapshot.pages(batch=step, prefetch=0))], ""
         control = naive(server.address, snapshot.id)
         controlled: list[int] = []
@@ -137,8 +137,8 @@ def survive(data: Path, restarts: int) -> None:
     assert set(expected) == set(controlled)
 
 
-async def _opened(client: AsyncClient, snapshot: Snapshot) -> AsyncIterator[PageBatch]:
-    return (await client.open(snapshot.id)).pages(batch=PAGES // 8, prefetch=1)
+async def _opened(client: AsyncClient, snapshot: Snapshot, batch: int) -> AsyncIterator[PageBatch]:
+    return (await client.open(snapshot.id)).pages(batch=batch, prefetch=1)
 
 
 async def _next(batches: AsyncIterator[PageBatch]) -> PageBatch:

@@ -41,7 +41,7 @@ from recension_client import questions, retrying
 from recension_client.ahead import closed
 from recension_client.assembling import omitted_roles, revision_of
 from recension_client.async_corpus import AsyncCorpus, AsyncSnapshot
-from recension_client.channel import OPTIONS, counted
+from recension_client.channel import OPTIONS, counted, metadata_of
 from recension_client.corpus import digest_given
 from recension_client.questions import Channel, Listed, Question
 from recension_client.retrying import Attempts, CutError, Retry, cut_by, passing
@@ -55,10 +55,16 @@ class AsyncClient:
     """Reads from one server, in one event loop; connects at the first question."""
 
     def __init__(
-        self, target: str, *, timeout_seconds: float | None = None, retry: Retry | None = None
+        self,
+        target: str,
+        *,
+        key: str = "",
+        timeout_seconds: float | None = None,
+        retry: Retry | None = None,
     ) -> None:
         """All as of ``Client``."""
         self._target = target
+        self._metadata = metadata_of(key, target)
         self._timeout = timeout_seconds
         self._retry = retry or retrying.DEFAULT
         self._channel: grpc.aio.Channel | None = None
@@ -227,7 +233,7 @@ class AsyncClient:
         """Prove that a page is in a snapshot, or that it is not; what is returned was checked."""
         return await self._ask(questions.prove(snapshot_id, project, page_id))
 
-    def diff(
+    async def diff(
         self,
         before: bytes,
         after: bytes,
@@ -238,11 +244,16 @@ class AsyncClient:
     ) -> AsyncIterator[Change]:
         """Yield what differs between two snapshots; a cut stream is resumed unnoticed.
 
-        ``text`` brings the texts of both sides. ``most_bytes``: text of both, by their manifests; a stream
-        that announces more is refused before it is taken.
+        ``text`` brings the texts of both sides. ``most_bytes``: text of both, by their manifests, which are
+        asked for where it is not given; a stream that announces more is refused before it is taken.
         """
+        if text and most_bytes is None:
+            parts = (*(await self.snapshot(before)).parts, *(await self.snapshot(after)).parts)
+            most_bytes = sum(part.text_bytes for part in parts)
         stream = ChangeStream(before, after, start, text=text, most_bytes=most_bytes)
-        return self._items(stream)
+        async with aclosing(self._items(stream)) as changes:
+            async for change in changes:
+                yield change
 
     # --- pins ---
 
@@ -271,6 +282,10 @@ class AsyncClient:
     async def inclusion(self, snapshot_id: bytes, size: int) -> Inclusion:
         """Return the proof that a snapshot's manifest is a leaf of the log of a size, unchecked."""
         return await self._ask(questions.inclusion(snapshot_id, size))
+
+    async def pin_inclusion(self, name: str, size: int) -> Inclusion:
+        """Return the proof that a pin's newest statement is a leaf of the log of a size, unchecked."""
+        return await self._ask(questions.pin_inclusion(name, size))
 
     async def consistency(self, first: int, second: int) -> list[bytes]:
         """Return the proof that the log of the second size begins with that of the first, unchecked."""
@@ -365,7 +380,7 @@ class AsyncClient:
             raise closed()
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
-        return counted(self._channel, self._received)
+        return counted(self._channel, self._received, self._metadata)
 
     def _received(self, size: int) -> None:
         self.received_bytes += size
