@@ -106,7 +106,13 @@ def test_comment_round_trip(comment: Comment) -> None:
 
 
 slots = st.builds(
-    SlotState, roles, names, names, st.sampled_from([Presence.HIDDEN, Presence.LOST])
+    SlotState,
+    roles,
+    names,
+    names,
+    st.sampled_from([Presence.HIDDEN, Presence.LOST]),
+    st.just(0),
+    st.just(b""),
 ) | st.builds(SlotState, roles, names, names, st.just(Presence.PRESENT), u64, hashes)
 contents = st.lists(slots, min_size=1, max_size=6, unique_by=lambda slot: slot.role)
 
@@ -216,7 +222,7 @@ def test_tree_is_the_definition(entries: Entries) -> None:
         found = []
         for child in children_of(node):
             below = walk(child.digest)
-            assert child.count == len(below)
+            assert child.entries == len(below)
             found += below
         return found
 

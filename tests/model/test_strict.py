@@ -51,7 +51,7 @@ def write_log_entry(found: tuple[int, str, tuple[int, ...]]) -> bytes:
 def read_node(node: bytes) -> tuple[int, list[tuple[int, int, bytes]]]:
     if level_of(node) == 0:
         return 0, [(leaf.page_id, leaf.rev_id, leaf.leaf) for leaf in leaves_of(node)]
-    return level_of(node), [(child.prefix, child.count, child.digest) for child in children_of(node)]
+    return level_of(node), [(child.prefix, child.entries, child.digest) for child in children_of(node)]
 
 
 def write_node(found: tuple[int, list[tuple[int, int, bytes]]]) -> bytes:
@@ -93,8 +93,8 @@ FORMS: list[Form] = [
         (read_comment, comment_value, DataLossError, comment_value(comment))
         for comment in (NO_COMMENT, Comment.of("Zü"), Comment(Presence.HIDDEN))
     ),
-    (read_content, content_value, DataLossError, content_value([TEXT, LOST, replace(LOST, role="z")])),
-    (read_content, content_value, DataLossError, content_value([replace(TEXT, role="r" * 255)])),
+    (read_content, content_value, DataLossError, content_value([TEXT, LOST, LOST._replace(role="z")])),
+    (read_content, content_value, DataLossError, content_value([TEXT._replace(role="r" * 255)])),
     (read_log_entry, write_log_entry, DataLossError, write_log_entry((-1, "Zü", (3, 1)))),
     *((read_node, write_node, DataLossError, node) for node in nodes()),
     (decode_commit, encode_commit, DataLossError, encode_commit(COMMIT)),
@@ -253,17 +253,17 @@ def test_bytes_after_an_items_model_are_damage() -> None:
     [
         [],
         [TEXT, TEXT],
-        [replace(TEXT, role="")],
-        [replace(TEXT, role="r" * 256)],
-        [replace(TEXT, model="m" * 256)],
-        [replace(TEXT, format="é" * 128)],
-        [replace(TEXT, digest=b"")],
-        [replace(TEXT, digest=DIGEST[1:])],
-        [replace(TEXT, size_bytes=-1)],
-        [replace(TEXT, size_bytes=2**64)],
-        [replace(TEXT, presence=Presence.ABSENT, size_bytes=0, digest=b"")],
-        [replace(TEXT, presence=Presence.HIDDEN, size_bytes=0)],
-        [replace(TEXT, presence=Presence.LOST, digest=b"")],
+        [TEXT._replace(role="")],
+        [TEXT._replace(role="r" * 256)],
+        [TEXT._replace(model="m" * 256)],
+        [TEXT._replace(format="é" * 128)],
+        [TEXT._replace(digest=b"")],
+        [TEXT._replace(digest=DIGEST[1:])],
+        [TEXT._replace(size_bytes=-1)],
+        [TEXT._replace(size_bytes=2**64)],
+        [TEXT._replace(presence=Presence.ABSENT, size_bytes=0, digest=b"")],
+        [TEXT._replace(presence=Presence.HIDDEN, size_bytes=0)],
+        [TEXT._replace(presence=Presence.LOST, digest=b"")],
     ],
 )
 def test_a_content_that_no_edit_has_is_refused(slots: list[SlotState]) -> None:

@@ -56,17 +56,19 @@ class Comparer:
         """Yield the changes of pages whose leaves differ."""
         more = True
         while more:
-            changes: list[Change] = []
-            more, told = False, 0
+            more = False
+            old: list[Leaf] = []
+            new: list[Leaf] = []
             with self._store.view() as view:
                 check_held(view, a.snapshot_id, b.snapshot_id)
                 pair = self._pair(view, left.project, a, b)
                 for before, after in self._entries.trees(view).differences(left.root, right.root, last):
-                    changes += pair.changes(before, after)
-                    told += len(before) + len(after)
-                    if told >= _SLICE:
+                    old += before
+                    new += after
+                    if len(old) + len(new) >= _SLICE:
                         more, last = True, max(before[-1:] + after[-1:]).page_id
                         break
+                changes = pair.changes(old, new)
                 if text:
                     fitting = _fitting(changes)
                     if fitting < len(changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
 from typing import cast
 
 from recension.archive import snapshots
@@ -164,6 +165,10 @@ class Keeper:
             start = rows[-1][0] + b"\0"
 
 
+_read = lru_cache(maxsize=64)(read_manifest)
+"""Every answer about a snapshot reads its manifest, which takes 70 us."""
+
+
 def _before_first(name: str, tally: Tally, as_of: AsOf) -> AsOfOutOfRangeError:
     first = tally.first_event_at
     if first > tally.last_event_at:  # nothing yet, or log entries alone
@@ -196,6 +201,6 @@ def _manifest(view: View, snapshot_id: bytes) -> Manifest:
     if encoded is None:
         raise DataLossError(f"the manifest of snapshot sha256:{snapshot_id.hex()} is missing")
     try:
-        return read_manifest(encoded)
+        return _read(encoded)
     except InvalidArgumentError as error:
         raise DataLossError(f"the manifest of a snapshot is damaged: {error}") from None

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from recension.model.errors import DataLossError
 from recension.model.seal import SALT_BYTES, commitment, field_salt, seal_fields
 from recension.store import keys
-from recension.store.interface import Row, View
+from recension.store.interface import Row, State, View
 
 TOGETHER = 32
 """Events in one blob: half as many take 7 % more, and to open a blob takes 20 us."""
@@ -157,10 +157,16 @@ class _Group:
         fields = kind & _FIELDS
         spots = range(place, fields * count, count)
         values: list[bytes | None] = [text[offsets[spot] : offsets[spot + 1]] for spot in spots]
+        spot = self._fields * count + place
+        notes = _read_notes(text[offsets[spot] : offsets[spot + 1]])
+        if self._plain:
+            digest = self._digests[_DIGEST_BYTES * place : _DIGEST_BYTES * (place + 1)]
+            values[CONTENT_FIELD] = (values[CONTENT_FIELD] or b"") + digest
+            return Sealed(self._salts[SALT_BYTES * place : SALT_BYTES * (place + 1)], tuple(values), notes)
         salt = b""
         salts: tuple[bytes, ...] = ()
         if kind & _WHOLE:
-            before = place if self._plain else sum(1 for one in kinds[:place] if one & _WHOLE)
+            before = sum(1 for one in kinds[:place] if one & _WHOLE)
             salt = self._salts[SALT_BYTES * before : SALT_BYTES * (before + 1)]
         else:
             salts = self._kept_salts(place)
@@ -168,11 +174,10 @@ class _Group:
                 if self._lengths[spot] == _GONE:
                     values[field] = None
         if kind & _CUT:
-            before = place if self._plain else sum(1 for one in kinds[:place] if one & _CUT)
+            before = sum(1 for one in kinds[:place] if one & _CUT)
             digest = self._digests[_DIGEST_BYTES * before : _DIGEST_BYTES * (before + 1)]
             values[CONTENT_FIELD] = (values[CONTENT_FIELD] or b"") + digest
-        spot = self._fields * count + place
-        return Sealed(salt, tuple(values), _read_notes(text[offsets[spot] : offsets[spot + 1]]), salts)
+        return Sealed(salt, tuple(values), notes, salts)
 
     def _kept_salts(self, place: int) -> tuple[bytes, ...]:
         """Return the salts and commitments of an event of which a field was purged."""
@@ -188,24 +193,44 @@ class _Group:
         return ()
 
 
+class _KeptGroup:
+    """A blob that was opened: it is still the same in the state it was seen in, or if its bytes are."""
+
+    __slots__ = ("group", "raw", "state")
+
+    def __init__(self, state: State, raw: bytes, group: _Group) -> None:
+        self.state = state
+        self.raw = raw
+        self.group = group
+
+
 class _Kept:
-    """Blobs that were opened lately, found by their bytes: what was erased is never read from here."""
+    """Blobs that were opened lately: what was erased is never read from here."""
 
     def __init__(self) -> None:
-        self._groups: dict[bytes, tuple[bytes, _Group]] = {}
+        self._groups: dict[bytes, _KeptGroup] = {}
         self._lock = Lock()
 
-    def opened(self, key: bytes, raw: bytes) -> _Group:
-        """Return a blob's values. Raises ``DataLossError`` for bytes that no writer makes."""
+    def group(self, view: View, state: State, key: bytes) -> _Group | None:
+        """Return a blob's values, if there is one; ``state`` is the view's.
+
+        Raises ``DataLossError`` for bytes that no writer makes.
+        """
         known = self._groups.get(key)
-        if known is not None and known[0] == raw:  # a tenth of what it takes to hash them
-            return known[1]
+        if known is not None and known.state == state:
+            return known.group
+        raw = view.blob(key)
+        if raw is None:
+            return None
+        if known is not None and known.raw == raw:
+            known.state = state
+            return known.group
         group = _Group(raw)
         with self._lock:
             self._groups.pop(key, None)
             if len(self._groups) >= _KEPT_GROUPS:
                 del self._groups[next(iter(self._groups))]
-            self._groups[key] = raw, group
+            self._groups[key] = _KeptGroup(state, raw, group)
         return group
 
 
@@ -338,6 +363,7 @@ class SealedReader:
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._state = view.state
         self._groups: dict[bytes, _Group] = {}
 
     def of(self, position: int, ordinal: int) -> Sealed:
@@ -345,12 +371,12 @@ class SealedReader:
         key = keys.sealed_blob(position, ordinal // TOGETHER)
         group = self._groups.get(key)
         if group is None:
-            raw = self._view.blob(key)
-            if raw is None:
+            group = _KEPT.group(self._view, self._state, key)
+            if group is None:
                 raise _missing(position, ordinal)
             if len(self._groups) >= _READ_GROUPS:
                 self._groups.clear()
-            group = self._groups[key] = _KEPT.opened(key, raw)
+            self._groups[key] = group
         at = ordinal % TOGETHER
         if at >= group.count:
             raise _missing(position, ordinal)
@@ -362,12 +388,11 @@ def each_sealed(view: View, events: Iterable[tuple[int, int]]) -> Iterator[Seale
 
     Raises ``DataLossError`` when they are missing.
     """
-    held, group = b"", _NO_GROUP
+    held, group, state = b"", _NO_GROUP, view.state
     for position, ordinal in events:
         key = keys.sealed_blob(position, ordinal // TOGETHER)
         if key != held:
-            raw = view.blob(key)
-            held, group = key, _NO_GROUP if raw is None else _KEPT.opened(key, raw)
+            held, group = key, _KEPT.group(view, state, key) or _NO_GROUP
         at = ordinal % TOGETHER
         if at >= group.count:
             raise _missing(position, ordinal)

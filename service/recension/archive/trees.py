@@ -131,7 +131,7 @@ class TreeReader:
             below = children_of(raw) if level else []
             children = {child.prefix: child.digest for child in below}
             first = leaves[0].page_id if leaves else next(iter(children), 0)
-            node = Node(level, first >> 4, leaves, children, [child.count for child in below])
+            node = Node(level, first >> 4, leaves, children, [child.entries for child in below])
             self._nodes.put(digest, node)
         if node.level > most:
             raise DataLossError(f"snapshot node {digest.hex()} is too high in its tree", node=digest.hex())

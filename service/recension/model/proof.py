@@ -66,7 +66,7 @@ def _records(node: bytes, level: int) -> list[tuple[int, int, bytes]]:
 
 
 def _of_child(child: Child) -> tuple[int, int, bytes]:
-    return child.prefix, child.count, child.digest
+    return child.prefix, child.entries, child.digest
 
 
 def _varint(number: int) -> bytes:

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from hmac import digest as hmac_digest
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from recension.model.errors import DataLossError, InvalidEventError
 from recension.model.event import (
@@ -64,8 +63,7 @@ _PRESENCES = {presence.value: presence for presence in Presence}
 _VALUE_LABEL = {FROM_TITLE: TITLE}
 
 
-@dataclass(frozen=True, slots=True)
-class SlotState:
+class SlotState(NamedTuple):
     """A slot as history holds it: everything but the text."""
 
     role: str
@@ -94,6 +92,7 @@ def commit_field(salt: bytes, label: bytes, value: bytes) -> bytes:
 
 _BLOCK_BYTES = 64
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+_INNER_REST, _OUTER_REST = (bytes([pad]) * (_BLOCK_BYTES - SALT_BYTES) for pad in (0x36, 0x5C))
 
 
 def seal_fields(salt: bytes, labels: Sequence[bytes], values: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
@@ -101,14 +100,13 @@ def seal_fields(salt: bytes, labels: Sequence[bytes], values: Sequence[bytes]) -
 
     HMAC spelled out, since the library's takes half as long again.
     """
-    key = salt.ljust(_BLOCK_BYTES, b"\0")
-    inner, outer = key.translate(_INNER), key.translate(_OUTER)
+    inner, outer = salt.translate(_INNER) + _INNER_REST, salt.translate(_OUTER) + _OUTER_REST
     out = []
     for label, value in zip(labels, values, strict=True):
         own = sha256(outer + sha256(inner + label).digest()).digest()[:SALT_BYTES]
-        block = own.ljust(_BLOCK_BYTES, b"\0")
-        said = sha256(block.translate(_INNER) + _VALUE_LABEL.get(label, label) + value).digest()
-        out.append((own, sha256(block.translate(_OUTER) + said).digest()))
+        said = _VALUE_LABEL.get(label, label) + value
+        said = sha256(own.translate(_INNER) + _INNER_REST + said).digest()
+        out.append((own, sha256(own.translate(_OUTER) + _OUTER_REST + said).digest()))
     return out
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from typing import NamedTuple
@@ -58,12 +57,11 @@ EMPTY_NODE = b"\x00"
 EMPTY_ROOT = node_digest(EMPTY_NODE)
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """A record of an inner node."""
 
     prefix: int
-    count: int
+    entries: int
     digest: bytes
 
 
@@ -85,12 +83,12 @@ def level_of(node: bytes) -> int:
 def children_of(node: bytes) -> list[Child]:
     """Return the records of an inner node."""
     level = level_of(node)
-    children = [Child(*record) for record in _records(node)]
+    children = list(map(Child._make, _records(node)))
     if level == 0 or not children:
         raise _damaged("an inner node has children")
     if children[-1].prefix > MAX_ID >> (4 * level):
         raise _damaged("a prefix is too large for its level")
-    if not all(0 < child.count <= _RADIX**level for child in children):
+    if not all(0 < child.entries <= _RADIX**level for child in children):
         raise _damaged("a child has an impossible number of entries")
     return children
 
@@ -100,10 +98,11 @@ def leaves_of(node: bytes) -> list[Leaf]:
     records = _records(node)
     if level_of(node) != 0:
         raise _damaged("an inner node has no leaves")
-    ids = [number for page_id, rev_id, _ in records for number in (page_id, rev_id)]
-    if ids and not 0 < min(ids) <= max(ids) <= MAX_ID:
+    leaves = list(map(Leaf._make, records))
+    revs = [leaf.rev_id for leaf in leaves]
+    if leaves and not 0 < min(leaves[0].page_id, *revs) <= max(leaves[-1].page_id, *revs) <= MAX_ID:
         raise _damaged("an id is outside 1 to 2^63-1")
-    return [Leaf(*record) for record in records]
+    return leaves
 
 
 def _records(node: bytes) -> list[tuple[int, int, bytes]]:
@@ -143,7 +142,7 @@ def build_from(groups: Iterable[tuple[int, bytes]], put: Put) -> tuple[bytes, in
         digest = node_digest(node)
         put(digest, node)
         row.append(Child(prefix, len(records) // RECORD.size, digest))
-    count = sum(child.count for child in row)
+    count = sum(child.entries for child in row)
     while len(row) > 1:
         level += 1
         row = list(_parents(row, level, put))
@@ -178,8 +177,8 @@ def _parents(row: list[Child], level: int, put: Put) -> Iterator[Child]:
         count = 0
         while at < len(row) and row[at].prefix >> 4 == prefix:
             child = row[at]
-            node += RECORD.pack(child.prefix, child.count, child.digest)
-            count += child.count
+            node += RECORD.pack(child.prefix, child.entries, child.digest)
+            count += child.entries
             at += 1
         raw = bytes(node)
         digest = node_digest(raw)
@@ -214,7 +213,7 @@ def update(root: bytes, changes: Changes, get: Callable[[bytes], bytes], put: Pu
 
 
 def _entries(node: bytes) -> int:
-    return sum(child.count for child in children_of(node)) if level_of(node) else len(leaves_of(node))
+    return sum(child.entries for child in children_of(node)) if level_of(node) else len(leaves_of(node))
 
 
 class _Edit:
@@ -253,7 +252,7 @@ class _Edit:
             below = list(group)
             if level:
                 new = self.apply(level - 1, records.get(key, (0, b""))[1], below)
-                record = None if new is None else (new.count, new.digest)
+                record = None if new is None else (new.entries, new.digest)
             else:
                 record = below[0][1]
             if record is None:

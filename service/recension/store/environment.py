@@ -14,7 +14,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
 
@@ -72,6 +73,9 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
+_NUMBERS = count()
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An environment and its tables. LMDB closes it when nothing refers to it, nor to a transaction of it."""
@@ -81,6 +85,8 @@ class Opened:
     file: FileId
     packed: PackedIndex
     arrivals: Arrivals
+    number: int = field(default_factory=_NUMBERS.__next__, init=False)
+    """No other of this process has the same."""
 
     @classmethod
     def of(cls, env: lmdb.Environment, tables: dict[bytes, lmdb._Database], file: FileId = (0, 0)) -> Self:

@@ -112,8 +112,17 @@ class Log(Protocol):
         ...
 
 
+State = tuple[int, int]
+"""The number of an opened store in this process, and of its newest write."""
+
+
 class View(Protocol):
     """A short-lived, consistent read of Index and Blobs. Bound to one thread; never kept across a yield."""
+
+    @property
+    def state(self) -> State:
+        """What it reads of: all views of this process with an equal state read the same rows."""
+        ...
 
     def head(self) -> Head:
         """Return the log's head as of this view."""

@@ -52,6 +52,7 @@ from recension.store.interface import (
     Progress,
     Rewrite,
     Row,
+    State,
     Store,
     TableUsage,
     Usage,
@@ -688,6 +689,11 @@ class _LmdbView:
         self._txn.abort()
         # The reader slot is free once nothing refers to the transaction; a traceback may still hold the view.
         del self._cursor, self._txn, self._opened
+
+    @property
+    def state(self) -> State:
+        """What it reads of: all views of this process with an equal state read the same rows."""
+        return self._opened.number, self._txn.id()
 
     @names_damage
     def head(self) -> Head:

@@ -6,16 +6,17 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from itertools import islice
+from itertools import count, islice
 from threading import Lock
 
 from recension.model.errors import WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.interface import Outcome, PackedRows, Rewrite, Row, TableUsage, Usage
+from recension.store.interface import Outcome, PackedRows, Rewrite, Row, State, TableUsage, Usage
 
 _MAX_KEY_BYTES = 64
 _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 """Where a commit record names its parent: behind position and time."""
+_NUMBERS = count()
 
 
 class _Table:
@@ -79,6 +80,7 @@ class MemoryStore:
         self._index = _Table()
         self._blobs = _Table()
         self._state = 0
+        self._number = next(_NUMBERS)
 
     @property
     def log(self) -> _MemoryLog:
@@ -205,7 +207,13 @@ class _MemoryView:
         self._index = store._index  # noqa: SLF001
         self._blobs = store._blobs  # noqa: SLF001
         self._state = state
+        self._number = store._number  # noqa: SLF001
         self._head = head
+
+    @property
+    def state(self) -> State:
+        """What it reads of: all views of this process with an equal state read the same rows."""
+        return self._number, self._state
 
     def head(self) -> Head:
         """Return the log's head as of this view."""

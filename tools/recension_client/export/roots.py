@@ -83,6 +83,6 @@ def _level(level: int, row: list[Child]) -> Iterator[Child]:
 
 
 def _parent(level: int, below: list[Child]) -> Child:
-    records = b"".join(RECORD.pack(child.prefix, child.count, child.digest) for child in below)
-    count = sum(child.count for child in below)
+    records = b"".join(RECORD.pack(child.prefix, child.entries, child.digest) for child in below)
+    count = sum(child.entries for child in below)
     return Child(below[0].prefix >> 4, count, node_digest(bytes([level]) + records))

@@ -16,6 +16,7 @@ class PatientView:
     def __init__(self, view: View) -> None:
         self._view = view
         self.head, self.blob, self.last_blob_key = view.head, view.blob, view.last_blob_key
+        self.state = view.state
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an index key, if it can be read."""

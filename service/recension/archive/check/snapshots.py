@@ -178,10 +178,10 @@ def _check_child(child: Child, level: int, own_level: int, records: Sequence[Lea
     """Check a node against what its parent says of it. Raises ``DataLossError``."""
     if own_level != level:
         raise DataLossError("it is of another level than its parent says")
-    said = [(one.page_id, 1) if isinstance(one, Leaf) else (one.prefix, one.count) for one in records]
+    said = [(one.page_id, 1) if isinstance(one, Leaf) else (one.prefix, one.entries) for one in records]
     if any(prefix >> 4 != child.prefix for prefix, _ in said):
         raise DataLossError("it lies under another prefix")
-    if child.count != sum(count for _, count in said):
+    if child.entries != sum(count for _, count in said):
         raise DataLossError("it has another number of entries than its parent says")
 
 
