@@ -229,6 +229,28 @@ def test_view_does_not_move(any_store: Store) -> None:
         assert view.head() == head
 
 
+def test_the_state_of_a_view_is_another_after_each_write(any_store: Store) -> None:
+    """What was read in one state is the same in each view that has it; another store never has it."""
+    record, head = following()
+
+    def state(store: Store = any_store) -> tuple[int, int]:
+        with store.view() as view:
+            return view.state
+
+    seen = [state()]
+    any_store.commit(record, head, [(b"a", b"1")], [(b"b", b"old")])
+    seen.append(state())
+    any_store.put_derived(iter([(b"c", b"2")]))
+    seen.append(state())
+    assert any_store.rewrite([Rewrite({b"a": b"1"}, {}, {b"b": b"new"})]) == [True]
+    seen.append(state())
+    assert len(set(seen)) == len(seen)
+    assert state() == seen[-1]
+    other = MemoryStore()
+    other.commit(record, head, [], [])
+    assert state(other) not in seen
+
+
 def test_ranges(any_store: Store) -> None:
     """A range holds its start and not its stop; scan and last agree with a list on every one."""
     keys = [b"a", b"a\0", b"b", b"b\xff", b"c", LONGEST_KEY]

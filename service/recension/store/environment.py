@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
 
@@ -31,6 +30,7 @@ from recension.model.errors import (
 )
 from recension.store.arrivals import Arrivals
 from recension.store.directory import KEY_FILE, PEPPER_FILE, DataDirectory, FileId, sync
+from recension.store.interface import STORES
 from recension.store.layout import (
     ARRIVALS,
     META,
@@ -73,9 +73,6 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-_NUMBERS = count()
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An environment and its tables. LMDB closes it when nothing refers to it, nor to a transaction of it."""
@@ -85,7 +82,7 @@ class Opened:
     file: FileId
     packed: PackedIndex
     arrivals: Arrivals
-    number: int = field(default_factory=_NUMBERS.__next__, init=False)
+    number: int = field(default_factory=STORES.__next__, init=False)
     """No other of this process has the same."""
 
     @classmethod

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from typing import Protocol
 
 from recension.model.record import Head
@@ -113,7 +114,9 @@ class Log(Protocol):
 
 
 State = tuple[int, int]
-"""The number of an opened store in this process, and of its newest write."""
+"""The number of an opened store, and of its newest write."""
+STORES = count()
+"""Numbers of stores: none that this process opens has that of another."""
 
 
 class View(Protocol):

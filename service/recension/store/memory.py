@@ -6,17 +6,16 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from itertools import count, islice
+from itertools import islice
 from threading import Lock
 
 from recension.model.errors import WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.interface import Outcome, PackedRows, Rewrite, Row, State, TableUsage, Usage
+from recension.store.interface import STORES, Outcome, PackedRows, Rewrite, Row, State, TableUsage, Usage
 
 _MAX_KEY_BYTES = 64
 _PARENT = slice(len(MAGIC) + 16, len(MAGIC) + 48)
 """Where a commit record names its parent: behind position and time."""
-_NUMBERS = count()
 
 
 class _Table:
@@ -80,7 +79,7 @@ class MemoryStore:
         self._index = _Table()
         self._blobs = _Table()
         self._state = 0
-        self._number = next(_NUMBERS)
+        self._number = next(STORES)
 
     @property
     def log(self) -> _MemoryLog:
