@@ -12,6 +12,7 @@ from recension.archive.sealed import (
     TOGETHER,
     Note,
     Sealed,
+    each_sealed,
     find_sealed,
     open_sealed,
     pack_sealed,
@@ -62,6 +63,35 @@ def test_what_goes_in_comes_out(sealed: list[Sealed]) -> None:
         assert sealed == [find_sealed(view, 1, ordinal) for ordinal in range(len(sealed))]
 
 
+@given(sealed=st.lists(sealed_values(), min_size=1, max_size=TOGETHER + 3), data=st.data())
+def test_events_in_any_order(sealed: list[Sealed], data: st.DataObject) -> None:
+    """Values that are read one after another are those asked for by themselves, each as often as asked."""
+    asked = data.draw(st.lists(st.integers(0, len(sealed) - 1)))
+    with stored(sealed).view() as view:
+        assert [sealed[at] for at in asked] == list(each_sealed(view, [(1, at) for at in asked]))
+
+
+@given(sealed=sealed_values(), data=st.data())
+def test_a_field_is_sealed_as_before_its_event_was_purged(sealed: Sealed, data: st.DataObject) -> None:
+    """Commitments stay whatever is purged, and so do the salts of all other fields."""
+    labels = LABELS[: len(sealed.values)]
+    fields = range(len(labels))
+    gone = data.draw(st.sets(st.sampled_from(fields)) if labels else st.just(set[int]()))
+    purged = sealed
+    for field in gone:
+        purged = purged.purge(field, labels)
+    for field, before, after in zip(
+        fields, sealed.sealings(fields, labels), purged.sealings(fields, labels), strict=True
+    ):
+        assert after == ((b"" if field in gone else before[0]), before[1])
+        value = sealed.values[field]
+        if sealed.salt and value is not None:
+            assert before == (
+                field_salt(sealed.salt, labels[field]),
+                commit_field(sealed.salt, labels[field], value),
+            )
+
+
 def event(number: int) -> Sealed:
     value = f"value of {number}".encode()
     return Sealed(bytes([number]) * 16, (value, b"a name", b"", CONTENT), (Note(1, number, ""),))
@@ -110,5 +140,7 @@ def test_an_event_that_is_not_there() -> None:
         for position, ordinal in ((1, 1), (1, TOGETHER), (2, 0)):
             with pytest.raises(DataLossError, match="missing"):
                 find_sealed(view, position, ordinal)
+            with pytest.raises(DataLossError, match="missing"):
+                list(each_sealed(view, [(1, 0), (position, ordinal)]))
         with pytest.raises(DataLossError, match="missing"):
             with_sealed(view, {}, 2, 0, event(1))
