@@ -30,6 +30,7 @@ from tests.bench import (
     planted,
     profiles,
     scattered,
+    streams,
 )
 from tests.bench.histories import ROOT, Bench, cache_folder
 
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "corpus": peps.corpus,
     "diffs": diffs.run,
     "exports": exports.run,
+    "streams": streams.run,
     "growth": growth.run,
     "scattered": scattered.run,
     "replay": planted.run,

@@ -6,20 +6,46 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from recension.model.digest import format_digest
 from recension.model.manifest import Selector
 from recension_client import verify
+from recension_client.client import Client
+from recension_client.export import fetching
 from recension_client.export.layout import Form
+from recension_client.export.roots import ShardTree
+from recension_client.export.rows import check_texts, leaf_of
 from tests.bench.histories import PEPS, Bench
-from tests.bench.measure import Report, spending
+from tests.bench.measure import Report, Spent, megabytes, spending
 from tests.bench.memory import Watch, ingest
 from tests.bench.peps import AS_OF
 from tests.bench.served import SERVER, served
 
+COPIES = "copies"
+"""The project's name."""
 _COPIES = 20
+_MOST_VERIFICATION = 0.15
+_MOST_OF_UPDATE = 0.02
 _COMMAND = (sys.executable, "-m", "recension_client.cli.main")
+
+
+def copies_of(bench: Bench) -> Path:
+    """Return a store with the newest peps corpus many times in one project, made once for all sections."""
+    data = bench.folder / "copies"
+    if data.exists():
+        return data
+    ingest(PEPS, data)
+    with served(data) as (_, client):
+        manifest = client.create_snapshot(Selector.of([PEPS.name]), valid_at=AS_OF)
+        texts = [entry.slots[0].text or b"" for entry in client.read(manifest.snapshot_id)]
+    make = ("project", "create", COPIES, "--base-url", "https://w.example", "--language", "en")
+    subprocess.run([*SERVER, *make, "--license", "CC0-1.0", "--data", data], check=True, capture_output=True)
+    pages = [text.decode() for text in texts] * _COPIES
+    _fill(data, "2020", {number: f"copy {number // len(texts)}\n{text}" for number, text in enumerate(pages)})
+    return data
 
 
 def run(bench: Bench) -> None:
@@ -27,56 +53,82 @@ def run(bench: Bench) -> None:
     if not bench.has(PEPS):
         return
     report = Report(bench.console, f"exports: the newest peps corpus, {_COPIES} times in one project")
-    data = bench.folder / "exports"
-    ingest(PEPS, data)
-    events = bench.folder / "copies.ndjson"
+    data = copies_of(bench)
     with served(data) as (_, client):
-        manifest = client.create_snapshot(Selector.of([PEPS.name]), valid_at=AS_OF)
-        texts = [entry.slots[0].text or b"" for entry in client.read(manifest.snapshot_id)]
-    _write_copies(events, [text.decode() for text in texts])
-    make = ("project", "create", "copies", "--base-url", "https://w.example", "--language", "en")
-    fill = ("ingest", "events", "copies", str(events), "--quiet")
-    subprocess.run([*SERVER, *make, "--license", "CC0-1.0", "--data", data], check=True, capture_output=True)
-    subprocess.run([*SERVER, *fill, "--data", data], check=True, capture_output=True)
-    with served(data) as (_, client):
-        copies = client.create_snapshot(Selector.of(["copies"]), valid_at=AS_OF)
+        copies = client.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
         size = copies.parts[0].text_bytes
         os.environ["RECENSION_SERVER"] = client._target
         for form, name in ((Form.PARQUET, "parquet"), (Form.JSONL, "jsonl")):
             target = str(bench.folder / f"export-{name}")
             fetch = (*_COMMAND, "fetch", format_digest(copies.snapshot_id), target, "--form", name)
-            _timed(report, f"fetch to {form}, two workers", fetch, size, 100)
+            spent = _timed(report, f"fetch to {form}, two workers", fetch, size, 100)
+            _verification(report, client, copies.snapshot_id, spent)
             _timed(report, f"verify {form}", (*_COMMAND, "verify", target), size, 300)
         lock = bench.folder / "recension.lock"
-        pin = ("pin", "copies", "--at", "2021-03-31T17:36:09Z", "--lock", str(lock))
+        pin = ("pin", COPIES, "--at", "2021-03-31T17:36:09Z", "--lock", str(lock))
         again = ("fetch", str(bench.folder / "export-jsonl"), "--lock", str(lock))
         subprocess.run([*_COMMAND, *pin], check=True, capture_output=True)
         subprocess.run([*_COMMAND, *again], check=True, capture_output=True)
     alone = (sys.executable, verify.__file__, str(lock), str(bench.folder / "export-jsonl"))
     _timed(report, "verify.py, JSON Lines", alone, size, 100)
+    _update(report, bench, data)
     report.print()
 
 
-def _write_copies(path: Path, texts: list[str]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(_COPIES * len(texts)):
-            copy, page = divmod(number, len(texts))
-            slot = {"role": "main", "model": "wikitext", "format": "text/x-wiki"}
-            edit = {
-                "revId": str(number + 1),
-                "title": f"Page {number}",
-                "contributor": {"name": "Ann"},
-                "slots": [slot | {"text": f"copy {copy}\n{texts[page]}"}],
-            }
-            event: dict[str, object] = {
-                "project": "copies",
+def _verification(report: Report, client: Client, snapshot_id: bytes, fetch: Spent) -> None:
+    """Measure by itself what of a fetch checks what came: digests of texts, leaves and the tree."""
+    tree, seconds = ShardTree(), 0.0
+    for entry in client.read(snapshot_id):
+        began = time.thread_time()
+        tree.add(entry.page_id, entry.rev_id, leaf_of(check_texts(entry)))
+        seconds += time.thread_time() - began
+    tree.close()
+    share = seconds / fetch.children
+    report.row("of its CPU, verification", f"{share:.0%}", "", "", "15 %", share < _MOST_VERIFICATION)
+
+
+def _update(report: Report, bench: Bench, data: Path) -> None:
+    """Edit one page of a hundred, and compare what an update receives with a whole fetch."""
+    with served(data) as (_, client):
+        before = client.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
+        edited = [entry for entry in client.read(before.snapshot_id) if entry.page_id % 100 == 0]
+    texts = {entry.page_id - 1: f"{(entry.slots[0].text or b'').decode()} more" for entry in edited}
+    _fill(data, "2021", texts)
+    with served(data) as (_, client):
+        after = client.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
+        done = fetching.fetch(client, after, bench.folder / "export-jsonl", Form.JSONL)
+        whole = fetching.fetch(client, after, bench.folder / "export-whole", Form.JSONL)
+    share = done.received_bytes / whole.received_bytes
+    report.row(
+        f"update with {len(edited)} of {before.parts[0].count:,} pages edited, of the bytes of a whole fetch",
+        f"{share:.1%}: {megabytes(done.received_bytes)}", "", "", "2 %", share < _MOST_OF_UPDATE,
+    )  # fmt: skip
+
+
+def _fill(data: Path, year: str, texts: dict[int, str]) -> None:
+    """Save a text for each of some pages."""
+    with NamedTemporaryFile("w", encoding="utf-8", suffix=".ndjson") as file:
+        for number, text in texts.items():
+            slot = {"role": "main", "model": "wikitext", "format": "text/x-wiki", "text": text}
+            event = {
+                "project": COPIES,
                 "pageId": str(number + 1),
-                "time": "2020-01-01T00:00:00Z",
+                "time": f"{year}-01-01T00:00:00Z",
+                "sourceId": f"{year} {number}",
+                "edit": {
+                    "revId": f"{year}{number:06}",
+                    "title": f"Page {number}",
+                    "contributor": {"name": "Ann"},
+                    "slots": [slot],
+                },
             }
-            file.write(json.dumps(event | {"sourceId": str(number), "edit": edit}) + "\n")
+            file.write(json.dumps(event) + "\n")
+        file.flush()
+        fill = ("ingest", "events", COPIES, file.name, "--quiet")
+        subprocess.run([*SERVER, *fill, "--data", data], check=True, capture_output=True)
 
 
-def _timed(report: Report, what: str, command: tuple[str, ...], size: int, target: int) -> None:
+def _timed(report: Report, what: str, command: tuple[str, ...], size: int, target: int) -> Spent:
     with (
         spending() as spent,
         subprocess.Popen(command, stdout=subprocess.DEVNULL) as process,
@@ -93,3 +145,4 @@ def _timed(report: Report, what: str, command: tuple[str, ...], size: int, targe
         f"{target} MB/s",
         rate >= target,
     )
+    return spent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -31,6 +32,12 @@ def served(data: Path) -> Iterator[tuple[int, Client]]:
                 yield process.pid, client
         finally:
             process.terminate()
+
+
+def processor_seconds(pid: int) -> float:
+    """Return what a process that runs has spent of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(client: Client) -> None:
