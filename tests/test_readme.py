@@ -1,4 +1,4 @@
-"""README.md says what happens: its commands are run against a server of the sample, its outputs compared.
+"""README.md and docs/client.md say what happens: what they show is run against a server of the sample.
 
 In a ``console`` block a line that starts with ``$`` is a command, which goes on after a backslash at the
 end of a line; what follows is its output. There ``...`` stands for what differs from one store or run to the
@@ -20,7 +20,9 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from tests.client.processes import at, serving
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+SHOWN = [README, ROOT / "docs" / "client.md"]
 ADDRESS = "127.0.0.1:7777"
 _END = "end of the output of one command:"
 
@@ -78,13 +80,13 @@ def fits(shown: str, actual: str) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_readme_shows_what_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command shown writes what is shown, in order, in one shell, and so does the program."""
+def test_what_is_shown_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command shown writes what is shown, in order, in one shell, and so does every program."""
 
     def console(example: Example) -> None:
         for command, shown in steps(example.parsed):
             actual, status = shell.run(command)
-            where = f"README.md:{example.line}: $ {command}"
+            where = f"{Path(example.path).name}:{example.line}: $ {command}"
             assert fits(shown, actual), f"{where}\n--- shown\n{shown}\n--- actual\n{actual}"
             assert status == (3 if shown.startswith("error:") else 0), where
 
@@ -97,11 +99,11 @@ def test_readme_shows_what_happens(tmp_path: Path, capsys: pytest.CaptureFixture
     blocks = Sybil(
         [CodeBlockParser("console", console), PythonCodeBlockParser(), CodeBlockParser("text", printed)]
     )
-    with serving(tmp_path / "data", "--sample") as address:
-        readme = tmp_path / "README.md"
-        readme.write_text(README.read_text().replace(ADDRESS, address))
-        with Shell(tmp_path, at(address)) as shell:
-            for example in blocks.parse(readme):
+    with serving(tmp_path / "data", "--sample") as address, Shell(tmp_path, at(address)) as shell:
+        for document in SHOWN:
+            page = tmp_path / document.name
+            page.write_text(document.read_text().replace(ADDRESS, address))
+            for example in blocks.parse(page):
                 example.evaluate()
 
 

@@ -20,7 +20,7 @@ from recension.model.reading import (
     Shard,
     TimelineItem,
 )
-from recension_client.client import Client
+from recension_client import AsyncClient, AsyncSnapshot, Client, Page, PageBatch, Retry, Snapshot
 
 
 def corpus(server: str) -> Manifest:
@@ -70,6 +70,27 @@ def withdrawn(client: Client, before: bytes, after: bytes) -> list[int]:
 def anywhere(reader: Reader) -> int:
     """Take whatever reads: a client is one of many."""
     return sum(part.count for snapshot in reader.snapshots() for part in snapshot.parts)
+
+
+def in_batches(client: Client, done: str) -> Iterator[tuple[str, str | None]]:
+    """Read a corpus from where an earlier run stopped."""
+    snapshot = client.corpus("aawiki").as_of("2015-01-01", namespaces=[0])
+    assert_type(snapshot, Snapshot)
+    for batch in snapshot.pages(batch=100, shard=(0, 4), resume=done):
+        assert_type(batch, PageBatch)
+        assert_type(batch.token, str)
+        yield from ((page.title, page.text) for page in batch)
+    for change in client.open(snapshot.id).diff(snapshot):
+        assert_type(change.before, Page | None)
+
+
+async def awaited(server: str) -> list[str]:
+    """Read a corpus in an event loop."""
+    async with AsyncClient(server, retry=Retry(patience_seconds=600)) as client:
+        snapshot = await client.corpus("aawiki").as_of()
+        assert_type(snapshot, AsyncSnapshot)
+        assert_type(await snapshot.text(1), str)
+        return [page.title async for batch in snapshot.pages() for page in batch]
 
 
 def over_the_wire(client: Client) -> int:
