@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recension.archive import columns, corpus, folding, snapshots
 from recension.archive.columns import Column
+from recension.archive.commitments import pair_of
 from recension.archive.history import Choice
 from recension.archive.packing import Columns, Numbers
+from recension.archive.sealed import find_sealed
 from recension.model.manifest import OnHidden, Selector
 from recension.model.tree import RECORD, build
+from recension.store.lmdb import LmdbStore
 from tests.archive.growing import SELECTORS, Growing, put, replayed, small_parts
-from tests.archive.helpers import World, edit
+from tests.archive.helpers import World, edit, move
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -123,6 +127,28 @@ def test_lost_columns_cost_time_alone(letter: bytes, monkeypatch: pytest.MonkeyP
 
 def _leaves(records: bytes) -> list[tuple[int, int, bytes]]:
     return list(RECORD.iter_unpack(records))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_commitments_lie_in_the_columns_of_large_projects_alone(
+    large: bool,  # noqa: FBT001 - a case
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A small project keeps them nowhere; those of a large one are found in the same way."""
+    monkeypatch.setattr(columns, "_WORTHWHILE", 5)
+    monkeypatch.setattr(columns, "LARGE", 5 if large else 10**9)
+    store = LmdbStore.open(tmp_path / "data", create=True)
+    world = World(store)
+    world.add(*(world.event(page, page, edit(page, f"text {page}", f"P{page}")) for page in range(1, 9)))
+    world.add(world.event(3, 9, move("P3", "Q3")))
+    world.ingestor.settle()
+    with store.view() as view:
+        pairs = [pair_of(find_sealed(view, 2, ordinal)) for ordinal in range(8)]
+    store.compact()
+    store.close()
+    raw = (tmp_path / "data" / "lmdb" / "data.mdb").read_bytes()
+    assert [large] * 16 == [half in raw for pair in pairs for half in (pair[:32], pair[32:])]
 
 
 def test_too_many_changes_are_built_anew(monkeypatch: pytest.MonkeyPatch) -> None:
