@@ -41,7 +41,7 @@ _FILTER_BITS = 2**26
 """Of the rows of two million events some 6 % of these are set."""
 
 
-_LENGTHS = {family: (shape.key, shape.value) for family, shape in SCATTERED.items()}
+_LENGTHS = {family[0]: (shape.key, shape.value) for family, shape in SCATTERED.items()}
 _SUBJECTS = {family: shape.subject for family, shape in SCATTERED.items()}
 
 
@@ -80,12 +80,18 @@ class Filter:
         self.since = since
         self._bits = bytearray(_FILTER_BITS // 8)
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Take note of rows, before anybody can see them."""
+    def add(self, rows: Iterable[Row]) -> set[bytes]:
+        """Take note of rows, before anybody can see them; return the keys of those that may be there."""
         bits = self._bits
+        doubtful: set[bytes] = set()
         for key, _ in rows:
             at = hash(key[: _SUBJECTS[key[:1]]]) % _FILTER_BITS
-            bits[at >> 3] |= 1 << (at & 7)
+            bit = 1 << (at & 7)
+            if bits[at >> 3] & bit:
+                doubtful.add(key)
+            else:
+                bits[at >> 3] |= bit
+        return doubtful
 
     def may_have(self, subject: bytes) -> bool:
         """Return False only if no row has been added whose key begins so."""
@@ -102,9 +108,10 @@ def scattered(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     apart: list[Row] = []
     others: list[Row] = []
     for row in rows:
-        key, value = bytes(row[0]), bytes(row[1])
-        if _LENGTHS.get(key[:1]) == (len(key), len(value)):
-            apart.append((key, value))
+        key, value = row
+        lengths = _LENGTHS.get(key[0])
+        if lengths is not None and len(key) == lengths[0] and len(value) == lengths[1]:
+            apart.append((bytes(key), bytes(value)))
         else:
             others.append(row)
     apart.sort()
