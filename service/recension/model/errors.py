@@ -127,6 +127,13 @@ class ApiKeysExhaustedError(RecensionError):
     reason = "API_KEYS_EXHAUSTED"
 
 
+class CertificateUnusableError(RecensionError):
+    """The certificate or its key cannot be read, do not belong together, or are open to others."""
+
+    fault = Fault.PRECONDITION
+    reason = "CERTIFICATE_UNUSABLE"
+
+
 class PepperUnusableError(RecensionError):
     """The secret under which API keys are kept is missing, damaged, or open to others."""
 

@@ -21,7 +21,7 @@ class ServeConfig:
 
     data: Path
     listen: str = DEFAULT_LISTEN
-    """``host:port`` on loopback; port 0 takes a free one."""
+    """``host:port``, on loopback unless there is a certificate; port 0 takes a free one."""
     workers: int = 1
     """Processes that share the port."""
     threads: int = 32
@@ -41,6 +41,10 @@ class ServeConfig:
     """Path of the signing key's file; empty means ``signing.key`` in the data directory."""
     pepper: str = ""
     """Path of the file with the secret that API keys are kept under; empty means the data directory's."""
+    tls_cert: str = ""
+    """Path of the certificate and what leads to its root, PEM; empty means that nothing is encrypted."""
+    tls_key: str = ""
+    """Path of the certificate's private key, PEM."""
     health_listen: str = ""
     """Where health is answered with threads of its own; empty means the port after ``listen``'s."""
 
@@ -58,14 +62,29 @@ class ServeConfig:
         for field in ("stall_seconds", "idle_seconds", "reader_check_seconds"):
             if getattr(self, field) <= 0:
                 raise InvalidArgumentError(f"{field}: more than 0", field=field)
-        _, port = split_address(self.listen, "listen")
+        if bool(self.tls_cert) is not bool(self.tls_key):
+            raise InvalidArgumentError(
+                "tls_cert, tls_key: a certificate needs its key, and a key its certificate",
+                hint="give both --tls-cert and --tls-key, or none",
+                field="tls_cert",
+            )
+        host, port = split_address(self.listen, "listen")
+        if not self.tls_cert:
+            check_loopback(host, "listen", self.listen)
         if port == _MAX_PORT and not self.health_listen:
             raise InvalidArgumentError(
                 f"health_listen: no port follows {port}, so health has none",
                 hint=f"say where health is answered: --health-listen {DEFAULT_HEALTH}",
                 field="health_listen",
             )
-        split_address(self.health_address, "health_listen")
+        host, _ = split_address(self.health_address, "health_listen")
+        if not self.tls_cert:
+            check_loopback(host, "health_listen", self.health_address)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine reach it."""
+        return not is_loopback(split_address(self.listen, "listen")[0])
 
     @property
     def key_path(self) -> Path:
@@ -88,11 +107,11 @@ class ServeConfig:
         if self.health_listen:
             return self.health_listen
         host, port = split_address(self.listen, "listen")
-        return join_address(host, port + 1 if port else 0)
+        return join_address("127.0.0.1" if self.is_open else host, port + 1 if port else 0)
 
 
 def split_address(address: str, field: str) -> tuple[str, int]:
-    """Read ``host:port`` (IPv6 in brackets). Raises ``InvalidArgumentError``, also unless it is loopback."""
+    """Read ``host:port`` (IPv6 in brackets). Raises ``InvalidArgumentError``."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
@@ -102,14 +121,18 @@ def split_address(address: str, field: str) -> tuple[str, int]:
             field=field,
             value=address,
         )
-    if not _is_loopback(host):
+    return host, int(port)
+
+
+def check_loopback(host: str, field: str, address: str) -> None:
+    """Refuse an address that others reach. Raises ``InvalidArgumentError``."""
+    if not is_loopback(host):
         raise InvalidArgumentError(
             f"{field}: {host} is not a loopback address, and what is sent is not encrypted",
-            hint=f"listen on {DEFAULT_LISTEN}, behind a proxy that ends TLS",
+            hint=f"listen on {DEFAULT_LISTEN}, or give --tls-cert and --tls-key",
             field=field,
             value=address,
         )
-    return host, int(port)
 
 
 def join_address(host: str, port: int) -> str:
@@ -117,7 +140,8 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -23,7 +23,7 @@ from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.projects import check_definition
 from recension.archive.reader import Archive
-from recension.model.errors import RecensionError, UnreachableError
+from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
 from recension.server import apikeys, checking, ingest, keying, logs, operating
 from recension.server.build import Service, make_service
@@ -31,6 +31,7 @@ from recension.server.config import DEFAULT_LISTEN, ServeConfig
 from recension.server.pepper import Pepper
 from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
 from recension.server.signing import Signer
+from recension.server.tls import Certificates
 from recension.store.directory import PEPPER_FILE
 from recension.store.lmdb import LmdbStore
 from recension.wire.status import error_of
@@ -108,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 
     served = commands.add_parser("serve", help="serve a data directory")
     served.add_argument(
-        "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="loopback only (%(default)s)"
+        "--listen",
+        default=DEFAULT_LISTEN,
+        metavar="HOST:PORT",
+        help="loopback, unless there are a certificate and API keys (%(default)s)",
     )
     served.add_argument(
         "--health-listen", default="", metavar="HOST:PORT", help="health apart (the next port)"
@@ -145,6 +149,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where the signing key lies (DIR/signing.key)",
     )
+    served.add_argument(
+        "--tls-cert", default="", metavar="FILE", help="certificate and what leads to its root, PEM"
+    )
+    served.add_argument("--tls-key", default="", metavar="FILE", help="its private key, PEM, of mode 600")
     served.add_argument(
         "--pepper",
         default="",
@@ -247,6 +255,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         health_listen=arguments.health_listen,
         signing_key=arguments.signing_key,
         pepper=arguments.pepper,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
     )
     logs.configure()
     _prepare(config.data, sample=arguments.sample)
@@ -255,6 +265,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         pepper = Pepper(config.pepper_path)
         if not Keyring(store, pepper).is_empty():
             pepper()
+        elif config.is_open:
+            raise InvalidArgumentError(
+                f"listen: others reach {config.listen}, and no key is asked of them",
+                hint="make one first: recension-server apikey create OWNER",
+                field="listen",
+            )
+        if config.tls_cert:
+            Certificates(Path(config.tls_cert), Path(config.tls_key)).credentials()
     return serve(config, _open_service)
 
 

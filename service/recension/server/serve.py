@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +27,7 @@ from recension.model.errors import InvalidArgumentError
 from recension.server import logs
 from recension.server.build import Service
 from recension.server.config import ServeConfig, join_address, split_address
+from recension.server.tls import Certificates
 
 OpenService = Callable[[ServeConfig], AbstractContextManager[Service]]
 """Opens the data directory and builds the service; closes the directory again."""
@@ -90,14 +92,19 @@ def _serve_here(config: ServeConfig, open_service: OpenService, stop: threading.
 
 
 def _listen(service: Service, config: ServeConfig) -> tuple[str, str]:
+    # Health tells nobody anything, and who watches a server has no certificates.
+    add = service.server.add_insecure_port
+    if config.tls_cert:
+        credentials = Certificates(Path(config.tls_cert), Path(config.tls_key)).credentials()
+        add = partial(service.server.add_secure_port, server_credentials=credentials)
     pairs = (
-        (service.server, config.listen, "listen"),
-        (service.health_server, config.health_address, "health_listen"),
+        (add, config.listen, "listen"),
+        (service.health_server.add_insecure_port, config.health_address, "health_listen"),
     )
     bound = []
-    for server, address, field in pairs:
+    for listen, address, field in pairs:
         try:
-            port = server.add_insecure_port(address)
+            port = listen(address)
         except RuntimeError:
             port = 0
         if not port:
@@ -106,11 +113,16 @@ def _listen(service: Service, config: ServeConfig) -> tuple[str, str]:
     return bound[0], bound[1]
 
 
+_OPEN = (
+    "until a key is made, whoever reaches the port may do everything; to make one:",
+    "  recension-server apikey create OWNER --data DIR",
+)
+
+
 def _greet(address: str, config: ServeConfig) -> None:
     lines = (
         f"recension serves {config.data} on {address}",
-        "loopback only; until a key is made, whoever reaches the port may do everything:",
-        f"  recension-server apikey create OWNER --data {config.data}",
+        *(() if config.is_open else _OPEN),
         "try next:",
         f"  recension --server {address} show PROJECT TITLE",
         f"  recension --server {address} snapshot PROJECT --at 2015-01-01",
