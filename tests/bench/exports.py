@@ -57,7 +57,7 @@ def run(bench: Bench) -> None:
     with served(data) as (_, client):
         copies = client.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
         size = copies.parts[0].text_bytes
-        os.environ["RECENSION_SERVER"] = client._target
+        os.environ["RECENSION_SERVER"] = client.target
         for form, name in ((Form.PARQUET, "parquet"), (Form.JSONL, "jsonl")):
             target = str(bench.folder / f"export-{name}")
             fetch = (*_COMMAND, "fetch", format_digest(copies.snapshot_id), target, "--form", name)

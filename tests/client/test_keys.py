@@ -12,7 +12,7 @@ from zlib import crc32
 import pytest
 
 from recension.model.errors import InvalidArgumentError, UnauthenticatedError
-from recension_client.channel import metadata_of
+from recension_client.channel import way_to
 from recension_client.client import Client
 from tests.client.processes import BIN, at, make_project, run, serving
 
@@ -139,7 +139,7 @@ def test_a_key_is_not_sent_where_others_read_it(target: str, sent: bool) -> None
     key = "rcn_" + "31" * 8 + "_" + "00" * 32
     whole = f"{key}{crc32(key.encode()):08x}"
     if sent:
-        assert (("authorization", f"Bearer {whole}"),) == metadata_of(whole, target)
+        assert (("authorization", f"Bearer {whole}"),) == way_to(target, whole).metadata
         return
     with pytest.raises(InvalidArgumentError, match="not encrypted"):
-        metadata_of(whole, target)
+        way_to(target, whole)

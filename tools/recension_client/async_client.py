@@ -41,7 +41,7 @@ from recension_client import questions, retrying
 from recension_client.ahead import closed
 from recension_client.assembling import omitted_roles, revision_of
 from recension_client.async_corpus import AsyncCorpus, AsyncSnapshot
-from recension_client.channel import OPTIONS, counted, metadata_of
+from recension_client.channel import counted, way_to
 from recension_client.corpus import digest_given
 from recension_client.questions import Channel, Listed, Question
 from recension_client.retrying import Attempts, CutError, Retry, cut_by, passing
@@ -59,12 +59,12 @@ class AsyncClient:
         target: str,
         *,
         key: str = "",
+        tls_ca: str = "",
         timeout_seconds: float | None = None,
         retry: Retry | None = None,
     ) -> None:
         """All as of ``Client``."""
-        self._target = target
-        self._metadata = metadata_of(key, target)
+        self._way = way_to(target, key, tls_ca)
         self._timeout = timeout_seconds
         self._retry = retry or retrying.DEFAULT
         self._channel: grpc.aio.Channel | None = None
@@ -379,8 +379,8 @@ class AsyncClient:
         if self._closing.is_set():
             raise closed()
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
-        return counted(self._channel, self._received, self._metadata)
+            self._channel = self._way.async_channel()
+        return counted(self._channel, self._received, self._way.metadata)
 
     def _received(self, size: int) -> None:
         self.received_bytes += size

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, cast
+
+import grpc
 
 from recension.model.access import Secret
 from recension.model.errors import InvalidArgumentError
@@ -15,6 +19,9 @@ MAX_RECEIVE_BYTES = 8 * 1024 * 1024
 """Largest message taken; the server keeps its own well below."""
 
 Metadata = tuple[tuple[str, str], ...]
+
+SYSTEM = "system"
+"""Says that a certificate may lead to any of the usual roots."""
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
@@ -28,21 +35,63 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def metadata_of(key: str, target: str) -> Metadata:
-    """Return what each call says of its caller; nothing without a key.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a server is reached. Made by ``way_to``."""
 
-    Raises ``InvalidArgumentError`` for what is no key, and for one that others could read on its way.
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    """Those of TLS; ``None`` where nothing is encrypted."""
+    metadata: Metadata = field(repr=False)
+    """What each call says of its caller."""
+
+    def channel(self) -> grpc.Channel:
+        """Connect at the first call."""
+        if self.credentials is None:
+            return grpc.insecure_channel(self.target, options=OPTIONS)
+        return grpc.secure_channel(self.target, self.credentials, options=OPTIONS)
+
+    def async_channel(self) -> grpc.aio.Channel:
+        """Connect at the first call, in the running event loop."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.target, options=OPTIONS)
+        return grpc.aio.secure_channel(self.target, self.credentials, options=OPTIONS)
+
+
+def way_to(target: str, key: str = "", tls_ca: str = "") -> Way:
+    """Return the way to a server.
+
+    ``key``: what to show. ``tls_ca``: path of the roots that its certificate has to lead to, PEM; ``SYSTEM``
+    for those that gRPC brings along; empty without TLS. Raises ``InvalidArgumentError`` for what is no key or
+    no root, and for a key that others could read on its way.
     """
+    credentials = _credentials(tls_ca)
     if not key:
-        return ()
+        return Way(target, credentials, ())
     shown = Secret.parse(key).written
-    if not _stays_here(target):
+    if credentials is None and not _stays_here(target):
         raise InvalidArgumentError(
             f"the way to {target[:200]} is not encrypted: the key is not sent there",
-            hint="connect to a loopback address, such as the near end of a tunnel",
+            hint=f"use TLS: --tls-ca FILE, or --tls-ca {SYSTEM}",
             field="key",
         )
-    return (("authorization", f"Bearer {shown}"),)
+    return Way(target, credentials, (("authorization", f"Bearer {shown}"),))
+
+
+def _credentials(tls_ca: str) -> grpc.ChannelCredentials | None:
+    if not tls_ca:
+        return None
+    if tls_ca == SYSTEM:
+        return grpc.ssl_channel_credentials()
+    try:
+        roots = Path(tls_ca).read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"{tls_ca} cannot be read: {error.strerror}", field="tls_ca") from None
+    if b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise InvalidArgumentError(
+            f"{tls_ca} holds no certificate in PEM", hint="ask the operator for the root", field="tls_ca"
+        )
+    return grpc.ssl_channel_credentials(roots)
 
 
 def _stays_here(target: str) -> bool:

@@ -40,7 +40,7 @@ from recension.wire.status import error_of
 from recension_client import questions, retrying
 from recension_client.ahead import Leave, closed
 from recension_client.assembling import omitted_roles, revision_of
-from recension_client.channel import OPTIONS, counted, metadata_of
+from recension_client.channel import counted, way_to
 from recension_client.corpus import Corpus, Snapshot, digest_given
 from recension_client.questions import Channel, Listed, Question
 from recension_client.retrying import Attempts, CutError, Retry, cut_by, passing
@@ -58,16 +58,18 @@ class Client:
         target: str,
         *,
         key: str = "",
+        tls_ca: str = "",
         timeout_seconds: float | None = None,
         retry: Retry | None = None,
     ) -> None:
-        """``target``: ``host:port``. ``key``: what the operator gave to show, if the server asks for one.
+        """``target``: ``host:port``.
 
+        ``key``: what the operator gave to show, if the server asks for one. ``tls_ca``: path of the roots
+        that the server's certificate has to lead to, or ``system``; empty without TLS.
         ``timeout_seconds``: deadline of each question, tries and pauses together, else 30, and 600 to make a
         snapshot; streams have none. ``retry``: when to ask again, within it.
         """
-        self._target = target
-        self._metadata = metadata_of(key, target)
+        self._way = way_to(target, key, tls_ca)
         self._timeout = timeout_seconds
         self._retry = retry or retrying.DEFAULT
         self._lock = threading.Lock()
@@ -77,6 +79,11 @@ class Client:
         self._counting = threading.Lock()
         self.received_bytes = 0
         """All messages received so far, as they came."""
+
+    @property
+    def target(self) -> str:
+        """The server's ``host:port``."""
+        return self._way.target
 
     def __enter__(self) -> Self:
         return self
@@ -361,8 +368,8 @@ class Client:
             if self._closing.is_set():
                 raise closed()
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self._target, options=OPTIONS)
-            return counted(self._channel, self._received, self._metadata)
+                self._channel = self._way.channel()
+            return counted(self._channel, self._received, self._way.metadata)
 
     def _received(self, size: int) -> None:
         with self._counting:

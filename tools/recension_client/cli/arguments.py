@@ -58,7 +58,10 @@ exit codes:
 def connect(options: Namespace, *, locked: str = "") -> Client:
     """Return a client of the server that the options name, else of ``locked``, else of the default."""
     return Client(
-        options.server or locked or DEFAULT_SERVER, key=_key(options), timeout_seconds=options.timeout
+        options.server or locked or DEFAULT_SERVER,
+        key=_key(options),
+        tls_ca=options.tls_ca,
+        timeout_seconds=options.timeout,
     )
 
 
@@ -142,6 +145,12 @@ def _common(*, top: bool) -> Parser:
         type=Path,
         default=_environment_path("RECENSION_KEY_FILE") if top else argparse.SUPPRESS,
         help="file with the key to show (default: RECENSION_KEY_FILE, else the key itself in RECENSION_KEY)",
+    )
+    group.add_argument(
+        "--tls-ca",
+        metavar="FILE",
+        default=os.environ.get("RECENSION_TLS_CA", "") if top else argparse.SUPPRESS,
+        help="roots of the server's certificate, PEM, or: system (default: RECENSION_TLS_CA, else no TLS)",
     )
     group.add_argument(
         "--timeout",
