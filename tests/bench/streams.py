@@ -47,8 +47,8 @@ def run(bench: Bench) -> None:
         rate, said = _rate(size, [one, two], lambda: _checked([first, second], wanted))
         report.row("the same, two server processes", said, "", "", f"{_ASKED_RATE} MB/s", rate > _ASKED_RATE)
         request = pb.ReadSnapshotRequest(snapshot=format_digest(wanted)).SerializeToString()
-        sizes = _sizes(first._target, _READ, request)
-        plain, said = _rate(sum(sizes), [one], lambda: _sizes(first._target, _READ, request))
+        sizes = _sizes(first.target, _READ, request)
+        plain, said = _rate(sum(sizes), [one], lambda: _sizes(first.target, _READ, request))
         report.row("its bytes alone, not looked at, one server process", said)
     with _prebuilt(sum(sizes) // len(sizes), len(sizes)) as target:
         ceiling, said = _rate(sum(sizes), [], lambda: _sizes(target, METHOD, b""))
