@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 
@@ -223,3 +225,29 @@ def test_a_pause_ends_when_the_client_is_closed() -> None:
             await task
 
     asyncio.run(ask())
+
+
+LEAVING = """
+import asyncio, sys
+from recension_client import AsyncClient, Client
+
+address, snapshot = sys.argv[1:]
+pages = Client(address).open(snapshot).pages(batch=1)
+print(len(next(pages)))
+
+async def begin():
+    pages = (await AsyncClient(address).open(snapshot)).pages(batch=1)
+    print(len(await anext(pages)))
+
+asyncio.run(begin())
+"""
+
+
+def test_a_program_may_end_in_the_middle(served: Served) -> None:
+    """Streams, threads and tasks that are open then do not hold it up, and it says nothing of them."""
+    with Client(served.target) as client:
+        snapshot = client.corpus("w").as_of(FIRST)
+    command = [sys.executable, "-c", LEAVING, served.target, snapshot.id]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert ("1\n1\n", "") == (done.stdout, done.stderr)
+    until(served.idle)

@@ -6,8 +6,8 @@ import asyncio
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import IO
@@ -83,7 +83,7 @@ def ids_of(batches: list[PageBatch]) -> list[int]:
     return [page.page_id for batch in batches for page in batch]
 
 
-def naive(address: str, snapshot_id: str) -> Iterator[int]:
+def naive(address: str, snapshot_id: str) -> Generator[int, None, None]:
     """Read as one would without cursors: begin again when the stream is cut."""
     while True:
         try:
@@ -105,6 +105,7 @@ def survive(data: Path, restarts: int) -> None:
         restartable(data) as server,
         Client(server.address, retry=PATIENT, timeout_seconds=600) as client,
         asyncio.Runner() as runner,
+        ExitStack() as begun,
     ):
         snapshot = client.corpus("w").as_of("2020-02-01")
         expected = list(range(1, PAGES + 1))
@@ -112,8 +113,8 @@ def survive(data: Path, restarts: int) -> None:
         awaited = AsyncClient(server.address, retry=PATIENT, timeout_seconds=600)
         pages = snapshot.pages(batch=step, prefetch=1)
         others = runner.run(_opened(awaited, snapshot, step))
-        tokened, token = [next(snapshot.pages(batch=step, prefetch=0))], ""
-        control = naive(server.address, snapshot.id)
+        tokened = [next(snapshot.pages(batch=step, prefetch=0))]
+        control = begun.enter_context(closing(naive(server.address, snapshot.id)))
         controlled: list[int] = []
         read: list[PageBatch] = []
         read_awaited: list[PageBatch] = []
@@ -122,8 +123,7 @@ def survive(data: Path, restarts: int) -> None:
             read_awaited.append(runner.run(_next(others)))
             controlled.extend(next(control) for _ in range(step))
             server.restart(ways[number % 2])
-            token = tokened[-1].token
-            with closing(snapshot.pages(batch=step, resume=token)) as rest:
+            with closing(snapshot.pages(batch=step, resume=tokened[-1].token)) as rest:
                 tokened.append(next(rest))
         read.extend(pages)
         read_awaited.extend(runner.run(_rest(others)))

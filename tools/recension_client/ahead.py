@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,8 +95,10 @@ def read_ahead(
     try:
         yield batches()
     finally:
-        leave()
-        with changed:
-            changed.notify_all()
-        if thread is not threading.current_thread():  # the collector of cycles may come here in any
-            thread.join()
+        # An interpreter that ends has stopped the thread wherever it was, with what locks it held.
+        if not sys.is_finalizing():
+            leave()
+            with changed:
+                changed.notify_all()
+            if thread is not threading.current_thread():  # the collector of cycles may come here in any
+                thread.join()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from recension.model.manifest import Manifest, OnHidden, Redirects, Selector
 from recension.model.pin import Pin
 from recension.model.reading import MAX_INDEXES, WHOLE, Entry, ProjectInfo, Shard
+from recension_client.ahead import closed
 from recension_client.corpus import (
     BATCH_PAGES,
     PREFETCH,
@@ -76,22 +77,23 @@ class AsyncSnapshot(SnapshotFacts):
     async def _pages(
         self, stream: EntryStream, batches: Batches, window: Window[PageBatch] | None
     ) -> AsyncGenerator[PageBatch, None]:
-        async def read() -> AsyncGenerator[PageBatch, None]:
-            async with aclosing(self._client.flow(stream)) as flow:
+        flow = self._client.flow(stream)
+        if window is None:
+            async with aclosing(flow):
                 async for entries in flow:
                     for batch in batches.add(entries):
                         yield batch
             for batch in batches.end():
                 yield batch
-
-        async with aclosing(read()) as source:
-            if window is None:
-                async for batch in source:
-                    yield batch
-            else:
-                async with _read_ahead(source, window) as ahead, aclosing(ahead) as found:
-                    async for batch in found:
-                        yield batch
+            return
+        ahead = _Ahead(window)
+        task = asyncio.create_task(ahead.fill(flow, batches), name="recension-pages")
+        try:
+            while (following := await ahead.take()) is not None:
+                yield following
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def read(self, positions: Iterable[int], *, text: bool = True) -> AsyncGenerator[Page, None]:
         """Yield the pages at positions from 0 to ``count`` - 1 of the order (project, page id), as asked.
@@ -186,44 +188,48 @@ class AsyncCorpus:
         return await self._client.pin(name)
 
 
-@asynccontextmanager
-async def _read_ahead(
-    source: AsyncIterator[PageBatch], window: Window[PageBatch]
-) -> AsyncGenerator[AsyncGenerator[PageBatch, None], None]:
-    """Read into a window in a task of its own, which has ended when the context has."""
-    changed = asyncio.Condition()
+class _Ahead:
+    """A window that one task fills while another takes.
 
-    async def put(batch: PageBatch) -> None:
-        size = batch.text_bytes
-        async with changed:
-            await changed.wait_for(lambda: window.has_room(size))
-            window.put(batch, size)
-            changed.notify_all()
+    No generator: an event loop that ends closes all of them at once, and one whose end has to be waited for
+    must not be closed by another meanwhile.
+    """
 
-    async def read() -> None:
+    def __init__(self, window: Window[PageBatch]) -> None:
+        self._window = window
+        self._changed = asyncio.Condition()
+
+    async def fill(self, flow: AsyncGenerator[Sequence[Entry], None], batches: Batches) -> None:
+        """Read all there is."""
         fault: BaseException | None = None
         try:
-            async for batch in source:
-                await put(batch)
+            async with aclosing(flow):
+                async for entries in flow:
+                    for batch in batches.add(entries):
+                        await self._put(batch)
+            for batch in batches.end():
+                await self._put(batch)
+        except asyncio.CancelledError:
+            fault = closed()  # whoever reads on must not take this for the end
+            raise
         except Exception as error:  # noqa: BLE001 - raised again where the batches are taken
             fault = error
-        async with changed:
-            window.fault, window.ended = fault, True
-            changed.notify_all()
+        finally:
+            async with self._changed:
+                self._window.fault, self._window.ended = fault, True
+                self._changed.notify_all()
 
-    async def batches() -> AsyncGenerator[PageBatch, None]:
-        while True:
-            async with changed:
-                await changed.wait_for(lambda: window.ready)
-                batch = window.take()
-                changed.notify_all()
-            if batch is None:
-                return
-            yield batch
+    async def _put(self, batch: PageBatch) -> None:
+        size = batch.text_bytes
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._window.has_room(size))
+            self._window.put(batch, size)
+            self._changed.notify_all()
 
-    task = asyncio.create_task(read(), name="recension-pages")
-    try:
-        yield batches()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    async def take(self) -> PageBatch | None:
+        """Return the oldest batch, none at the end. Raises what the reading ended with."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._window.ready)
+            batch = self._window.take()
+            self._changed.notify_all()
+        return batch

@@ -310,6 +310,8 @@ class Client:
             try:
                 answer = call(question.request, timeout=attempts.remaining())
             except grpc.RpcError as error:
+                if self._closing.is_set():
+                    raise closed() from None
                 named = error_of(error)
                 if not passing(named):
                     raise named from None
