@@ -140,14 +140,14 @@ def test_batches_depend_on_the_bytes_alone(tmp_path: Path, ndjson: bytes) -> Non
         for batch in feed:
             os.sched_yield()
             slow.append(batch)
-    assert [256, 256, 256, 232] == list(map(size, plain))
+    assert [512, 488] == list(map(size, plain))
     assert plain == packed == slow
 
 
 def test_batches_are_closed_by_size(tmp_path: Path) -> None:
-    """A batch ends with the event that brings it to 4 MiB."""
-    batches = read("history", write(tmp_path, many_revisions(10, size=1 << 20)))
-    assert [5, 4, 2] == list(map(size, batches))
+    """A batch ends with the event that brings it to 16 MiB."""
+    batches = read("history", write(tmp_path, many_revisions(40, size=1 << 20)))
+    assert [17, 16, 8] == list(map(size, batches))
 
 
 @pytest.mark.parametrize("kind", ["history", "events"])

@@ -495,7 +495,7 @@ def test_a_store_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1000k", "tmpfs", str(disk)]
     if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("NOT TESTED: a full disk; mounting a small tmpfs needs root")
     yield disk

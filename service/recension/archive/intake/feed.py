@@ -122,7 +122,7 @@ class Feed:
         self._running.close()
 
     def __iter__(self) -> Iterator[Fed]:
-        """Yield each batch: at most 1,024 items, closed at 4 MiB of text; those of each run in its turn."""
+        """Yield each batch: at most 1,024 items, closed at 16 MiB of text; those of each run in its turn."""
         if not self._children:
             raise RuntimeError("a Feed is used in a with block")
         for child in cycle(self._children):
