@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from secrets import token_bytes
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from recension.archive import columns
+from recension.archive import columns, stages
 from recension.archive.clock import system_clock
 from recension.archive.columns import KIND_SHIFT, Column, Events
 from recension.archive.commitments import Facts, Models, pair_of
+from recension.archive.folding import Fold, keep_stages
+from recension.archive.history import Choice
 from recension.archive.ingest import append_commit
 from recension.archive.packing import Numbers
 from recension.archive.reader import Archive
@@ -56,6 +60,8 @@ _MODEL = "wikitext"
 _WHAT = "CreateSnapshot of a past T", "CreateSnapshot 0.1 % away from it"
 _TARGETS = 3.0, 0.3
 _MOST = 2048
+P = ParamSpec("P")
+T = TypeVar("T")
 _KINDS = {b"J": "columns", b"X": "their names", b"f": "facts", b"i": "commitments"}
 
 
@@ -193,23 +199,79 @@ def run(bench: Bench) -> None:
         times = [int(planted.times[at - 1]) for at in (late, near)]
         del planted
     for what, time, target in zip(_WHAT, times, _TARGETS, strict=True):
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory is its own
-            spent, most = pool.submit(snapshot, bench.folder / "replay", time).result()
+        spent, most = _alone(snapshot, bench.folder / "replay", time)
         report.cells(what, _seconds(spent), f"under {target:g} s", verdict(spent.wall < target))
         report.cells("  of it, the calling thread", f"CPU {spent.thread:.2f}", "", "")
         report.cells(
             "  most memory, with mapped pages", f"{most:,.0f} MiB", "under 2 GiB", verdict(most < _MOST)
         )
+    _staged(report, bench, start=events * 3 // 4)
     report.print()
+
+
+def _staged(report: Report, bench: Bench, start: int) -> None:
+    """Ask for the state of all pages near the end of the history, then make stages and ask again.
+
+    Where so many events make no stage due, they are made as if fewer did.
+    """
+    folder = bench.folder / "replay"
+    time = START + (start + bench.replayed * PER_PAGE) // 2 * SECOND
+    every = min(stages.EVERY, max(1, start))
+    without, most, expected = _alone(states, folder, time)
+    made, held, count = _alone(make_stages, folder, every)
+    after, less, found = _alone(states, folder, time)
+    assert found == expected
+    report.cells(f"{count} stages, one every {every:,} events", _seconds(made), "", "")
+    report.cells("  bytes of their pages, a page of each", f"{held:.1f}", "", "")
+    for what, spent, memory in ("from the first event", without, most), ("from a stage", after, less):
+        report.cells(f"states of all pages, {what}", f"{_seconds(spent)}, {memory:,.0f} MiB", "", "")
+
+
+def _alone(work: Callable[P, T], *of: P.args, **named: P.kwargs) -> T:
+    """Return what is computed in a process of its own, so that its memory is its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *of, **named).result()
+
+
+def states(folder: Path, time: int) -> tuple[Spent, float, str]:
+    """Replay the states of all pages; return what it took, the most MiB held, and a digest of them."""
+    digest = sha256()
+    with closing(LmdbStore.open(folder)) as store, spending() as spent:
+        fold = Fold(store, _NUMBER, Choice(time, store.log.head().position))
+        for span in fold.spans():
+            newest = fold.current(span)
+            for column in (newest.pages, newest.times, newest.revs, newest.refs):
+                digest.update(column.tobytes())
+    return spent, _most_mib(), digest.hexdigest()
+
+
+def make_stages(folder: Path, every: int) -> tuple[Spent, float, int]:
+    """Make the stages that are due; return what it took, their bytes a page, and how many there are."""
+    stages.EVERY = every
+    with closing(LmdbStore.open(folder)) as store:
+        with spending() as spent:
+            keep_stages(store, _NUMBER)
+        known = stages.find_stages(store, _NUMBER)
+        size = 0
+        for stage in known:
+            for chunk in range(len(stage.chunks)):
+                with store.view() as view:
+                    row = view.get(keys.stage_chunk(_NUMBER, stage.upto, stage.valid_at, chunk))
+                size += len(row or b"")
+    return spent, size / max(1, sum(stage.pages for stage in known)), len(known)
 
 
 def snapshot(folder: Path, time: int) -> tuple[Spent, float]:
     """Make a snapshot in this process; return what it took, and the most MiB that the process held."""
     with closing(LmdbStore.open(folder)) as store, spending() as spent:
         Archive(store).create_snapshot(Selector.of(["w"]), valid_at=time)
+    return spent, _most_mib()
+
+
+def _most_mib() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)  # getrusage would tell of the parent, too
-    return spent, int(fields["VmHWM"].split()[0]) / 1024
+    return int(fields["VmHWM"].split()[0]) / 1024
 
 
 def _seconds(spent: Spent) -> str:
