@@ -3,7 +3,8 @@
 First the log is replayed, commit by commit, then each text block is decoded and its texts are hashed; nothing
 of the old index is read. Four things are not said by log and blobs, and concern no answer: how often a block
 was rewritten (0 afterwards), bounds of valid time that a merge of blocks had widened or an erased text had
-set (narrower afterwards), rows of block users that are gone (left out), and where event columns are cut.
+set (narrower afterwards), rows of block users that are gone (left out), and where event columns and stages
+are cut.
 """
 
 from __future__ import annotations
