@@ -11,9 +11,11 @@ from zlib import crc32
 
 import pytest
 
-from recension.model.errors import InvalidArgumentError, UnauthenticatedError
 from recension_client.channel import way_to
+from recension.model.digest import format_digest
+from recension.model.errors import InvalidArgumentError, SnapshotNotFoundError, UnauthenticatedError
 from recension_client.client import Client
+from recension_client.loaders import Served
 from tests.client.processes import BIN, at, make_project, run, serving
 
 
@@ -56,6 +58,10 @@ def test_from_the_operator_to_the_licensee(data: Path, address: str, tmp_path: P
     assert "made" in asked(address, "projects", RECENSION_KEY_FILE=str(file)).stdout
     with Client(address, key=made["key"]) as client:
         assert ["made"] == [project.name for project in client.projects()]
+    with pytest.raises(SnapshotNotFoundError):
+        Served(address, format_digest(bytes(32)), key=made["key"])
+    with pytest.raises(UnauthenticatedError):
+        Served(address, format_digest(bytes(32)))
 
     file.chmod(0o644)
     said = asked(address, "projects", "--key-file", str(file))

@@ -28,14 +28,16 @@ class Served:
     they come from a folder that was fetched.
     """
 
-    def __init__(self, target: str, snapshot: str) -> None:
+    def __init__(self, target: str, snapshot: str, *, key: str = "") -> None:
         """``target``: ``host:port``; ``snapshot``: its id, ``sha256:<64 hex>``, as in ``recension.lock``.
 
-        Asks for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client`` raises.
+        ``key``: what the operator gave to show; it goes to the processes that this object is sent to. Asks
+        for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client`` raises.
         """
         self._target = target
+        self._key = key
         self._snapshot = parse_digest(snapshot, "snapshot")
-        with Client(target) as client:
+        with Client(target, key=key) as client:
             manifest = client.snapshot(self._snapshot)
             self._terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
         self._order = Order.of(manifest)
@@ -61,7 +63,7 @@ class Served:
             )
         left = iter(indexes)
         ahead: deque[Future[list[Sample]]] = deque()
-        with Client(self._target) as client, ThreadPoolExecutor(1) as thread:
+        with Client(self._target, key=self._key) as client, ThreadPoolExecutor(1) as thread:
             try:
                 while some := list(islice(left, self._request)):
                     ahead.append(thread.submit(self._fetch, client, some))
