@@ -11,9 +11,9 @@ from zlib import crc32
 
 import pytest
 
-from recension_client.channel import way_to
 from recension.model.digest import format_digest
 from recension.model.errors import InvalidArgumentError, SnapshotNotFoundError, UnauthenticatedError
+from recension_client.channel import way_to
 from recension_client.client import Client
 from recension_client.loaders import Served
 from tests.client.processes import BIN, at, make_project, run, serving

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -28,16 +29,15 @@ class Served:
     they come from a folder that was fetched.
     """
 
-    def __init__(self, target: str, snapshot: str, *, key: str = "") -> None:
+    def __init__(self, target: str, snapshot: str, *, key: str = "", tls_ca: str = "") -> None:
         """``target``: ``host:port``; ``snapshot``: its id, ``sha256:<64 hex>``, as in ``recension.lock``.
 
-        ``key``: what the operator gave to show; it goes to the processes that this object is sent to. Asks
-        for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client`` raises.
+        ``key`` and ``tls_ca``: as a ``Client`` has them; the key goes to the processes that this object is
+        sent to. Asks for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client`` raises.
         """
-        self._target = target
-        self._key = key
+        self._connect = partial(Client, target, key=key, tls_ca=tls_ca)
         self._snapshot = parse_digest(snapshot, "snapshot")
-        with Client(target, key=key) as client:
+        with self._connect() as client:
             manifest = client.snapshot(self._snapshot)
             self._terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
         self._order = Order.of(manifest)
@@ -63,7 +63,7 @@ class Served:
             )
         left = iter(indexes)
         ahead: deque[Future[list[Sample]]] = deque()
-        with Client(self._target, key=self._key) as client, ThreadPoolExecutor(1) as thread:
+        with self._connect() as client, ThreadPoolExecutor(1) as thread:
             try:
                 while some := list(islice(left, self._request)):
                     ahead.append(thread.submit(self._fetch, client, some))
