@@ -19,8 +19,8 @@ from tests.client.processes import at, make_project, serving
 pytestmark = pytest.mark.torture
 
 LIMIT_BYTES = 300 * 2**20
-PAGES = 5_000
-TEXT_BYTES = 64 * 1024
+PAGES = 10_000
+LONGEST_BYTES = 64 * 1024
 MEASURED = """
 import sys
 from pathlib import Path
@@ -40,7 +40,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     with events.open("w") as file:
         for page in range(1, PAGES + 1):
             line = f"line of page {page}, which is not that of any other: {page * 7919}\n"
-            text = "".join(f"{number} {line}" for number in range(TEXT_BYTES // len(line) + 1))
+            count = page * 7919 % LONGEST_BYTES // len(line) + 1
+            text = "".join(f"{number} {line}" for number in range(count))
             slot = {"role": "main", "model": "wikitext", "format": "text/x-wiki", "text": text}
             edit = {"revId": str(page), "title": f"Page {page}", "contributor": {"name": "Ann"}}
             event = {"project": "large", "pageId": str(page), "time": "2020-01-01T00:00:00Z"}

@@ -14,7 +14,7 @@ from recension_client.export.rows import PlainRow, Row, SlotRow
 
 WRITER = f"pyarrow {pa.__version__}"
 LEVEL = 1
-GROUP_TEXT_BYTES = 8 * 1024 * 1024
+GROUP_TEXT_BYTES = 4 * 1024 * 1024
 """A row group ends with the row that brings its text, UTF-8, to this much ..."""
 GROUP_ROWS = 8_192
 """... or its rows to this many."""
@@ -115,6 +115,8 @@ class Writer:
             self._writer.write_batch(
                 pa.RecordBatch.from_arrays(arrays, schema=self._schema), row_group_size=count
             )
+            del arrays
+            pa.default_memory_pool().release_unused()  # else each worker's keeps some 20 MiB to the end
 
 
 def read(file: BinaryIO) -> Iterator[Row]:
