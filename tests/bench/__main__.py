@@ -31,6 +31,7 @@ from tests.bench import (
     profiles,
     scattered,
     streams,
+    training,
 )
 from tests.bench.histories import ROOT, Bench, cache_folder
 
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "diffs": diffs.run,
     "exports": exports.run,
     "streams": streams.run,
+    "training": training.run,
     "growth": growth.run,
     "scattered": scattered.run,
     "replay": planted.run,

@@ -42,23 +42,23 @@ def run(bench: Bench) -> None:
         copies = first.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
         size = copies.parts[0].text_bytes
         wanted = copies.snapshot_id
-        rate, said = _rate(size, [one], lambda: _checked([first], wanted))
+        fast, said = rate(size, [one], lambda: _checked([first], wanted))
         report.row("ReadSnapshot, texts checked by the client, one server process", said)
-        rate, said = _rate(size, [one, two], lambda: _checked([first, second], wanted))
-        report.row("the same, two server processes", said, "", "", f"{_ASKED_RATE} MB/s", rate > _ASKED_RATE)
+        fast, said = rate(size, [one, two], lambda: _checked([first, second], wanted))
+        report.row("the same, two server processes", said, "", "", f"{_ASKED_RATE} MB/s", fast > _ASKED_RATE)
         request = pb.ReadSnapshotRequest(snapshot=format_digest(wanted)).SerializeToString()
         sizes = _sizes(first.target, _READ, request)
-        plain, said = _rate(sum(sizes), [one], lambda: _sizes(first.target, _READ, request))
+        plain, said = rate(sum(sizes), [one], lambda: _sizes(first.target, _READ, request))
         report.row("its bytes alone, not looked at, one server process", said)
     with _prebuilt(sum(sizes) // len(sizes), len(sizes)) as target:
-        ceiling, said = _rate(sum(sizes), [], lambda: _sizes(target, METHOD, b""))
+        ceiling, said = rate(sum(sizes), [], lambda: _sizes(target, METHOD, b""))
         report.row(f"{len(sizes)} messages made before of {sum(sizes) // len(sizes):,} bytes", said)
     share = plain / ceiling
     report.row("ReadSnapshot beside them", f"{share:.2f}", "", "", f"{_ASKED_SHARE}", share >= _ASKED_SHARE)
     report.print()
 
 
-def _rate(size: int, servers: list[int], read: Callable[[], object]) -> tuple[float, str]:
+def rate(size: int, servers: list[int], read: Callable[[], object]) -> tuple[float, str]:
     """Return the median MB/s, and it in words with what 1 MB takes of the processors."""
     rates, ours, theirs = [], [], []
     for _ in range(_RUNS):
@@ -68,9 +68,9 @@ def _rate(size: int, servers: list[int], read: Callable[[], object]) -> tuple[fl
         rates.append(size / spent.wall / 1e6)
         ours.append(spent.cpu * 1e9 / size)
         theirs.append((sum(map(processor_seconds, servers)) - before) * 1e9 / size)
-    rate, client, server = map(statistics.median, (rates, ours, theirs))
+    fast, client, server = map(statistics.median, (rates, ours, theirs))
     cpu = f"CPU a MB: client {client:.1f} ms" + (f", server {server:.1f}" if servers else "")
-    return rate, f"{rate:.0f} MB/s; {cpu}"
+    return fast, f"{fast:.0f} MB/s; {cpu}"
 
 
 def _checked(clients: list[Client], snapshot_id: bytes) -> None:
