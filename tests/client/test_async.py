@@ -80,6 +80,8 @@ def test_offers_what_the_other_does(awaited: type, other: type) -> None:
     else:
         assert "flow" not in theirs
     assert theirs == public(awaited)
+    made = [list(inspect.signature(cls).parameters.values()) for cls in (other, awaited)]
+    assert [one.name for one in made[0]] == [one.name for one in made[1]]
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from recension.model.digest import format_digest
 from recension.model.errors import InvalidArgumentError, SnapshotNotFoundError, UnauthenticatedError
+from recension_client.async_client import AsyncClient
 from recension_client.channel import way_to
 from recension_client.client import Client
 from recension_client.loaders import Served
@@ -36,6 +38,11 @@ def asked(address: str, *arguments: str, **more: str) -> subprocess.CompletedPro
     environment = {name: value for name, value in at(address).items() if not name.startswith("RECENSION_KEY")}
     command = [str(BIN / "recension"), *arguments]
     return subprocess.run(command, capture_output=True, check=False, env=environment | more, text=True)
+
+
+async def awaited(address: str, key: str) -> list[str]:
+    async with AsyncClient(address, key=key) as client:
+        return [project.name for project in await client.projects()]
 
 
 def test_from_the_operator_to_the_licensee(data: Path, address: str, tmp_path: Path) -> None:
@@ -62,6 +69,7 @@ def test_from_the_operator_to_the_licensee(data: Path, address: str, tmp_path: P
         Served(address, format_digest(bytes(32)), key=made["key"])
     with pytest.raises(UnauthenticatedError):
         Served(address, format_digest(bytes(32)))
+    assert ["made"] == asyncio.run(awaited(address, made["key"]))
 
     file.chmod(0o644)
     said = asked(address, "projects", "--key-file", str(file))
@@ -89,6 +97,8 @@ def test_from_the_operator_to_the_licensee(data: Path, address: str, tmp_path: P
     run("recension-server", "apikey", "revoke", made["id"], *apikey)
     with Client(address, key=made["key"]) as client, pytest.raises(UnauthenticatedError):
         client.projects()
+    with pytest.raises(UnauthenticatedError):
+        asyncio.run(awaited(address, made["key"]))
     listed = json.loads(run("recension-server", "apikey", "list", "--json", *apikey))
     assert {"revoked", "live"} == {key["state"] for key in listed}
     table = run("recension-server", "apikey", "list", *apikey)
