@@ -15,9 +15,9 @@ import recension_client
 from recension.model import errors
 from recension.model.manifest import OnHidden
 from recension.model.reading import ChangeKind, Shard
-from recension_client import Client, Corpus, Page, PageBatch, Snapshot
+from recension_client import Client, Corpus, Page, PageBatch, Retry, Snapshot
 from recension_client.corpus import instant_of
-from recension_client.pages import Window
+from recension_client.pages import Window, decoded
 from tests.archive.helpers import World, delete, edit, hide, move
 from tests.client.lying import honest, lying
 from tests.client.test_lies import dropping
@@ -317,3 +317,27 @@ def test_a_served_directory_needs_no_client(tmp_path: Path) -> None:
     corpus = Client(f"unix://{tmp_path}/none").corpus("w")
     with pytest.raises(errors.UnreachableError):
         corpus.info()
+
+
+def test_a_text_that_is_no_utf8_is_named() -> None:
+    """It is the server's fault, whatever its digest is."""
+    with pytest.raises(errors.VerificationError, match="page 7 is not UTF-8"):
+        decoded(b"\xff", 7)
+
+
+def test_a_pause_ends_when_the_client_is_closed() -> None:
+    """Who waits for the next try does not wait for ever."""
+    long = Retry(first_pause_seconds=3600, longest_pause_seconds=3600, patience_seconds=10**6)
+    client = Client("127.0.0.1:1", retry=long, timeout_seconds=10**6)
+    told: list[errors.RecensionError] = []
+
+    def ask() -> None:
+        with pytest.raises(errors.UnreachableError, match="closed") as caught:
+            client.projects()
+        told.append(caught.value)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    client.close()
+    thread.join(60)
+    assert 1 == len(told)

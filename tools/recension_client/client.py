@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import dropwhile, islice
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 import grpc
@@ -306,9 +306,8 @@ class Client:
     def _ask(self, question: Question[_Item]) -> _Item:
         attempts = Attempts(self._retry, self._timeout or question.seconds)
         while True:
-            call = question.method(self._open())
             try:
-                answer = call(question.request, timeout=attempts.remaining())
+                answer = self._call(question.method, question.request, attempts.remaining())
             except grpc.RpcError as error:
                 if self._closing.is_set():
                     raise closed() from None
@@ -340,7 +339,7 @@ class Client:
             self._running.add(leave)
         attempts = Attempts(self._retry)
         while True:
-            call = stream.method(self._open())(stream.request())
+            call = self._call(stream.method, stream.request())
             cause: RecensionError = UnreachableError("the stream was cut")
             try:
                 leave.begin(call)
@@ -359,6 +358,16 @@ class Client:
                 call.cancel()
             if leave.asked or leave.wait(attempts.pause(cause, known=self._known)):
                 raise closed() from None
+
+    def _call(
+        self, method: Callable[[Channel], Callable[..., Any]], request: object, seconds: float | None = None
+    ) -> Any:
+        try:
+            return method(self._open())(request, timeout=seconds)
+        except ValueError:  # what gRPC says of a channel that was closed just now
+            if self._closing.is_set():
+                raise closed() from None
+            raise
 
     @property
     def _known(self) -> bool:
