@@ -66,7 +66,7 @@ def test_what_is_made_of_a_dataset_goes_on_too(corpus: Corpus) -> None:
 
 def test_nodes_and_workers_share_it(corpus: Corpus) -> None:
     """Whatever the library cuts it into, the shares are those of ranks, and together the whole."""
-    nodes = [split_dataset_by_node(dataset(corpus.unpacked), rank, 3) for rank in range(3)]
+    nodes = [split_dataset_by_node(dataset(corpus.unpacked).reshard(), rank, 3) for rank in range(3)]
     for rank, node in enumerate(nodes):
         assert [sample for _, sample in walk(corpus.unpacked, State(), Share(rank, 3))] == list(node)
     shares = [node.shard(4, index, contiguous=False) for node in nodes for index in range(4)]
