@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -328,18 +329,15 @@ def test_comparing_is_bounded_beside_other_calls(world: World) -> None:
 
 
 def test_overload_is_refused_with_a_delay(world: World, snapshots: tuple[str, str]) -> None:
-    """A third stream on two places is refused at once; other calls go on."""
+    """A third stream on two places is refused at once; other calls go on, and so do streams afterwards."""
     request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshots[0])
-    streams = [world.snapshot.ReadSnapshot(request) for _ in range(2)]
-    firsts = [next(stream) for stream in streams]
-    assert 2 == len(firsts)
-    ingest = world.ingest.Append(iter(()))
-    error = refused(lambda: list(ingest))
-    assert errors.OverloadedError is type(error)
-    assert "1" == error.metadata["retryDelaySeconds"]
-    world.catalog.GetServerInfo(catalog_pb.GetServerInfoRequest())
-    for stream in streams:
-        assert list(stream)[-1].end.complete
+    with world.service.gate.admit(), world.service.gate.admit():
+        for stream in (world.ingest.Append(iter(())), world.snapshot.ReadSnapshot(request)):
+            error = refused(partial(list, stream))
+            assert errors.OverloadedError is type(error)
+            assert "1" == error.metadata["retryDelaySeconds"]
+        world.catalog.GetServerInfo(catalog_pb.GetServerInfoRequest())
+    assert list(world.snapshot.ReadSnapshot(request))[-1].end.complete
 
 
 def _pushed(page: int) -> event_pb.Event:
