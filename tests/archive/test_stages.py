@@ -149,6 +149,7 @@ def test_stages_are_due_after_so_many_events() -> None:
     assert due(parts, [], 9) == [19, 39, 49]
     stage = Stage(5, 49, ())
     assert due(parts, [stage], 9) == []
+    assert due(parts, [Stage(5, 19, ())], 9) == [39, 49]  # a writer was killed between the first and the next
     assert due([*parts, part(6, 12, 15)], [stage], 9) == []
     assert due([*parts, part(6, 12, 15), part(7, 0, 3)], [stage], 9) == [15, 49]
 

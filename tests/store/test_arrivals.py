@@ -11,10 +11,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from recension.model.errors import DataLossError
+from recension.model.errors import DataLossError, StoreFullError
 from recension.model.record import EMPTY_LOG, Head
 from recension.store import arrivals
 from recension.store import lmdb as store_lmdb
+from recension.store.arrivals import Arrivals, Piles
 from recension.store.interface import Outcome, Rewrite, Row
 from recension.store.keys import SCATTERED
 from recension.store.layout import ARRIVALS, TABLES
@@ -161,6 +162,74 @@ def test_a_conflict_within_piles_is_refused(store: LmdbStore) -> None:
         put(store, head, [(key, bytes(8))])
     with store.view() as view:
         assert [(key, bytes(8))] == view.scan(b"", b"\xff")
+
+
+def test_a_range_of_many_subjects_is_looked_for_in_piles(store: LmdbStore) -> None:
+    """Bounds that are shorter than what the filter knows name more rows than those of one subject."""
+    rows = {key: value for key, value in some_rows(random.Random(6), 60) if key[:1] in SCATTERED}
+    with store.importing():
+        put(store, put(store, EMPTY_LOG, []), list(rows.items()))
+        assert waiting(store)
+        with store.view() as view:
+            for letter in SCATTERED:
+                start, stop = letter + bytes(4), letter + bytes([0, 0, 0, 1])
+                inside = sorted(row for row in rows.items() if start <= row[0] < stop)
+                assert inside
+                assert inside == view.scan(start, stop)
+                assert inside[-1] == view.last(start, stop)
+
+
+def test_new_rows_of_a_compacted_store_are_not_looked_for_in_each_pile(
+    store: LmdbStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Families that have runs are no reason to look into piles; the control: a row that waits is one."""
+    looked: list[bytes] = []
+    get = Arrivals.get
+
+    def noting(piles: Arrivals, txn: lmdb.Transaction, there: Piles, key: bytes) -> bytes | None:
+        looked.extend([key] if there.get(key[:1]) else [])
+        return get(piles, txn, there, key)
+
+    monkeypatch.setattr(Arrivals, "get", noting)
+    rows = [(b"D" + bytes([at]) * 16, bytes(8)) for at in range(200)]
+    head = put(store, EMPTY_LOG, rows[:100])
+    store.compact()
+    with store.importing():
+        head = put(store, put(store, head, []), rows[100:150])
+        head = put(store, head, rows[150:] + rows[:50])
+        assert len(looked) < 5
+        put(store, head, rows[100:150])
+        assert {key for key, _ in rows[100:150]} <= set(looked)
+
+
+def test_what_has_no_room_to_be_placed_is_no_failure_of_a_commit(
+    store: LmdbStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Piles that cannot go to their places let the next commit fail with nothing stored, and then go on."""
+    rows = dict(row for row in some_rows(random.Random(7), 2000) if row[0][:1] in SCATTERED)
+    some = list(rows.items())
+    head, failed = EMPTY_LOG, 0
+    place = LmdbStore._place_some
+
+    def no_room(of: LmdbStore, family: bytes, start: bytes) -> bytes:
+        raise StoreFullError("no room", hint="make room")
+
+    with store.importing():
+        for at in range(0, len(some), 20):
+            record, new = following(head)
+            monkeypatch.setattr(LmdbStore, "_place_some", no_room)
+            try:
+                assert store.commit(record, new, some[at : at + 20], []) is Outcome.OK
+            except StoreFullError:
+                assert store.log.head() == head
+                failed += 1
+                monkeypatch.setattr(LmdbStore, "_place_some", place)
+                assert store.commit(record, new, some[at : at + 20], []) is Outcome.OK
+            head = new
+        monkeypatch.setattr(LmdbStore, "_place_some", place)
+    assert failed
+    with store.view() as view:
+        assert view.scan(b"", b"\xff") == sorted(some)
 
 
 def test_a_small_store_lets_no_row_wait(store: LmdbStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,8 @@ class Fold:
         self._pages = tally.pages
         self.parts = [part for part in parts if part.after < choice.known_at]
         some = stages.find_stages(store, number) if known is None else known
-        self._stages = [one for one in some if one.upto <= choice.known_at]
+        # None that was made meanwhile, of parts that were not there yet: it counts events through those too.
+        self._stages = [one for one in some if one.upto <= upto]
         self._tail: list[Numbers] = []
         self._add_tail(upto)
         self._bases = np.cumsum([0, *(part.events for part in self.parts)])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recension.archive.columns import Part
+from recension.archive.columns import Part, covered
 from recension.archive.packing import Columns, ColumnsLostError, Numbers, pack_columns
 from recension.store import keys
 from recension.store.interface import Row, Store
@@ -99,21 +99,27 @@ def _read_chunks(value: bytes) -> tuple[tuple[int, int], ...]:
 def due(parts: Sequence[Part], stages: Sequence[Stage], pages: int) -> list[int]:
     """Return the times T, ascending, of the stages that a project of so many pages lacks as known now.
 
-    Between two of them lie as many of the events that the last stage did not know as make one due.
+    Between two of them lie as many of the events that the last stage did not know as make one due. A writer
+    that was killed leaves out the later ones: the one of all times says that none is missing.
     """
-    known = stages[-1].upto if stages else 0
+    upto = covered(parts)
+    made = {stage.valid_at for stage in stages if stage.upto == upto}
+    known = max((stage.upto for stage in stages if stage.upto < upto), default=0)
     fresh = sorted((part.last_time, part.events) for part in parts if part.upto > known)
     every = max(EVERY, _PER_PAGE * pages)
     if sum(events for _, events in fresh) < every:
         return []
-    times = {max(part.last_time for part in parts)}
+    newest = max(part.last_time for part in parts)
+    if newest in made:
+        return []
+    times = {newest}
     seen = 0
     for time, events in fresh:
         seen += events
         if seen >= every:
             times.add(time)
             seen = 0
-    return sorted(times)
+    return sorted(times - made)
 
 
 def chunk_rows(

@@ -261,9 +261,8 @@ class Arrivals:
         self._drop(txn, piles)
         return b""
 
-    def take_out(self, txn: lmdb.Transaction, keys: Iterable[bytes]) -> None:
+    def take_out(self, txn: lmdb.Transaction, piles: Piles, keys: Iterable[bytes]) -> None:
         """Destroy the rows of these keys."""
-        piles = self.written(txn)
         if not piles:
             return
         with txn.cursor(self._table) as cursor:

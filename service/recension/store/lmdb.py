@@ -29,7 +29,7 @@ from recension.model.errors import (
     WriterBusyError,
 )
 from recension.model.record import EMPTY_LOG, MAGIC, Head
-from recension.store.arrivals import Filter, Piles, scattered
+from recension.store.arrivals import NO_PILES, Filter, Piles, scattered
 from recension.store.copying import arriving, backup_at, copy, copy_checked, used_bytes
 from recension.store.directory import LOOK_SECONDS, DataDirectory, free_bytes, remove, sync
 from recension.store.environment import (
@@ -125,6 +125,8 @@ class LmdbStore:
         self._failed = False
         self._closed = False
         self._importing = False
+        self._full_at: int | None = None
+        """Position of the commit after which the rows of all piles have to go to their places."""
         self.filter: Filter | None = None
         """Of the rows that commits put into piles; without one they put none there."""
         self._log = _LmdbLog(self)
@@ -223,6 +225,7 @@ class LmdbStore:
         record = bytes(record)
         if sha256(record).digest() != head.hash:
             raise ValueError("the head's hash is not the hash of the record")
+        self._place_full()
         noted = self.filter
         waiting, others = ([], index) if noted is None else scattered(index)
         index_rows = prepared(INDEX, others)
@@ -253,8 +256,7 @@ class LmdbStore:
 
         outcome = self._write(write)
         if turn:
-            self._place_arrivals()
-            self.filter = Filter(head.position)
+            self._full_at = head.position
         return outcome
 
     def put_derived(self, rows: Iterator[Row]) -> None:
@@ -283,13 +285,15 @@ class LmdbStore:
 
         def write(txn: lmdb.Transaction, opened: Opened) -> Outcome:
             applied.clear()
+            piles = opened.arrivals.written(txn)
             for change, rows in planned:
-                fits = all(_index_row(txn, opened, key) == row for key, row in change.expected.items())
+                expected = change.expected.items()
+                fits = all(_index_row(txn, opened, piles, key) == row for key, row in expected)
                 applied.append(fits)
                 if fits:
                     gone = [key for key, row in change.index.items() if row is None]
                     opened.packed.take_out(txn, gone)
-                    opened.arrivals.take_out(txn, gone)
+                    opened.arrivals.take_out(txn, piles, gone)
                     _replace(txn, opened, rows)
             return Outcome.OK
 
@@ -318,7 +322,16 @@ class LmdbStore:
             self._place_arrivals()
         finally:
             self._importing = False
-            self.filter = None
+            self._full_at = self.filter = None
+
+    def _place_full(self) -> None:
+        """Bring the rows of all piles to their places if it is time; from then on, rows wait.
+
+        Before a commit and not behind it: what fails here must not look like a failure of what is stored.
+        """
+        if self._full_at is not None:
+            self._place_arrivals()
+            self.filter, self._full_at = Filter(self._full_at), None
 
     def _place_arrivals(self) -> None:
         """Bring the rows of all piles to their places, by key, some in each transaction."""
@@ -741,9 +754,9 @@ class _LmdbView:
             return True
         size = SCATTERED[family].subject
         subject, end = start[:size], stop[:size]
-        one = subject == end or (
-            not stop[size:].strip(b"\0") and int.from_bytes(end, "big") - int.from_bytes(subject, "big") == 1
-        )
+        next_ = int.from_bytes(end, "big") - int.from_bytes(subject, "big") == 1
+        # A bound that is shorter than a subject is one of many.
+        one = len(subject) == size and (subject == end or (next_ and not stop[size:].strip(b"\0")))
         return not one or self._filter.may_have(subject)
 
     @names_damage
@@ -901,14 +914,17 @@ def _not_there(txn: lmdb.Transaction, opened: Opened, rows: list[Row], noted: Fi
     with txn.cursor(opened.tables[INDEX]) as cursor:
         there = {cast("bytes", key) for key, _ in cursor.getmulti([key for key, _ in rows])}
     # Of two rows with one key the second is doubtful, and so are all when a commit is tried again.
-    there |= noted.add(rows)
-    there |= {key for key, _ in rows if key[:1] in families} if families else set()
-    if not there:
+    doubtful = noted.add(rows)
+    if not (there or doubtful or families):
         return rows
     out: list[Row] = []
     for row in rows:
         key, value = row
-        known = _index_row(txn, opened, key) if key in there else None
+        known = None
+        if key in there:
+            known = _index_row(txn, opened, piles, key)
+        elif key in doubtful or key[:1] in families:
+            known = _apart(txn, opened, piles if key in doubtful else NO_PILES, key)
         if known is None and out and out[-1][0] == key:
             known = out[-1][1]
         if known is None:
@@ -922,11 +938,9 @@ def _another_value(key: bytes) -> ValueError:
     return ValueError(f"index key {key.hex()} exists with another value")
 
 
-def _index_row(txn: lmdb.Transaction, opened: Opened, key: bytes) -> bytes | None:
+def _index_row(txn: lmdb.Transaction, opened: Opened, piles: Piles, key: bytes) -> bytes | None:
     raw = opened.get(txn, INDEX, key)
-    if raw is not None:
-        return unseal(INDEX, key, raw)
-    return _apart(txn, opened, opened.arrivals.written(txn), key)
+    return unseal(INDEX, key, raw) if raw is not None else _apart(txn, opened, piles, key)
 
 
 def _apart(txn: lmdb.Transaction, opened: Opened, piles: Piles, key: bytes) -> bytes | None:
