@@ -205,3 +205,15 @@ def test_a_file_that_changes_is_read_again_once(folder: Path, root: Root) -> Non
     assert held._newer() is None
     os.utime(folder / "cert.pem", ns=(1, 1))
     assert held._newer() is not None
+
+
+def test_a_key_whose_mode_is_put_right_is_read(folder: Path, root: Root) -> None:
+    """The hint says chmod, which changes neither what is in the file nor when that was written."""
+    held = Certificates(folder / "cert.pem", folder / "key.pem")
+    held.credentials()
+    issue(root, folder)
+    (folder / "key.pem").chmod(0o644)
+    assert held._newer() is None
+    time.sleep(0.01)
+    (folder / "key.pem").chmod(0o600)
+    assert held._newer() is not None

@@ -16,8 +16,8 @@ from recension.model.errors import CertificateUnusableError
 from recension.model.private import OpenToOthersError, read_private
 from recension.server import logs
 
-_Stamp = tuple[tuple[int, int, int], ...]
-"""Inode, size and time of change of each file."""
+_Stamp = tuple[tuple[int, int, int, int], ...]
+"""Inode, size and times of change of each file: of what is in it, and of its mode too."""
 
 
 class Certificates:
@@ -60,7 +60,7 @@ class Certificates:
             found = [path.stat() for path in (self._chain, self._key)]
         except OSError as error:
             raise _unusable(self._chain, os.strerror(error.errno or 0)) from None
-        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
+        return tuple((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         try:
