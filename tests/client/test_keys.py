@@ -7,18 +7,30 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
 from zlib import crc32
 
 import pytest
 
+from recension.model.access import Secret
 from recension.model.digest import format_digest
-from recension.model.errors import InvalidArgumentError, SnapshotNotFoundError, UnauthenticatedError
+from recension.model.errors import (
+    InvalidArgumentError,
+    SnapshotNotFoundError,
+    UnauthenticatedError,
+    UnreachableError,
+)
 from recension_client.async_client import AsyncClient
 from recension_client.channel import way_to
 from recension_client.client import Client
 from recension_client.loaders import Served
+from recension_client.retrying import Retry
 from tests.client.processes import BIN, at, make_project, run, serving
+
+ONCE = Retry(first_tries=1)
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +171,39 @@ def test_a_key_is_not_sent_where_others_read_it(target: str, sent: bool) -> None
         return
     with pytest.raises(InvalidArgumentError, match="not encrypted"):
         way_to(target, whole)
+
+
+@contextmanager
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """Set a proxy in the environment; what it was asked is in the list. It connects nobody."""
+    asked: list[bytes] = []
+
+    class Asked(BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(4096))
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Asked) as proxy:
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("grpc_proxy", f"http://127.0.0.1:{proxy.server_address[1]}")
+        yield asked
+        proxy.shutdown()
+
+
+def test_a_key_to_this_machine_goes_to_no_proxy(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would read the key; the way to another machine, which is encrypted, may lead through one."""
+    key = Secret.new().written
+    with proxied(monkeypatch) as asked:
+        for host in ("127.0.0.1", "localhost"):
+            target = f"{host}:{address.rpartition(':')[2]}"
+            with Client(target, key=key, retry=ONCE) as client, suppress(UnauthenticatedError):
+                client.projects()
+        with suppress(UnauthenticatedError):
+            asyncio.run(awaited(address, key))
+        assert [] == asked
+        with Client("recension.invalid:1", key=key, tls_ca="system", retry=ONCE) as client:
+            with pytest.raises(UnreachableError):
+                client.projects()
+        assert asked[0].startswith(b"CONNECT recension.invalid:1 ")
+        assert key.encode() not in b"".join(asked)

@@ -33,6 +33,8 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
+"""gRPC asks the proxy of the environment for this machine too: it would see what is sent, or reach another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,22 @@ class Way:
     metadata: Metadata = field(repr=False)
     """What each call says of its caller."""
 
+    @property
+    def options(self) -> list[tuple[str, Any]]:
+        """Those of its channels."""
+        return [*OPTIONS, _NO_PROXY] if _stays_here(self.target) else OPTIONS
+
     def channel(self) -> grpc.Channel:
         """Connect at the first call."""
         if self.credentials is None:
-            return grpc.insecure_channel(self.target, options=OPTIONS)
-        return grpc.secure_channel(self.target, self.credentials, options=OPTIONS)
+            return grpc.insecure_channel(self.target, options=self.options)
+        return grpc.secure_channel(self.target, self.credentials, options=self.options)
 
     def async_channel(self) -> grpc.aio.Channel:
         """Connect at the first call, in the running event loop."""
         if self.credentials is None:
-            return grpc.aio.insecure_channel(self.target, options=OPTIONS)
-        return grpc.aio.secure_channel(self.target, self.credentials, options=OPTIONS)
+            return grpc.aio.insecure_channel(self.target, options=self.options)
+        return grpc.aio.secure_channel(self.target, self.credentials, options=self.options)
 
 
 def way_to(target: str, key: str = "", tls_ca: str = "") -> Way:
