@@ -202,8 +202,8 @@ def test_a_key_to_this_machine_goes_to_no_proxy(address: str, monkeypatch: pytes
         with suppress(UnauthenticatedError):
             asyncio.run(awaited(address, key))
         assert [] == asked
-        with Client("recension.invalid:1", key=key, tls_ca="system", retry=ONCE) as client:
-            with pytest.raises(UnreachableError):
-                client.projects()
+        elsewhere = Client("recension.invalid:1", key=key, tls_ca="system", retry=ONCE)
+        with elsewhere as client, pytest.raises(UnreachableError):
+            client.projects()
         assert asked[0].startswith(b"CONNECT recension.invalid:1 ")
         assert key.encode() not in b"".join(asked)

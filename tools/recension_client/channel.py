@@ -34,7 +34,7 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
 _NO_PROXY = ("grpc.enable_http_proxy", 0)
-"""gRPC asks the proxy of the environment for this machine too: it would see what is sent, or reach another."""
+"""gRPC asks the environment's proxy for this machine too: it would read what is sent, or reach another."""
 
 
 @dataclass(frozen=True, slots=True)
