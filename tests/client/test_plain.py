@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from recension.model.errors import ExportDiffersError, ExportFormatError, ExtraMissingError
+from recension.model.errors import ExportDiffersError, ExportError, ExportFormatError, ExtraMissingError
 from recension_client import lockfile
 from recension_client.client import Client
 from recension_client.export import layout, rendition
@@ -194,6 +194,8 @@ def test_verify_looks_at_plain_text_too(world: World, repository: Path) -> None:
         assert not list(rendition.differing(root, export, held))
         (plain / "more").write_text("")
         assert "not a file of the rendition" in next(rendition.differing(root, export, held))
+        (plain / "more").rename(path.with_name("more"))
+        assert "not a file of the rendition" in next(rendition.differing(root, export, held))
         shutil.rmtree(plain)
         assert "plain is missing" in next(rendition.differing(root, export, held))
     ask(world, repository, "fetch")
@@ -302,6 +304,54 @@ def test_killed_anywhere(repository: Path) -> None:
             assert good == rendition.render(root, export)
             assert [] == list(rendition.differing(root, export, good))
     assert 15 < steps
+
+
+def test_what_was_begun_for_other_files(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed leaves nothing to one of fewer files; the folder has the latter's alone."""
+    target = tmp_path / "corpus"
+    with Client(world.address) as client, Folder.at(target, create=True) as root:
+        manifest = client.snapshot(world.second)
+        with monkeypatch.context() as smaller:
+            smaller.setattr(layout, "SHARD_PAGES", 128)
+            begun = fetch(client, manifest, target, Form.JSONL).index
+            smaller.setattr(rendition, "_swap", lambda *_: None)  # as if it was killed just before
+            assert 8 == len(rendition.render(root, begun).files)
+        shutil.rmtree(target / "data")
+        export = fetch(client, manifest, target, Form.JSONL).index
+        made = rendition.render(root, export)
+        assert 1 == len(made.files)
+        assert [] == list(rendition.differing(root, export, made))
+        assert 1 == len(list((target / "plain").rglob("*.zst")))
+
+
+@pytest.mark.parametrize("index", [None, "{", '{"format": 1}', "[]", "[" * 100_000])
+def test_what_is_somebody_elses_stays(repository: Path, index: str | None) -> None:
+    """A folder of that name which no recension wrote is neither overwritten nor removed."""
+    plain = repository / "corpus" / "plain"
+    shutil.rmtree(plain)
+    plain.mkdir()
+    (plain / "notes").write_text("mine")
+    if index is not None:
+        (plain / "index.json").write_text(index)
+    with Folder.at(repository / "corpus") as root:
+        export = read_held(root)
+        with pytest.raises(ExportError, match="made here"):
+            rendition.render(root, export)
+        assert "mine" == (plain / "notes").read_text()
+        shutil.rmtree(plain)
+        plain.symlink_to(repository)
+        with pytest.raises(ExportError, match="link"):
+            rendition.render(root, export)
+
+
+def test_modules_where_one_stands_are_not_run(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository may have a ``re.py`` or a ``resource.py`` of its own."""
+    (repository / "resource.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(repository)
+    with Renderer() as renderer:
+        assert ("b", None) == renderer.render("''b''")
 
 
 def test_refused_for_other_libraries(repository: Path) -> None:

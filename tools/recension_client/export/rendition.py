@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from tempfile import TemporaryFile
 from threading import Event
@@ -179,14 +180,9 @@ def differing(root: Folder, export: Index, wanted: Rendition) -> Iterator[str]:
     if not root.has(PLAIN):
         yield f"{root.path(PLAIN)} is missing"
         return
-    expected = {INDEX, *(each.path.split("/")[0] for each in wanted.files)}
     try:
         with root.folder(PLAIN) as plain:
-            yield from (
-                f"{plain.path(name)}: not a file of the rendition"
-                for name in plain.names()
-                if name not in expected
-            )
+            yield from (f"{path}: not a file of the rendition" for path in _strangers(plain, wanted))
             for each, source in zip(wanted.files, export.files, strict=True):
                 name, file = each.path.split("/")
                 if each.source_sha256 != source.sha256:
@@ -196,6 +192,15 @@ def differing(root: Folder, export: Index, wanted: Rendition) -> Iterator[str]:
                         yield f"{folder.path(file)}: its digest is another"
     except ExportError as error:
         yield error.message
+
+
+def _strangers(plain: Folder, wanted: Rendition) -> Iterator[str]:
+    paths = {each.path for each in wanted.files}
+    folders = {path.split("/")[0] for path in paths}
+    yield from (plain.path(name) for name in plain.names() if name not in folders | {INDEX})
+    for name in sorted(folders):
+        with plain.folder(name) as folder:
+            yield from (folder.path(each) for each in folder.names() if f"{name}/{each}" not in paths)
 
 
 def rendered_otherwise(
@@ -232,7 +237,7 @@ def render(root: Folder, export: Index, *, workers: int = 2, watch: Watch = lamb
     """Make the plain text of an export, or leave it where it is made already.
 
     Raises ``ExtraMissingError``, ``VerificationError`` where a shard is not the export's, ``ExportError`` for
-    a folder that cannot be used.
+    a folder that cannot be used, or that holds something else in the place of plain text.
     """
     job = job_of(export)
     with ExitStack() as stack:
@@ -242,6 +247,7 @@ def render(root: Folder, export: Index, *, workers: int = 2, watch: Watch = lamb
         held = _held(root, export, job)
         if held is not None:
             return held
+        _refuse_foreign(root)
         made = _Run(root, work, export, job, workers, watch).run()
         _swap(root, work)
         return made
@@ -254,6 +260,21 @@ def _held(root: Folder, export: Index, job: Rendition) -> Rendition | None:
         if held is not None and replace(held, files=()) == job:
             return None if any(differing(root, export, held)) else held
     return None
+
+
+def _refuse_foreign(root: Folder) -> None:
+    """Refuse to put plain text in the place of what no recension wrote. Raises ``ExportError``."""
+    if not root.has(PLAIN):
+        return
+    with root.folder(PLAIN) as plain:
+        with suppress(ExportError, ValueError, RecursionError, LookupError, TypeError):
+            document = json.loads(plain.read(INDEX, MAX_INDEX_BYTES))
+            if str(document["format"]).startswith("recension/"):
+                return
+        raise ExportError(
+            f"{plain.shown} is no plain text that was made here: its {INDEX} is missing or damaged",
+            hint="move it away, or name another folder",
+        )
 
 
 def _recover(root: Folder, work: Folder) -> None:
@@ -290,7 +311,9 @@ class _Run:
 
     def run(self) -> Rendition:
         """Render all shards, and list them."""
-        job = self._job.encoded
+        # Of this export alone: of another one, files might be left over that this one has not.
+        export = sha256(self._export.encoded).hexdigest()
+        job = canonical_json(self._job.document | {"export": export})
         with self._work.folder(_DONE, create=True) as done:
             begun = done.read(_JOB, _MAX_RECORD_BYTES) if done.has(_JOB) else b""
         if begun != job:
@@ -366,8 +389,8 @@ def _render_shard(
             writer.add(made)
             watch(len(row.text or b""))
         writer.close()
-    sha256, size = digest_of(into)
-    return PlainFile(source.path, rows, without, text_bytes, size, sha256, source.sha256)
+    digest, size = digest_of(into)
+    return PlainFile(source.path, rows, without, text_bytes, size, digest, source.sha256)
 
 
 def _finished(
@@ -417,8 +440,9 @@ class Renderer:
     """A process that makes plain text of wikitext, begun when it is needed."""
 
     def __init__(
-        self, command: Sequence[str] = (sys.executable, "-m", "recension_client.export.plaintext")
+        self, command: Sequence[str] = (sys.executable, "-P", "-m", "recension_client.export.plaintext")
     ) -> None:
+        """``command``: what to run; without the folder that one is in, whose ``re.py`` is somebody else's."""
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
