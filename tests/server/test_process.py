@@ -25,7 +25,7 @@ from recension.store.memory import MemoryStore
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire.status import error_of
-from tests.client.processes import free_port, run
+from tests.client.processes import BIN, free_port, make_project, run
 from tests.server.helpers import PAGES, fill, until
 
 _BUF = str(Path(sys.executable).with_name("buf"))
@@ -178,6 +178,22 @@ def test_a_drain_loses_nothing(tmp_path: Path) -> None:
         rest = list(SnapshotServiceStub(channel).ReadSnapshot(request))
         assert rest[-1].end.complete
         assert PAGES == last.end.entries + rest[-1].end.entries
+
+
+def test_modules_where_one_stands_are_not_run(tmp_path: Path) -> None:
+    """The operator may stand in a folder with a ``signal.py`` of its own; workers do not take it."""
+    make_project("made", tmp_path / "data")
+    (tmp_path / "grpc.py").write_text("raise SystemExit('run')")
+    server = subprocess.Popen(
+        [BIN / "recension-server", "serve", "--data", "data", "--workers", "2", "--listen", "127.0.0.1:0"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    assert server.stderr
+    assert any(b"serving" in line for line in server.stderr)
+    server.terminate()
+    server.communicate(timeout=60)
+    assert 0 == server.returncode
 
 
 _READER = """

@@ -199,7 +199,8 @@ class _Worker:
         self.ready = threading.Event()
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - this very program
-            [sys.executable, "-m", "recension.server.main", "worker", encode_config(config)],
+            # Not with modules of the folder that the operator happens to be in.
+            [sys.executable, "-P", "-m", "recension.server.main", "worker", encode_config(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
