@@ -57,6 +57,13 @@ def test_there_is_exactly_one_error_info(reason: str) -> None:
     assert code.value[0] == status.code
 
 
+@pytest.mark.parametrize("delay", ["soon", "nan", "-1"])
+def test_a_delay_that_is_no_number_is_none(delay: str) -> None:
+    """Whoever waits by it would fail without a name."""
+    back = error_of(_Failed(*call_status(ProjectNotFoundError("m", retryDelaySeconds=delay))))
+    assert "retryDelaySeconds" not in back.metadata
+
+
 def _details(error: RecensionError) -> dict[str, Any]:
     status = status_pb2.Status.FromString(dict(call_status(error)[2])[TRAILER])
     found = {}

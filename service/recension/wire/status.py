@@ -109,6 +109,7 @@ def error_of(error: grpc.RpcError) -> RecensionError:
         return _without_details(code, details)
     metadata = dict(info.metadata)
     hint = metadata.pop(HINT, "")
+    metadata.pop(RETRY_DELAY, None)  # it may be no number; the detail below is one
     result = BY_REASON.get(info.reason, RecensionError)(status.message or details, hint=hint)
     result.metadata = metadata
     retry = _find(status, error_details_pb2.RetryInfo)
