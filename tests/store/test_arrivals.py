@@ -11,6 +11,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from recension.archive.check.patience import PatientView, scan_to_damage
 from recension.model.errors import DataLossError, StoreFullError
 from recension.model.record import EMPTY_LOG, Head
 from recension.store import arrivals
@@ -245,6 +246,42 @@ def test_a_small_store_lets_no_row_wait(store: LmdbStore, monkeypatch: pytest.Mo
         assert waiting(store)
 
 
+def damage(data: Path, which: list[int]) -> bytes:
+    """Flip a bit in some of the values of piles, by their order, and return the key of the last."""
+    name = b""
+    with lmdb.open(str(data / "lmdb"), max_dbs=len(TABLES)) as env:
+        table = env.open_db(ARRIVALS, create=False)
+        with env.begin(write=True) as txn, txn.cursor(table) as cursor:
+            for at in range(which[-1] + 1):
+                assert cursor.next() if at else cursor.first()
+                name, raw = bytes(cursor.key()), bytes(cursor.value())
+                if at in which:
+                    txn.put(name, raw[:100] + bytes([raw[100] ^ 4]) + raw[101:], db=table)
+    return name
+
+
+def test_a_check_goes_on_behind_damaged_piles(store: LmdbStore, tmp_path: Path) -> None:
+    """Of piles with damage in several places, also side by side, the rows of the others are found."""
+    rows = sorted((b"D" + sha256(at.to_bytes(2)).digest()[:16], bytes(8)) for at in range(480))
+    with pytest.raises(KeyboardInterrupt), store.importing():
+        put(store, put(store, put(store, EMPTY_LOG, []), rows[160:]), rows[:160])
+        raise KeyboardInterrupt
+    store.close()
+    each = 79
+    damage(tmp_path / "data", [1, 2])
+    with closing(LmdbStore.open(tmp_path / "data", force_mount=True)) as again, again.view() as view:
+        # So many rows of its pile lie before the damage, and more of all.
+        assert scan_to_damage(view, b"D", b"E", 100) == (rows[:100], None)
+        behind = rows[: 160 + each] + rows[160 + 3 * each :]
+        assert PatientView(view).scan(b"D", b"E") == behind
+    damage(tmp_path / "data", [6])
+    with closing(LmdbStore.open(tmp_path / "data", force_mount=True)) as again, again.view() as view:
+        some, bad = scan_to_damage(view, b"D", b"E", 100)
+        assert bad is not None
+        assert (some, bad.key) == (rows[:each], rows[2 * each - 1][0])
+        assert PatientView(view).scan(b"D", b"E") == behind[:each] + behind[2 * each :]
+
+
 def test_any_flipped_bit_in_a_pile_is_noticed(store: LmdbStore, tmp_path: Path) -> None:
     """A damaged part of a pile is no missing row; what is asked of its rows names it."""
     rows = [(b"D" + bytes([at]) * 16, bytes(8)) for at in range(200)]
@@ -252,14 +289,8 @@ def test_any_flipped_bit_in_a_pile_is_noticed(store: LmdbStore, tmp_path: Path) 
         put(store, put(store, EMPTY_LOG, []), rows)
         raise KeyboardInterrupt
     store.close()
-    with lmdb.open(str(tmp_path / "data" / "lmdb"), max_dbs=len(TABLES)) as env:
-        table = env.open_db(ARRIVALS, create=False)
-        with env.begin(write=True) as txn, txn.cursor(table) as cursor:
-            cursor.first()
-            cursor.next()
-            name, raw = cursor.item()
-            txn.put(name, raw[:100] + bytes([raw[100] ^ 4]) + raw[101:], db=table)
-    damaged = [key for key, _ in rows if (b"D\0" + (2).to_bytes(8, "big") + key) <= bytes(name)]
+    name = damage(tmp_path / "data", [1])
+    damaged = [key for key, _ in rows if (b"D\0" + (2).to_bytes(8, "big") + key) <= name]
     with (
         closing(LmdbStore.open(tmp_path / "data", force_mount=True)) as again,
         again.view() as view,

@@ -355,21 +355,31 @@ def _rows(cursor: lmdb.Cursor, pile: Pile, start: bytes, stop: bytes, limit: int
         chunk = _Chunk.at(cursor, pile, start)
         begin, end = chunk.find(start), chunk.find(stop)
         out += chunk.rows(begin, end)
-        if end < chunk.count:
-            break
+        if end < chunk.count or cast("bytes", cursor.key())[_NAME_BYTES:] + b"\0" >= stop:
+            break  # before what comes next is read: it may be damaged
         there = cursor.next()
     return out[:limit] if limit else out
 
 
 def _last(cursor: lmdb.Cursor, pile: Pile, start: bytes, stop: bytes) -> Row | None:
     end = pile.name + stop if stop[:1] == pile.family else _behind(pile.name)
-    if cursor.set_range(end) and _inside(cursor, pile):
-        chunk = _Chunk.at(cursor, pile, start)
-        place = chunk.find(stop)
-        if place:
-            row = chunk.row(place - 1)
-            return row if row[0] >= start else None
-    if not (cursor.prev() if cursor.key() else cursor.last()):
+    there = cursor.set_range(end)
+    if there and _inside(cursor, pile):
+        try:
+            chunk = _Chunk.at(cursor, pile, start)
+        except DataLossError as error:
+            if bytes.fromhex(error.metadata["key"]) < stop:
+                raise
+            there = bool(cursor.key())  # of the rows before, which reach to ``stop``
+        else:
+            place = chunk.find(stop)
+            if place:
+                row = chunk.row(place - 1)
+                return row if row[0] >= start else None
+            there = cursor.prev()
+    else:
+        there = cursor.prev() if there else cursor.last()
+    if not there:
         return None
     name = cast("bytes", cursor.key())
     if not name.startswith(pile.name) or name[_NAME_BYTES:] < start:

@@ -745,6 +745,8 @@ class _LmdbView:
 
     def _may_have_arrived(self, start: bytes, stop: bytes) -> bool:
         """Say whether some row of a range may be in a pile."""
+        if start >= stop:
+            return False
         family = start[:1]
         if family != stop[:1]:
             return any(start[:1] <= one < stop for one in self._piles)

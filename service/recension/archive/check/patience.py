@@ -69,16 +69,19 @@ class Damage:
 
 
 def scan_to_damage(view: View, start: bytes, stop: bytes, limit: int) -> tuple[list[Row], Damage | None]:
-    """Return the rows of a range up to its first damaged one, and that."""
-    try:
-        return _in_order(view.scan(start, stop, limit=limit), start)
-    except DataLossError as error:
-        first, last = _span_of(error, start, stop)
+    """Return the rows of a range up to its first damaged one, and that; or ``limit`` rows before it."""
+    damage: Damage | None = None
+    while True:
         try:
-            rows, bad = _in_order(view.scan(start, first) if first else [], start)
-        except DataLossError as other:
-            return [], Damage(b"", other)
-        return rows, bad or Damage(last, error)
+            rows, bad = _in_order(view.scan(start, stop, limit=limit), start)
+        except DataLossError as error:  # of rows in several places the first is not always read first
+            stop, last = _span_of(error, start, stop)
+            damage = Damage(last, error)
+            if not stop:
+                return [], damage
+        else:
+            whole = not limit or len(rows) < limit
+            return rows, bad or (damage if whole else None)
 
 
 def _in_order(rows: list[Row], start: bytes) -> tuple[list[Row], Damage | None]:
