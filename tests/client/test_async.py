@@ -175,6 +175,11 @@ def test_single_pages_differences_and_pins(served: Served) -> None:
             ]
             made = await later.pin("run", until="2099-01-01")
             assert made == await corpus.pin("run")
+            assert made in [one async for one in client.pins()]
+            extended = await client.extend_pin("run", made.readable_until + 1)
+            assert extended == await corpus.pin("run") != made
+            await client.delete_pin("run")
+            assert "run" not in [one.name async for one in client.pins()]
         assert "P3" == (await snapshot.entry(3)).title
         assert 3_000_000 == len((await snapshot.text(LARGE)).encode())
         assert [LARGE, 1] == [page.page_id async for page in snapshot.read([LARGE - 1, 0])]

@@ -31,6 +31,7 @@ COMMANDS = {
         "fetch",
         "verify",
         "pin",
+        "pins",
         "lock",
         "status",
         "update",

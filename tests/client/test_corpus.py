@@ -294,6 +294,22 @@ def test_pins(snapshot: Snapshot, corpus: Corpus) -> None:
         corpus.pin("run-2")
 
 
+def test_pins_are_listed_extended_and_ended(snapshot: Snapshot, client: Client) -> None:
+    """Over pages of a list too; a pin is never shortened, and one that is not there is as good as ended."""
+    made = [snapshot.pin(f"many-{number}", until="2098-01-01") for number in range(3)]
+    assert made == [pin for pin in client.pins() if pin.name.startswith("many-")]
+    later = instant_of("2099-01-01")
+    assert later == client.extend_pin("many-1", later).readable_until == client.pin("many-1").readable_until
+    with pytest.raises(errors.InvalidArgumentError, match="is before"):
+        client.extend_pin("many-1", later - 1)
+    for _ in range(2):
+        client.delete_pin("many-1")
+    assert ["many-0", "many-2"] == [pin.name for pin in client.pins() if pin.name.startswith("many-")]
+    with pytest.raises(errors.PinNotFoundError, match="many-1") as caught:
+        client.extend_pin("many-1", later)
+    assert "recension pins" in caught.value.hint
+
+
 def test_times() -> None:
     """A time is given as text, as a date, as a datetime with its zone, or in microseconds."""
     expected = 1_577_836_800_000_000

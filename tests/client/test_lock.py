@@ -37,6 +37,34 @@ def repository(pinned: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pinned, tmp_path / "repository"))
 
 
+def test_pins_by_command(world: World, tmp_path: Path) -> None:
+    """What is held is listed, held longer, and let go; a name that has a typo is told."""
+    pin = ("pin", "made", "--at", "2021-01-01", "--name", "mine", "--until", "2098-01-01", "--label", "a=b")
+    ask(world, tmp_path, *pin)
+    rows = [line.split("\t") for line in ask(world, tmp_path, "pins", "--tsv").splitlines()]
+    assert [["2098-01-01T00:00:00Z", "no", "a=b"]] == [
+        [row[1], row[2], row[4]] for row in rows if row[0] == "mine"
+    ]
+    assert "mine  " in ask(world, tmp_path, "pins")
+    said = ask(world, tmp_path, "pins", "extend", "mine", "--until", "2099-01-01")
+    assert "mine holds until 2099-01-01T00:00:00Z\n" == said
+    (found,) = (
+        row
+        for row in map(json.loads, ask(world, tmp_path, "pins", "--json").splitlines())
+        if row["name"] == "mine"
+    )
+    assert ("2099-01-01T00:00:00Z", {"a": "b"}, False) == (
+        found["readable_until"],
+        found["labels"],
+        found["expired"],
+    )
+    for wrong in (["extend", "mine"], ["delete"], ["show", "mine"], ["--until", "2099-01-01"]):
+        assert "recension pin" in ask(world, tmp_path, "pins", *wrong, status=3)
+    assert "no pin 'mind'" in ask(world, tmp_path, "pins", "delete", "mind", status=3)
+    assert "mine holds nothing any more\n" == ask(world, tmp_path, "pins", "delete", "mine")
+    assert "mine" not in ask(world, tmp_path, "pins", "--tsv")
+
+
 def test_a_lock_says_everything(world: World, pinned: Path) -> None:
     """What was pinned can be read in it, and it agrees with itself and with the files."""
     text = (pinned / "recension.lock").read_text()

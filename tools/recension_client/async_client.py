@@ -270,6 +270,21 @@ class AsyncClient:
         """Return a live pin. Raises ``PinNotFoundError``, ``PinExpiredError``."""
         return await self._ask(questions.pin(name))
 
+    def pins(self) -> AsyncIterator[Pin]:
+        """Yield the caller's pins in the order of their making, expired ones too."""
+        return self._all(questions.pins)
+
+    async def extend_pin(self, name: str, readable_until: int) -> Pin:
+        """Make a pin live longer. ``readable_until``: microseconds since the epoch, none before the present.
+
+        Raises ``PinNotFoundError``, ``PinExpiredError``, ``InvalidArgumentError``.
+        """
+        return await self._ask(questions.extend_pin(name, readable_until))
+
+    async def delete_pin(self, name: str) -> None:
+        """End a pin, live or expired; one that is not there is as good as ended."""
+        await self._ask(questions.delete_pin(name))
+
     # --- signed checkpoints ---
 
     async def checkpoint(self) -> str:

@@ -327,6 +327,42 @@ def pin(name: str) -> Question[Pin]:
     return Question(lambda channel: PinServiceStub(channel).GetPin, pin_pb.GetPinRequest(name=name), read)
 
 
+def pins(token: str) -> Question[Listed[Pin]]:
+    """Ask for the caller's pins in the order of their making, expired ones too."""
+
+    def read(answer: pin_pb.ListPinsResponse) -> Listed[Pin]:
+        return Listed(list(map(pin_from_proto, answer.pins)), answer.next_page_token)
+
+    return Question(
+        lambda channel: PinServiceStub(channel).ListPins,
+        pin_pb.ListPinsRequest(page_size=MAX_PAGE, page_token=token),
+        read,
+    )
+
+
+def extend_pin(name: str, readable_until: int) -> Question[Pin]:
+    """Ask for a pin to live longer."""
+
+    def read(answer: pin_pb.ExtendPinResponse) -> Pin:
+        found = pin_from_proto(answer.pin)
+        if found.name != name or found.readable_until < readable_until:
+            raise VerificationError("the server extended another pin, or less, than was asked for")
+        return found
+
+    request = pin_pb.ExtendPinRequest(name=name, readable_until=convert.timestamp_to_proto(readable_until))
+    return Question(lambda channel: PinServiceStub(channel).ExtendPin, request, read)
+
+
+def delete_pin(name: str) -> Question[None]:
+    """Ask for a pin to be ended, if it is there: an answer may be lost, and the question asked again."""
+
+    def read(_: pin_pb.DeletePinResponse) -> None:
+        """Nothing is said."""
+
+    request = pin_pb.DeletePinRequest(name=name, allow_missing=True)
+    return Question(lambda channel: PinServiceStub(channel).DeletePin, request, read)
+
+
 # --- signed checkpoints ---
 
 

@@ -266,7 +266,7 @@ def _changed(pin: PinStatement, *, readable_until: int | None = None, deleted: b
 
 
 def _not_found(name: str) -> PinNotFoundError:
-    return PinNotFoundError(f"no pin {name!r}", hint="list the pins with: recension pin list", pin=name)
+    return PinNotFoundError(f"no pin {name!r}", hint="list the pins with: recension pins", pin=name)
 
 
 def _expired(pin: PinStatement) -> PinExpiredError:

@@ -9,6 +9,7 @@ from recension.model.digest import format_digest
 from recension.model.event import Comment, Contributor, Delete, Move, Presence, Restore, Visibility
 from recension.model.instant import format_instant
 from recension.model.manifest import AsOf, Manifest
+from recension.model.pin import Pin
 from recension.model.reading import Change, Entry, ProjectInfo, Revision, RevisionDiff, Slot, TimelineItem
 
 Row = dict[str, object]
@@ -42,6 +43,19 @@ def project_row(project: ProjectInfo) -> Row:
         "first_event_at": instant(project.first_event_at),
         "last_event_at": instant(project.last_event_at),
         "unresolved_log_entries": project.unresolved_log_entries,
+    }
+
+
+def pin_row(pin: Pin) -> Row:
+    """Describe a pin."""
+    return {
+        "name": pin.name,
+        "id": pin.statement.id.hex(),
+        "snapshot": format_digest(pin.snapshot_id),
+        "readable_until": format_instant(pin.readable_until),
+        "expired": pin.expired,
+        "created_at": format_instant(pin.created_at),
+        "labels": dict(pin.labels),
     }
 
 
