@@ -61,6 +61,10 @@ COMMANDS = {
         "key create",
         "key rotate",
         "key list",
+        "apikey",
+        "apikey create",
+        "apikey revoke",
+        "apikey list",
         "health",
     ],
 }
