@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -17,10 +17,11 @@ from recension.model.record import EMPTY_LOG, Head
 from recension.store import arrivals
 from recension.store import lmdb as store_lmdb
 from recension.store.arrivals import Arrivals, Piles
-from recension.store.interface import Outcome, Rewrite, Row
+from recension.store.interface import Outcome, Rewrite, Row, View
 from recension.store.keys import SCATTERED
 from recension.store.layout import ARRIVALS, TABLES
 from recension.store.lmdb import LmdbStore
+from recension.store.pieces import PAGE_BYTES
 from tests.store.commits import following
 
 OTHERS = (b"C", b"E", b"N")
@@ -280,6 +281,36 @@ def test_a_check_goes_on_behind_damaged_piles(store: LmdbStore, tmp_path: Path) 
         assert bad is not None
         assert (some, bad.key) == (rows[:each], rows[2 * each - 1][0])
         assert PatientView(view).scan(b"D", b"E") == behind[:each] + behind[2 * each :]
+
+
+def test_a_damaged_page_of_piles_is_named(store: LmdbStore, tmp_path: Path) -> None:
+    """Whatever is asked of rows on a page that is none, the answer is the error of a damaged store."""
+    rows = sorted((b"D" + sha256(at.to_bytes(2)).digest()[:16], bytes(8)) for at in range(480))
+    with pytest.raises(KeyboardInterrupt), store.importing():
+        put(store, put(store, EMPTY_LOG, []), rows)
+        raise KeyboardInterrupt
+    store.close()
+    file = tmp_path / "data" / "lmdb" / "data.mdb"
+    raw = bytearray(file.read_bytes())
+    key = rows[3 * 79 - 1][0]  # the last of the third value, on a page between the first and the last
+    leaf = (2).to_bytes(2, "little")
+    at = raw.find(b"D\0" + (2).to_bytes(8, "big") + key)
+    while at >= 0:
+        flags = at - at % PAGE_BYTES + 10
+        if raw[flags : flags + 2] == leaf:
+            raw[flags : flags + 2] = bytes(2)
+        at = raw.find(key, at + 1)
+    file.write_bytes(raw)
+    asked: list[Callable[[View], object]] = [
+        lambda view: view.get(key),
+        lambda view: view.last(b"D", key),
+    ]
+    with closing(LmdbStore.open(tmp_path / "data", force_mount=True)) as again:
+        with again.view() as view:
+            assert view.get(rows[0][0]) == rows[0][1]
+        for ask in asked:
+            with again.view() as view, pytest.raises(DataLossError, match="pages"):
+                ask(view)
 
 
 def test_any_flipped_bit_in_a_pile_is_noticed(store: LmdbStore, tmp_path: Path) -> None:

@@ -819,8 +819,13 @@ class _LmdbView:
         row = self._last_settled(start, stop)
         if not self._piles or not self._may_have_arrived(start, stop):
             return row
-        waiting = self._opened.arrivals.last(self._txn, self._piles, start, stop)
+        waiting = self._last_arrived(start, stop)
         return waiting if waiting is not None and (row is None or waiting[0] > row[0]) else row
+
+    @names_damage
+    def _last_arrived(self, start: bytes, stop: bytes) -> Row | None:
+        """Return the same of the rows that are still in piles."""
+        return self._opened.arrivals.last(self._txn, self._piles, start, stop)
 
     def _last_settled(self, start: bytes, stop: bytes) -> Row | None:
         """Return the same of the rows that are in their places."""
