@@ -61,10 +61,6 @@ COMMANDS = {
         "key create",
         "key rotate",
         "key list",
-        "apikey",
-        "apikey create",
-        "apikey revoke",
-        "apikey list",
         "health",
     ],
 }
