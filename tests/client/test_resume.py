@@ -10,10 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
-from recension.model.digest import digest_of
+from recension.model.digest import digest_of, format_digest
 from recension.model.errors import UnreachableError, VerificationError
 from recension.model.event import Presence
 from recension.model.reading import Entry, Slot
+from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.snapshot_service_pb2_grpc import (
     SnapshotServiceServicer,
@@ -22,6 +23,7 @@ from recension.v1.snapshot_service_pb2_grpc import (
 from recension.wire import convert
 from recension_client import retrying
 from recension_client.client import Client
+from recension_client.streams import EntryStream, TextStream
 
 SNAPSHOT = bytes(32)
 
@@ -34,6 +36,25 @@ def entry(page_id: int, text: bytes) -> Entry:
 def batch(page_id: int, text: bytes = b"text") -> pb.ReadSnapshotResponse:
     message = convert.entry_to_proto(entry(page_id, text))
     return pb.ReadSnapshotResponse(batch=pb.EntryBatch(entries=[message], cursor=str(page_id)))
+
+
+def test_pieces_without_bytes_are_named() -> None:
+    """A server could send them for ever; an empty text is one piece, and its last."""
+    entries = EntryStream(SNAPSHOT)
+    entries.request()
+    message = batch(1, b"")
+    message.batch.entries[0].slots[0].size_bytes = 4
+    message.batch.entries[0].slots[0].text_omitted = True
+    assert not entries.take(message)
+    with pytest.raises(VerificationError, match="missing or too much"):
+        entries.take(pb.ReadSnapshotResponse(chunk=pb.TextChunk(project="p", page_id=1, role="main")))
+    text = TextStream("p", 1, "main")
+    with pytest.raises(VerificationError, match="no bytes"):
+        text.take(revision_pb.ReadTextResponse(size_bytes=4))
+    empty = TextStream("p", 1, "main")
+    empty.take(revision_pb.ReadTextResponse(digest=format_digest(digest_of(b""))))
+    assert empty.finished
+    assert b"" == empty.result()
 
 
 class Cutting(SnapshotServiceServicer):

@@ -91,7 +91,8 @@ class _Bulk(Stream[_Item]):
 
     def _take_piece(self, chunk: pb.TextChunk) -> None:
         held = self._pieces.setdefault((self._side(chunk), chunk.role), bytearray())
-        if chunk.offset != len(held) or len(chunk.data) > self._missing:
+        # One without bytes brings nothing nearer: there could be such pieces for ever.
+        if chunk.offset != len(held) or not 0 < len(chunk.data) <= self._missing:
             raise VerificationError(f"a piece of page {chunk.page_id} is missing or too much")
         held += chunk.data
         self._missing -= len(chunk.data)
@@ -321,6 +322,8 @@ class TextStream(Stream[int]):
         held += message.data
         self._digest = message.digest or self._digest
         self.finished = message.size_bytes == len(held)
+        if not message.data and not self.finished:
+            raise VerificationError(f"a piece of {self._where} has no bytes")
         return (len(message.data),) if message.data else ()
 
     def result(self) -> bytes:
