@@ -24,7 +24,7 @@ serve: $(VENV)/.server ## serve DATA on LISTEN; an empty DATA is filled with the
 
 .PHONY: test
 test: $(VENV)/.dev system-packages torch-cpu lint ## the whole suite: every check, then every test
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=15 --cov --cov-report=term:skip-covered
 
 .PHONY: lint
 lint: $(VENV)/.dev ## every check that runs no test
