@@ -18,9 +18,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from recension.archive.keyring import Keyring
 from recension.model import errors
 from recension.model.access import Role, Secret
+from recension.model.digest import format_digest
 from recension.model.instant import parse_instant
+from recension.model.manifest import Selector
+from recension.model.reading import Entry
 from recension.server import door, logs
 from recension.server.build import SERVICES
+from recension.server.licensed import Licensed
 from recension.server.pepper import Pepper
 from recension.store.directory import PEPPER_FILE
 from recension.store.memory import MemoryStore
@@ -253,3 +257,25 @@ def test_a_pepper_is_made_once(tmp_path: Path) -> None:
     assert 0o600 == (tmp_path / "p").stat().st_mode & 0o777
     with pytest.raises(errors.PepperUnusableError, match="cannot be"):
         Pepper(tmp_path / "none" / "p").make()
+
+
+def test_who_calls_is_known_in_streams_too(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every item of a stream, and not to the next call of the same thread."""
+    seen: list[str] = []
+    plain = Licensed.read
+
+    def spied(*arguments: Any, **named: Any) -> Iterator[Entry]:
+        seen.append(door.caller().owner)
+        for entry in plain(*arguments, **named):
+            seen.append(door.caller().owner)
+            yield entry
+
+    monkeypatch.setattr(Licensed, "read", spied)
+    keys = {owner: keyed.key(owner) for owner in ("acme", "initech")}
+    made = keyed.served.archive.create_snapshot(Selector.of(["demo"]))
+    snapshot = format_digest(made.snapshot_id)
+    for owner, key in keys.items():
+        seen.clear()
+        assert list(keyed.served.read(snapshot, metadata=shown(key)))
+        assert set(seen) == {owner}
+        assert len(seen) > 1

@@ -25,6 +25,7 @@ from recension.server.config import ServeConfig
 from recension.server.door import Door, caller
 from recension.server.gate import Gate, Watchdog
 from recension.server.interceptors import Outermost
+from recension.server.licensed import Licensed
 from recension.server.pepper import Pepper
 from recension.server.rpc.catalog import CatalogRpc
 from recension.server.rpc.checkpoint import CheckpointRpc
@@ -152,6 +153,7 @@ def make_server(reader: Reader, ingestor: Ingestor, store: Store, config: ServeC
 
 def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
     """Return a server with everything it serves, not started and without a port."""
+    reader = Licensed(reader)
     gate = Gate(config.stream_limit)
     makers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to make a snapshot")
     comparers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to compare texts")

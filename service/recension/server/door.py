@@ -6,8 +6,7 @@ A store in which no key was ever made has no door: whoever reaches the port, on 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -68,18 +67,13 @@ _caller: ContextVar[Caller] = ContextVar("caller", default=_ANYBODY)
 
 
 def caller() -> Caller:
-    """Return who made the call that this thread answers."""
+    """Return who made the call that is being answered, in its streams too."""
     return _caller.get()
 
 
-@contextmanager
-def acting_for(who: Caller) -> Iterator[None]:
-    """Answer a call of someone."""
-    token = _caller.set(who)
-    try:
-        yield
-    finally:
-        _caller.reset(token)
+def act_for(who: Caller) -> None:
+    """Answer a call of someone in this context."""
+    _caller.set(who)
 
 
 class Admission:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from contextvars import Context, copy_context
 from typing import Any, NoReturn
 
 import grpc
@@ -26,14 +27,16 @@ from recension.model.errors import (
 )
 from recension.model.reading import wanted
 from recension.server import logs
-from recension.server.door import Admission, Door, acting_for
+from recension.server.door import Admission, Door, act_for
 from recension.server.gate import Gate, Watchdog, draining
+from recension.server.metering import Meter, measure
 from recension.wire.status import call_status
 
 Behaviour = Callable[..., Any]
 
 _NON_BLOCKING = "experimental_non_blocking"
 """What grpc.health calls a stream handler that sends by a function and holds no thread."""
+_END = object()
 _LOOK_SECONDS = 0.25
 """How long it takes a silent stream to notice that the server drains."""
 
@@ -77,15 +80,14 @@ class Outermost(grpc.ServerInterceptor):
     def _single(self, method: str, handler: Any) -> Behaviour:
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             entry = _Call(self._log, method, context, self._watchdog)
-            token = wanted.set(context.is_active)
             try:
                 admitted = entry.admit(self._door)
-                with acting_for(admitted.caller):
-                    response = _encoded(self._answer(entry, admitted, handler, raw, context), handler)
+                own = _context_of(admitted, entry.meter)
+                own.run(wanted.set, context.is_active)
+                answer = own.run(self._answer, entry, admitted, handler, raw, context)
+                response = _encoded(answer, handler)
             except Exception as error:  # noqa: BLE001 - this is the one place that sees them all
                 entry.refuse(error)
-            finally:
-                wanted.reset(token)
             entry.sent(response)
             entry.finish()
             return response
@@ -97,7 +99,9 @@ class Outermost(grpc.ServerInterceptor):
             entry = _Call(self._log, method, context, self._watchdog)
             try:
                 admitted = entry.admit(self._door)
-                for response in self._answer(entry, admitted, handler, raw, context):
+                own = _context_of(admitted, entry.meter)
+                answers = own.run(self._answer, entry, admitted, handler, raw, context)
+                for response in _within(own, answers):
                     admitted.check()
                     encoded = _encoded(response, handler)
                     with entry.patience.waiting():
@@ -193,6 +197,25 @@ class _Puller:
         self._pool.shutdown(wait=False)
 
 
+def _context_of(admitted: Admission, meter: Meter) -> Context:
+    """Return the context that a call is answered in: who calls, and what counts what they get."""
+    own = copy_context()
+    own.run(act_for, admitted.caller)
+    own.run(measure, meter)
+    return own
+
+
+def _within(own: Context, items: Iterator[Any]) -> Iterator[Any]:
+    """Yield the items of an iterator all of whose steps are taken in one context."""
+    items = iter(items)
+    try:
+        while (item := own.run(next, items, _END)) is not _END:
+            yield item
+    finally:
+        if isinstance(items, Generator):
+            own.run(items.close)
+
+
 def _only(entry: _Call, raw: Iterator[bytes], handler: Any) -> Any:
     """Return the one request of a call."""
     with entry.patience.waiting():
@@ -222,6 +245,7 @@ class _Call:
 
     def __init__(self, log: Any, method: str, context: grpc.ServicerContext, watchdog: Watchdog) -> None:
         self.patience = watchdog.watch(self._stall)
+        self.meter = Meter()
         self._watchdog = watchdog
         self._log = log
         self._method = method
@@ -247,6 +271,7 @@ class _Call:
     def sent(self, response: bytes) -> None:
         self._messages += 1
         self._bytes += len(response)
+        self.meter.delivered()
 
     def finish(self) -> None:
         code = self._context.code()  # type: ignore[attr-defined]
