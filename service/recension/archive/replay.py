@@ -21,8 +21,10 @@ from recension.archive.rows import (
 )
 from recension.archive.sealed import Sealed
 from recension.model.access import read_key
+from recension.model.agreement import licensee_of, read_statement
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.event import Presence
+from recension.model.licensee import read_licensee
 from recension.model.pin import read_pin
 from recension.model.record import KINDS, NO_SOURCE, Commit, Kind, Skeleton, Statement
 from recension.model.seal import (
@@ -131,6 +133,21 @@ def api_key_rows(payload: bytes, position: int) -> list[Row]:
         raise DataLossError(f"the key in commit {position} cannot be read: {error.message}") from None
 
 
+def licensee_rows(kind: Kind, payload: bytes, position: int) -> list[Row]:
+    """Return the row of a statement about a licensee or its agreements.
+
+    Raises ``DataLossError`` for one that cannot be read.
+    """
+    try:
+        of_licensee = kind is Kind.LICENSEE
+        name = read_licensee(payload).name if of_licensee else licensee_of(read_statement(payload))
+    except InvalidArgumentError as error:
+        raise DataLossError(
+            f"the licensee or agreement in commit {position} cannot be read: {error.message}"
+        ) from None
+    return [(keys.licensee(name, position), payload)]
+
+
 def definition_rows(number: int, position: int, name: str, payload: bytes, *, new: bool) -> list[Row]:
     """Return the rows of a project's definition; ``new`` for its first."""
     rows = [(keys.definition(number, position), payload)]
@@ -196,6 +213,8 @@ def statement_rows(view: View, position: int, statement: Statement, leaves: int 
             rows = [(keys.signing_key(position), payload)]
         case Kind.API_KEY:
             return api_key_rows(payload, position)
+        case Kind.LICENSEE | Kind.AGREEMENT:
+            return licensee_rows(statement.kind, payload, position)
         case _:
             return _project_rows(view, position, payload)
     return [*rows, leaf_row(view, position, leaves, payload)]

@@ -38,6 +38,7 @@ _FAMILIES = {
     b"I": "leaves of the checkpoint log",
     b"k": "signing keys",
     b"O": "pins",
+    b"l": "licensees and agreements",
     b"u": "API keys",
     b"F": "pins by name",
     b"J": "event columns",

@@ -89,6 +89,20 @@ class ApiKeyNotFoundError(RecensionError):
     reason = "API_KEY_NOT_FOUND"
 
 
+class LicenseeNotFoundError(RecensionError):
+    """No licensee of that name."""
+
+    fault = Fault.ABSENT
+    reason = "LICENSEE_NOT_FOUND"
+
+
+class AgreementNotFoundError(RecensionError):
+    """The licensee has no such agreement, or none at all."""
+
+    fault = Fault.ABSENT
+    reason = "AGREEMENT_NOT_FOUND"
+
+
 class PinNotFoundError(RecensionError):
     """The caller has no pin of that name."""
 
@@ -169,6 +183,12 @@ class InvalidEventError(InvalidArgumentError):
     reason = "INVALID_EVENT"
 
 
+class InvalidAgreementError(InvalidArgumentError):
+    """An agreement breaks a rule; ``field`` in the metadata is the place in the document."""
+
+    reason = "INVALID_AGREEMENT"
+
+
 class AsOfOutOfRangeError(RecensionError):
     """The as-of lies before the first or after the last thing that is known."""
 
@@ -181,6 +201,27 @@ class ProjectExistsError(RecensionError):
 
     fault = Fault.EXISTS
     reason = "PROJECT_EXISTS"
+
+
+class LicenseeExistsError(RecensionError):
+    """A licensee of that name says other things of itself, or another one has its certificate or token."""
+
+    fault = Fault.EXISTS
+    reason = "LICENSEE_EXISTS"
+
+
+class LicenseeEndedError(RecensionError):
+    """The licensee was ended: it is served nothing, and makes no agreements."""
+
+    fault = Fault.PRECONDITION
+    reason = "LICENSEE_ENDED"
+
+
+class AgreementEndedError(RecensionError):
+    """No agreement of the licensee reaches beyond that time, so there is nothing to end."""
+
+    fault = Fault.PRECONDITION
+    reason = "AGREEMENT_ENDED"
 
 
 class PinExistsError(RecensionError):

@@ -59,6 +59,10 @@ class Kind(IntEnum):
     """A key that checkpoints are signed with from now on: canonical JSON (``model.note``)."""
     API_KEY = 20
     """A key that callers show, as it is from now on: canonical JSON (``model.access``)."""
+    LICENSEE = 21
+    """A licensee, as it is from now on: canonical JSON (``model.licensee``)."""
+    AGREEMENT = 22
+    """A version of an agreement, or the end of some: canonical JSON (``model.agreement``)."""
 
 
 KINDS: dict[type[Happening], Kind] = {

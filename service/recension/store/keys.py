@@ -270,6 +270,11 @@ def api_key(key_id: bytes, position: int = 0) -> bytes:
     return b"u" + key_id + position.to_bytes(8, "big")
 
 
+def licensee(name: str, position: int = 0) -> bytes:
+    """Key of a statement about a licensee or its agreements; without a position, the lower bound of them."""
+    return b"l" + _short(name) + position.to_bytes(8, "big")
+
+
 def _short(text: str) -> bytes:
     return sha256(text.encode()).digest()[:16]
 

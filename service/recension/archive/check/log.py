@@ -14,7 +14,9 @@ from recension.archive.replay import LABELS, NO_DEFINITION, commit_rows, titles_
 from recension.archive.sealed import CONTENT_FIELD, TOGETHER, Sealed, open_sealed, sealed_keys
 from recension.model import seal
 from recension.model.access import read_key
+from recension.model.agreement import read_statement
 from recension.model.errors import DataLossError, InvalidArgumentError
+from recension.model.licensee import read_licensee
 from recension.model.manifest import read_manifest
 from recension.model.note import read_key_statement
 from recension.model.pin import read_pin
@@ -101,6 +103,10 @@ def _check_statement(work: Work, position: int, item: Statement) -> None:
             read_key_statement(item.payload)
         elif item.kind is Kind.API_KEY:
             read_key(item.payload)
+        elif item.kind is Kind.LICENSEE:
+            read_licensee(item.payload)
+        elif item.kind is Kind.AGREEMENT:
+            read_statement(item.payload)
         else:
             read_definition(item.payload)
     except (InvalidArgumentError, *NO_DEFINITION) as error:

@@ -12,7 +12,7 @@ from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, ROWS, Work
 from recension.archive.ledger import LEAVES
 from recension.archive.projects import read_definition
-from recension.archive.replay import NO_DEFINITION, api_key_rows, pin_rows
+from recension.archive.replay import NO_DEFINITION, api_key_rows, licensee_rows, pin_rows
 from recension.model.errors import DataLossError
 from recension.model.record import Commit, Kind, Skeleton, Statement
 from recension.model.seal import read_title
@@ -73,7 +73,7 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
     commit = work.held.commit(position)
     if commit is None:
         return position > 0  # told by the phase ``log``
-    if letter not in b"BFIOYZku" and commit.project != work.held.project_name(view, page_of(key)[0]):
+    if letter not in b"BFIOYZklu" and commit.project != work.held.project_name(view, page_of(key)[0]):
         return False
     if letter not in _EVENTS:
         return _makes(work, position, commit, key)
@@ -132,6 +132,11 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
             return _is_of_statement(position, commit, key, Kind.PIN, pin_rows)
         case b"u":
             return _is_of_statement(position, commit, key, Kind.API_KEY, api_key_rows)
+        case b"l":
+            return any(
+                _is_of_statement(position, commit, key, kind, partial(licensee_rows, kind))
+                for kind in (Kind.LICENSEE, Kind.AGREEMENT)
+            )
         case _:
             return True
 
