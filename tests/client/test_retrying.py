@@ -10,8 +10,11 @@ from recension.model.errors import (
     DrainingError,
     OverloadedError,
     PageNotFoundError,
+    QuotaExhaustedError,
+    RateLimitedError,
     RecensionError,
     StoreFullError,
+    StreamsExhaustedError,
     UnreachableError,
     VerificationError,
 )
@@ -93,12 +96,21 @@ def test_a_server_says_how_long_to_wait(clock: Clock) -> None:
         Attempts(RETRY, 5).pause(asked, known=True)
 
 
+def test_a_quota_that_renews_in_days_is_not_waited_for(clock: Clock) -> None:
+    """Whoever asked is told at once."""
+    with pytest.raises(QuotaExhaustedError):
+        Attempts(RETRY).pause(QuotaExhaustedError("used up", retryDelaySeconds=86_400), known=True)
+
+
 @pytest.mark.parametrize(
     "error, expected",
     [
         (GONE, True),
         (DrainingError("m"), True),
         (OverloadedError("m", retryDelaySeconds=1), True),
+        (RateLimitedError("m", retryDelaySeconds=0.1), True),
+        (StreamsExhaustedError("m", retryDelaySeconds=1), True),
+        (QuotaExhaustedError("m", retryDelaySeconds=1), True),
         (OverloadedError("m"), False),
         (StoreFullError("m"), False),
         (DeadlineError("m"), False),

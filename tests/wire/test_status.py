@@ -12,6 +12,7 @@ from recension.model.errors import (
     InvalidArgumentError,
     OverloadedError,
     ProjectNotFoundError,
+    RateLimitedError,
     RecensionError,
     UnreachableError,
 )
@@ -83,6 +84,15 @@ def test_fitting_details_come_along() -> None:
     assert "xx" == _details(ProjectNotFoundError("m", project="xx"))["ResourceInfo"].resource_name
     assert 2 == _details(OverloadedError("m", retryDelaySeconds=2))["RetryInfo"].retry_delay.seconds
     assert DOMAIN == _details(ProjectNotFoundError("m"))["ErrorInfo"].domain
+
+
+def test_a_limit_of_the_callers_own_says_whose() -> None:
+    """Beside the delay; that of a server that is busy for all names nobody."""
+    found = _details(RateLimitedError("too often", subject="acme", retryDelaySeconds=0.25))
+    (violation,) = found["QuotaFailure"].violations
+    assert ("licensee:acme", "too often") == (violation.subject, violation.description)
+    assert 250_000_000 == found["RetryInfo"].retry_delay.nanos
+    assert "QuotaFailure" not in _details(OverloadedError("m", retryDelaySeconds=2))
 
 
 def test_long_messages_fit_the_trailer() -> None:

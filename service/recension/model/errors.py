@@ -393,6 +393,24 @@ class OverloadedError(RecensionError):
     reason = "OVERLOADED"
 
 
+class RateLimitedError(OverloadedError):
+    """The caller asks more often than its agreement allows; retry after the delay in the metadata."""
+
+    reason = "RATE_LIMITED"
+
+
+class StreamsExhaustedError(OverloadedError):
+    """The caller has as many streams open as its agreement allows; retry when one has ended."""
+
+    reason = "STREAMS_EXHAUSTED"
+
+
+class QuotaExhaustedError(OverloadedError):
+    """What the caller's agreement allows for this day or month is used up; retry after it renews."""
+
+    reason = "QUOTA_EXHAUSTED"
+
+
 class DrainingError(RecensionError):
     """The server is shutting down; retry on a new connection."""
 

@@ -2,7 +2,8 @@
 
 A ``RecensionError`` goes out as a ``google.rpc.Status`` (AIP-193) in the trailer
 ``grpc-status-details-bin``: exactly one ``ErrorInfo`` with the error's reason, metadata and hint, and where
-it fits one ``BadRequest``, ``ResourceInfo`` or ``RetryInfo``. The client reads it back into the same class.
+it fits one ``BadRequest``, ``ResourceInfo`` or ``RetryInfo``, and a ``QuotaFailure`` where a limit of the
+caller's own was reached. The client reads it back into the same class.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ TRAILER = "grpc-status-details-bin"
 HINT = "hint"
 RETRY_DELAY = "retryDelaySeconds"
 """Key of ``RecensionError.metadata``: after how many seconds to try again."""
+SUBJECT = "subject"
+"""Key of ``RecensionError.metadata``: whose limit was reached, where it is one caller's alone."""
 
 # A client takes 8 KiB of metadata before it may refuse the answer; base64 and percent-encoding come on top.
 _MAX_MESSAGE_BYTES = 1_500
@@ -86,6 +89,11 @@ def status_of(error: RecensionError) -> tuple[grpc.StatusCode, status_pb2.Status
         name = next((metadata[key] for key in keys if key in metadata), "")
         _add(status, error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
     elif error.fault in _RETRIED:
+        if SUBJECT in metadata:
+            exceeded = error_details_pb2.QuotaFailure.Violation(
+                subject=f"licensee:{metadata[SUBJECT]}", description=_cut(error.message, _MAX_VALUE_BYTES)
+            )
+            _add(status, error_details_pb2.QuotaFailure(violations=[exceeded]))
         _add(status, error_details_pb2.RetryInfo(retry_delay=_delay(error)))
     return code, status
 

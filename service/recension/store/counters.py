@@ -1,0 +1,184 @@
+"""Small numbers beside the store, which all processes of a server change and each change of which is exact.
+
+They say what was used of what may be, and are no part of the archive: no backup has them. There are two
+places. ``rates`` is never synced: what is in it outlives every process but no loss of power, and who cannot
+open it makes it anew. ``quotas`` is durable before a change returns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, cast
+
+import lmdb
+
+from recension.model.errors import DataLossError, StoreError, StoreForkedError, StoreFullError
+from recension.store.directory import remove, sync
+from recension.store.environment import DAMAGE, FULL, check_usable
+from recension.store.interface import Row
+from recension.store.layout import seal, unseal
+
+COUNTERS_DIRECTORY = "counters"
+"""Name of the directory in a data directory."""
+RATES, QUOTAS = "rates", "quotas"
+"""The two places."""
+_TABLE = b"counters"
+_MAP_BYTES = 1 << 30
+"""Costs addresses alone. A licensee takes some hundred bytes a day."""
+_MAX_READERS = 1024
+
+
+class Cells:
+    """The rows as one transaction sees and changes them. Not to be kept beyond it."""
+
+    def __init__(self, txn: lmdb.Transaction) -> None:
+        self._txn = txn
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a value. Raises ``DataLossError`` when it is not what was put there."""
+        raw = cast("bytes | None", self._txn.get(key))  # memoryviews only if asked for
+        return None if raw is None else unseal(_TABLE, key, raw)
+
+    def rows(self, prefix: bytes = b"") -> list[Row]:
+        """Return the rows whose keys begin with ``prefix``, by key. Raises ``DataLossError``."""
+        found: list[Row] = []
+        with self._txn.cursor() as cursor:
+            if cursor.set_range(prefix) if prefix else cursor.first():
+                for key, raw in cast("Iterable[Row]", cursor):
+                    if not key.startswith(prefix):
+                        break
+                    found.append((key, unseal(_TABLE, key, raw)))
+        return found
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set a value. Keys have 1 to 511 bytes."""
+        self._txn.put(key, seal(_TABLE, key, value))
+
+    def delete(self, key: bytes) -> None:
+        """Remove a row, if it is there."""
+        self._txn.delete(key)
+
+
+class Counters:
+    """One of the two places. Safe for concurrent use by threads and by processes, not across a fork."""
+
+    def __init__(self, env: lmdb.Environment, path: Path) -> None:
+        """Made by ``open``."""
+        self._env = env
+        self._path = path
+        self._pid = os.getpid()
+
+    @classmethod
+    def open(cls, data: Path, place: str, *, force_mount: bool = False) -> Self:
+        """Open ``RATES`` or ``QUOTAS`` of a data directory; made first if it is not there.
+
+        Raises ``StoreError``, ``StoreMountError``, ``StoreFullError``; of ``QUOTAS`` ``DataLossError``.
+        """
+        path = data.resolve() / COUNTERS_DIRECTORY / place
+        check_usable(path, force=force_mount)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with (path.parent / f"{place}.lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it just now
+                if not path.exists():
+                    _make(path, place)
+                try:
+                    return cls(_open(path, place), path)
+                except DataLossError:
+                    if place != RATES:
+                        raise
+                remove(path)
+                _make(path, place)
+                return cls(_open(path, place), path)
+        except OSError as error:
+            raise _named(error, path) from None
+
+    def close(self) -> None:
+        """Let go of it; nothing may be asked afterwards."""
+        self._env.close()
+
+    @contextmanager
+    def changing(self) -> Iterator[Cells]:
+        """See and change the rows, alone among all processes; nothing is changed if the block raises.
+
+        When it has ended, every process sees the change, and that of ``QUOTAS`` is durable. Raises
+        ``StoreFullError``, ``DataLossError``, ``StoreError``: then it may have been made or not.
+        """
+        with self._transaction(write=True) as cells:
+            yield cells
+
+    @contextmanager
+    def looking(self) -> Iterator[Cells]:
+        """See the rows as they are at one moment. Raises as ``changing`` does."""
+        with self._transaction(write=False) as cells:
+            yield cells
+
+    @contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[Cells]:
+        if os.getpid() != self._pid:
+            raise StoreForkedError("the counters were opened before a fork", hint="open them in this process")
+        try:
+            with self._env.begin(write=write) as txn:
+                yield Cells(txn)
+        except (lmdb.Error, DataLossError) as error:
+            raise _named(error, self._path) from None
+
+
+def _open(path: Path, place: str) -> lmdb.Environment:
+    durable = place != RATES
+    env = None
+    try:
+        env = lmdb.open(
+            str(path),
+            map_size=_MAP_BYTES,
+            max_dbs=0,
+            max_readers=_MAX_READERS,
+            create=False,
+            sync=durable,
+            metasync=durable,
+            writemap=False,
+            lib_version=0,  # as the store: no other format by the environment's wish
+        )
+        env.reader_check()
+        with env.begin() as txn:
+            Cells(txn).rows()  # they are few, and better damaged now than in a call
+    except (lmdb.Error, DataLossError) as error:
+        if env is not None:
+            env.close()
+        raise _named(error, path) from None
+    return env
+
+
+def _make(path: Path, place: str) -> None:
+    """Make an environment aside and move it into place whole: making one is not atomic."""
+    new = path.with_name(f"{place}.new")
+    remove(new)
+    new.mkdir()
+    try:
+        env = lmdb.open(str(new), map_size=_MAP_BYTES, max_dbs=0, lib_version=0)
+        with env.begin(write=True) as txn:
+            Cells(txn).put(b"!made", place.encode())  # without a row nothing would be written
+        env.close()
+    except lmdb.Error as error:
+        raise _named(error, path) from None
+    for part in (new / "data.mdb", new):
+        sync(part)
+    new.rename(path)
+    sync(path.parent)
+
+
+def _named(error: Exception, path: Path) -> StoreError | DataLossError:
+    if isinstance(error, (DataLossError, lmdb.InvalidError, lmdb.VersionMismatchError, *DAMAGE)):
+        return DataLossError(
+            f"{path} is damaged: {error}",
+            hint="stop the server and move it away: what was used of quotas begins anew at nothing",
+            path=path,
+        )
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", None)
+    if isinstance(error, lmdb.MapFullError) or code in FULL:
+        return StoreFullError(f"no room in {path}", hint="make room, then retry", path=path)
+    return StoreError(f"{path} cannot be used: {error}", path=path)
