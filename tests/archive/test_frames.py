@@ -216,7 +216,7 @@ def test_sizes_are_bounded_before_they_are_read(kind: bytes, meta: int, body: in
 
 
 def test_a_batch_is_full_by_number_or_size() -> None:
-    """A batch is closed at 512 items, or when it has reached 16 MiB."""
+    """A batch is closed at 1,024 items, or when it has reached 16 MiB."""
     batch = Batch(SALTS)
     for _ in range(BATCH_ITEMS):
         assert not batch.full

@@ -143,7 +143,7 @@ def test_blocks_that_do_not_fit_are_made_anew(known: int) -> None:
 def test_a_page_of_one_text_does_not_hold_its_batch_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that never fills is ended, so a batch is closed after ``MOST_ITEMS``."""
     monkeypatch.setattr(frames, "MOST_ITEMS", 40)
-    monkeypatch.setattr(frames, "BATCH_ITEMS", 10)
+    monkeypatch.setattr(frames, "PAGED_ITEMS", 10)
     one = world()
     same = [one.event(1, at, edit(at + 1, "the same text")) for at in range(100)]
     assert [40, 10, 10, 10, 10, 10, 10, 0] == [len(batch.events) for batch in fed(same)]
@@ -179,7 +179,7 @@ def test_two_pages_offer_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
     contents = [*before, shared, *after]
     first = [one.event(1, at, edit(at + 1, text(1, at, 100))) for at in range(10)]
     second = [one.event(2, at, edit(1000 + at, content)) for at, content in enumerate(contents)]
-    monkeypatch.setattr(frames, "BATCH_ITEMS", len(before) + 1)
+    monkeypatch.setattr(frames, "PAGED_ITEMS", len(before) + 1)
     batches = [*fed(first), *fed(second)]
     offered = [block.offers for batch in batches for block in batch.blocks if not block.index]
     assert [digest_of(shared.encode())] * 2 == offered

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recension.model.errors import SourceFormatError, SourceLimitError
@@ -453,3 +453,86 @@ def test_xml_is_refused_with_the_commands_that_read_it() -> None:
     with pytest.raises(SourceFormatError) as refused:
         list(read_events(Dribble(b"<mediawiki>", 4096), Path("a.xml"), "p"))
     assert "commands dump and logging" in refused.value.hint
+
+
+# --- a long text, cut out -----------------------------------------------------------------------
+
+
+def parsed(line: bytes) -> tuple[object, str, str]:
+    """What a line holds, or the reason and message of what is wrong with it."""
+    try:
+        return EventDecoder("p", {}).decode(line), "", ""
+    except BadRecordError as error:
+        return None, error.reason, error.message
+
+
+_RAW = (
+    "Hello", "\\n", '\\"', "\\\\", "\\/", "\\u0041", "\\ud83d\\ude00", "\\ud800", "\\u0000", "\u00e9",
+    '"', "\\", "\x01", "\t", "NaN", "Infinity", '"text":"', '"text": "x"', ":", "{", "}", "[", "]", ",", " ",
+    "\U0001f600", "\\x",
+)  # fmt: skip
+raw_texts = st.just("Hello") | st.lists(st.sampled_from(_RAW) | st.text(max_size=4), max_size=6).map("".join)
+_PLAIN = '"role":"main","model":"m","format":"f"'
+members = st.sampled_from(
+    [
+        _PLAIN, '"presence":2', '"presence":"PRESENCE_LOST"', '"claimedBytes":7', '"claimedBytes":7.0',
+        '"claimedBytes":1e400', '"claimedBytes":18446744073709551616', '"claimedSha1":"NaN"', '"role":NaN',
+        '"text":""', '"text" : "again"', '"t\\u0065xt":"again"', '"text":null', '"text":NaN',
+        '"x\\"text":"y"', '"role":"a\\\\"', '"model":"\\ud800"', '"claimed_bytes":1', '"claimedBytes":1',
+        '"role":Infinity', '"role":{"text":"x"}',
+    ]
+)  # fmt: skip
+_HEAD = '"project":"p","pageId":7,"time":"2000-07-13T06:33:08Z","sourceId":"s"'
+wholes = st.sampled_from(
+    [
+        "{" + _HEAD + ',"edit":{"revId":1,"title":"A","slots":[{%}]}}',
+        '{"edit":{"slots":[{%}],"title":"A","revId":"1"},' + _HEAD + "}",
+        "{" + _HEAD + ',"edit":{"revId":1,"title":"A","slots":[{%},{%}]}}',
+        '{"text":"x","edit":{%},"project":"p"}', '{"edit":{"slots":[{%}]},"edit":{"slots":[{%}]}}',
+        '\ufeff{"edit":{"slots":[{%}]}}', '{"edit":{"slots":{%}}}', '{"edit":[{%}]}',
+        '{"edit":{"slots":[[{%}]]}}', "[{%}]", "{%}", " {%} {%}",
+    ]
+)  # fmt: skip
+
+
+@st.composite
+def long_lines(draw: st.DrawFn) -> bytes:
+    """Lines in which texts stand where they do, and where they should not, sound and not."""
+
+    def slot() -> str:
+        around = draw(st.lists(members, max_size=3)) if draw(st.booleans()) else [_PLAIN]
+        text = draw(st.sampled_from(['"text":"%"', '"text": "%"', '"text" :"%"', '"text":%']))
+        around.insert(draw(st.integers(0, len(around))), text.replace("%", draw(raw_texts)))
+        return ",".join(around)
+
+    parts = draw(wholes).split("%")
+    line = parts[0] + "".join(slot() + part for part in parts[1:])
+    data = line.encode("utf-8", "surrogatepass")
+    at = draw(st.integers(0, len(data)))
+    return draw(st.sampled_from([data, data, data, data[:at], data[:at] + b"\xff" + data[at:]]))
+
+
+@settings(max_examples=1000)
+@given(long_lines())
+@example(
+    b'{%b,"edit":{"revId":1,"title":"A","slots":[{"text" :"a"},{"role":"b","text":"c"}]}}' % _HEAD.encode()
+)
+def test_cut_text_changes_nothing(line: bytes) -> None:
+    """A line whose text is read apart gives the same event or error as one that is read at once."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(events_ndjson, "_CUT_BYTES", len(line) + 1)
+        expected = parsed(line)
+        patched.setattr(events_ndjson, "_CUT_BYTES", 0)
+        patched.setattr(events_ndjson, "_BEHIND_BYTES", 64)
+        assert expected == parsed(line)
+
+
+def test_long_texts_are_cut() -> None:
+    """The line of a long text as anybody writes it is read the fast way, with its text in any place."""
+    slot = {**SLOT, "text": 'a "quoted" \\ line\n\u00e9' * 400}
+    for made in (slot, dict(reversed(slot.items()))):
+        for ascii_only in (False, True):
+            value = record(slots=[made])
+            line = json.dumps(value, ensure_ascii=ascii_only).encode()
+            assert value == events_ndjson._cut(line)
+            assert None is events_ndjson._cut(line.replace(b'"text"', b'"text": "", "text"', 1))

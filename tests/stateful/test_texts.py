@@ -85,7 +85,7 @@ class Texts(RuleBasedStateMachine):
             *(patch.object(block, name, value) for name, value in LAYOUT.items()),
             *(patch.object(module, "WORTHWHILE_BYTES", 60) for module in (sealing, paging)),
             patch.object(paging, "ThreadPoolExecutor", Pool),
-            patch.object(frames, "BATCH_ITEMS", 3),
+            patch.object(frames, "PAGED_ITEMS", 3),
         ]
         for each in self.patches:
             each.start()

@@ -1,7 +1,8 @@
 """Events as NDJSON: one ``recension.v1.Event`` a line, in the JSON mapping of proto3.
 
-Measured on 352 MB (18,662 events): the standard library's ``json`` with the hooks below reads 300 MB/s. What
-it lets through where a protobuf parser would not is refused here: duplicate keys and fractions by the hooks
+The standard library's ``json`` with the hooks below reads a line, but for a long text: that is cut out and
+read by orjson in half the time, unless anything about it is unusual (``_cut``). What the standard library
+lets through where a protobuf parser would not is refused here: duplicate keys and fractions by the hooks
 (NaN and Infinity too), lone surrogates where strings are encoded, unknown fields and wrong types by the field
 readers. What a protobuf parser has to take is taken: the names of the .proto file beside the camel-case ones,
 whole numbers with exponents or zeros behind the point, strings for numbers, numbers for enums. Deep nesting
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
+
+import orjson
 
 from recension.model.errors import InvalidTimeError, SourceFormatError, SourceLimitError
 from recension.model.event import (
@@ -57,6 +60,12 @@ _CHUNK_BYTES = 256 * 1024
 """Small enough to be still in the processor's cache when it is parsed."""
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
+_TEXT = re.compile(rb'"text": ?"')
+_QUOTE = re.compile(rb'(?<!\\)"')
+_CUT_BYTES = 2048
+"""Of a line; of a shorter one nothing is cut out."""
+_BEHIND_BYTES = 512
+"""Where the end of a text is looked for, from the end of its line."""
 _UNPARSED = frozenset({"INVALID_JSON", "INVALID_UTF8"})
 _INT64 = re.compile(r"-?[0-9]{1,19}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -220,6 +229,47 @@ def _whole(text: str) -> int:
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_object, parse_float=_whole, parse_constant=_no_number)
+_GAP = object()
+_WITH_GAP = json.JSONDecoder(object_pairs_hook=_object, parse_float=_whole, parse_constant=lambda _: _GAP)
+
+
+def _cut(line: bytes) -> object:
+    """Return what ``_JSON`` makes of a line, the long text of a slot read apart; ``None`` if it may differ.
+
+    In place of the string there stands ``NaN`` while the rest is read, the only one. What stands before it,
+    ``"text":``, ends outside of any string if the rest is JSON at all, so both lines have the same tokens but
+    for this one. A quote that does not end the text leaves something behind it that is no string.
+    """
+    if len(line) < _CUT_BYTES or not (begin := _TEXT.search(line)):
+        return None
+    start = begin.end() - 1
+    end = _QUOTE.search(line, max(start + 1, len(line) - _BEHIND_BYTES))
+    if end is None:
+        return None
+    rest = line[:start] + b"NaN" + line[end.end() :]
+    if rest.count(b"NaN") > 1 or b"Infinity" in rest:
+        return None
+    try:
+        value = _WITH_GAP.decode(rest.decode())
+        for slot in value["edit"]["slots"]:
+            if slot["text"] is _GAP:
+                slot["text"] = orjson.loads(line[start : end.end()])
+                return value
+    except (ValueError, LookupError, TypeError, RecursionError, BadRecordError):
+        pass  # the one way names what is wrong
+    return None
+
+
+def _parsed(line: bytes) -> object:
+    """Return what a line holds. Raises ``BadRecordError``, ``ValueError`` or ``RecursionError``."""
+    value = _cut(line)
+    if value is not None:
+        return value
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise BadRecordError("INVALID_UTF8", f"byte {error.start} of the line is not UTF-8") from None
+    return _JSON.decode(text)
 
 
 class EventDecoder:
@@ -240,11 +290,7 @@ class EventDecoder:
     def decode(self, line: bytes) -> Event:
         """Read one line of JSON. Raises ``BadRecordError``."""
         try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise BadRecordError("INVALID_UTF8", f"byte {error.start} of the line is not UTF-8") from None
-        try:
-            value = _JSON.decode(text)
+            value = _parsed(line)
         except RecursionError:
             raise BadRecordError("NESTED_TOO_DEEP", "the line is nested too deep") from None
         except ValueError as error:

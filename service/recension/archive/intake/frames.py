@@ -28,12 +28,14 @@ from recension.model.event import Event
 from recension.model.record import Skeleton, decode_item
 from recension.sources.items import Item, Progress, Rejected, RunEnd, SiteInfo, Skipped
 
-BATCH_ITEMS = 512
+BATCH_ITEMS = 1024
+PAGED_ITEMS = 512
+"""The same of a dump, where the texts of a page come together anyway."""
 BATCH_BYTES = 16 * 1024 * 1024
 """A batch is closed when it has reached either; one item more than 16 MiB makes it longer.
 
-Of 4 MiB, an ingest took a tenth more time: here more of a page's texts come in one commit, and are a block at
-once.
+Of 4 MiB, an ingest took a tenth more time, and of 512 items 3 % more CPU: here more of a page's texts come in
+one commit, and are a block at once.
 """
 MOST_ITEMS = 1024
 """So many items may wait for the end of a block, which is at most 512 KiB away."""
@@ -113,7 +115,8 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether the batch is to be closed."""
-        enough = len(self) >= BATCH_ITEMS or self._size >= BATCH_BYTES
+        most = BATCH_ITEMS if self._paging is None else PAGED_ITEMS
+        enough = len(self) >= most or self._size >= BATCH_BYTES
         waits = self._paging is not None and self._paging.open and len(self) < MOST_ITEMS
         return enough and not waits
 

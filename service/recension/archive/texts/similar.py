@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from functools import lru_cache
 from heapq import nsmallest
+from zlib import crc32
 
 _LINE_BYTES = 24
 """Shorter lines say little of where a text comes from."""
@@ -42,6 +43,9 @@ class Similar:
 
 @lru_cache(maxsize=4)
 def _sketch(text: bytes) -> list[int]:
-    """Return the hashes of a few lines. What is looked for in vain is remembered next: hence the cache."""
+    """Return the hashes of a few lines, the same in every process: stored bytes follow from what is stored.
+
+    What is looked for in vain is remembered next: hence the cache.
+    """
     lines = {line for line in text[:_SCANNED_BYTES].split(b"\n") if len(line) >= _LINE_BYTES}
-    return nsmallest(_HASHES, map(hash, lines))
+    return nsmallest(_HASHES, map(crc32, lines))
