@@ -376,6 +376,20 @@ class StoreFailedError(StoreError):
     reason = "STORE_FAILED"
 
 
+class AuditUnusableError(StoreError):
+    """The audit log cannot be written, so nothing is delivered to licensees."""
+
+    fault = Fault.BUSY
+    reason = "AUDIT_UNUSABLE"
+
+
+class AuditDamagedError(StoreError):
+    """The audit log is not what was recorded; the message says how."""
+
+    fault = Fault.DAMAGED
+    reason = "AUDIT_DAMAGED"
+
+
 class DataLossError(RecensionError):
     """Stored bytes do not match their digest; they are not served."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 EMPTY = sha256(b"").digest()
@@ -80,6 +81,40 @@ class MerkleTree:
             return self._levels[level][start >> level]
         middle = start + _split(size)
         return _node_hash(self._hash(start, middle), self._hash(middle, end))
+
+
+class Frontier:
+    """The tree without its leaves: it grows, and knows its root of now. O(log n) of memory."""
+
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        """``peaks``: the hashes of the largest whole subtrees, from the first leaf on."""
+        self.size = size
+        self._peaks = list(peaks)
+        if len(self._peaks) != size.bit_count():
+            raise ValueError(f"a tree of {size} leaves has {size.bit_count()} peaks, not {len(self._peaks)}")
+
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """What it is made from again."""
+        return tuple(self._peaks)
+
+    def append(self, leaf: bytes) -> None:
+        """Add the hash of the next leaf."""
+        whole = self.size
+        while whole & 1:
+            leaf = _node_hash(self._peaks.pop(), leaf)
+            whole >>= 1
+        self._peaks.append(leaf)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Return the root of all leaves up to now."""
+        if not self._peaks:
+            return EMPTY
+        *rest, root = self._peaks
+        for peak in reversed(rest):
+            root = _node_hash(peak, root)
+        return root
 
 
 def _split(size: int) -> int:

@@ -14,7 +14,7 @@ An item is an event skeleton (kinds 1 to 6) or a statement of recension's own (k
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -231,6 +231,33 @@ def decode_commit(record: bytes) -> Commit:
         return _decode(record)
     except (struct.error, ValueError, IndexError) as error:
         raise DataLossError(f"not a commit record: {error}") from None
+
+
+def statements_of(record: bytes, kinds: Container[int]) -> list[tuple[int, Statement]]:
+    """Return (ordinal, statement) of those items of a commit record that are of ``kinds``.
+
+    Events are passed over unread, so that many can be. Raises ``DataLossError`` as ``decode_commit`` does.
+    """
+    found = []
+    try:
+        at = len(MAGIC) + _HEAD.size
+        at += 1 + record[at]
+        (count,) = _LENGTH.unpack_from(record, at)
+        at += _LENGTH.size
+        for ordinal in range(count):
+            (size,) = _LENGTH.unpack_from(record, at)
+            at += _LENGTH.size
+            if record[at] in kinds:
+                found.append((ordinal, Statement(Kind(record[at]), record[at + 1 : at + size])))
+            at += size
+    except (struct.error, ValueError, IndexError) as error:
+        raise DataLossError(f"not a commit record: {error}") from None
+    return found
+
+
+def recorded_at(record: bytes) -> int:
+    """Return the transaction time of a commit record."""
+    return int(_HEAD.unpack_from(record, len(MAGIC))[1])
 
 
 def _decode(record: bytes) -> Commit:

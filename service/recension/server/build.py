@@ -21,6 +21,9 @@ from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
 from recension.model.reading import Reader
 from recension.server import logs
+from recension.server.audit.checkpoints import AuditCheckpoints
+from recension.server.audit.log import AuditLog
+from recension.server.audit.writer import Audit
 from recension.server.config import ServeConfig
 from recension.server.door import Door, caller
 from recension.server.gate import Gate, Watchdog
@@ -34,6 +37,7 @@ from recension.server.rpc.pin import PinRpc
 from recension.server.rpc.revision import RevisionRpc
 from recension.server.rpc.snapshot import SnapshotRpc
 from recension.server.signing import Signer
+from recension.store.auditing import AuditStore
 from recension.store.interface import Store
 from recension.v1 import (
     catalog_service_pb2,
@@ -84,6 +88,7 @@ class Service:
     comparers: Gate
     watchdog: Watchdog
     outermost: Outermost
+    audit: Audit
     chores: tuple[Chore, ...]
 
     def start(self) -> None:
@@ -108,6 +113,7 @@ class Service:
         self.server.stop(max(until - time.monotonic(), min(grace_seconds, 1.0))).wait()
         for chore in self.chores:
             chore.stop()
+        self.audit.stop()
         self.health_server.stop(None).wait()
 
 
@@ -162,7 +168,11 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
     door = Door(Keyring(store, Pepper(config.pepper_path)))
-    outermost = Outermost(gate, watchdog, config.idle_seconds, door)
+    ledger = Ledger(store)
+    signer = Signer(store, ledger, config.key_path)
+    audited = AuditStore(config.data)
+    audit = Audit(AuditLog(store, audited), AuditCheckpoints(audited, signer))
+    outermost = Outermost(gate, watchdog, config.idle_seconds, door, audit)
     server = grpc.server(
         ThreadPoolExecutor(config.threads, thread_name_prefix="rpc"),
         interceptors=[outermost],
@@ -174,14 +184,13 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
         RevisionRpc(reader, gate, comparers), server
     )
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
-    ledger = Ledger(store)
 
     def pins() -> LicenseePins:
         return LicenseePins(store, caller().owner)
 
     pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins), server)
     checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointRpc(reader, pins, ledger, Signer(store, ledger, config.key_path)), server
+        CheckpointRpc(reader, pins, ledger, signer), server
     )
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
 
@@ -200,7 +209,7 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     if config.reflection:
         _add_reflection(server)
     return Service(
-        server, health_server, condition, gate, makers, comparers, watchdog, outermost, tuple(chores)
+        server, health_server, condition, gate, makers, comparers, watchdog, outermost, audit, tuple(chores)
     )
 
 

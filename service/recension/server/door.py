@@ -6,7 +6,7 @@ A store in which no key was ever made has no door: whoever reaches the port, on 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -102,8 +102,10 @@ class Door:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
-    def admit(self, method: str, metadata: Metadata) -> Admission:
-        """Let a call in.
+    def admit(
+        self, method: str, metadata: Metadata, know: Callable[[Caller], None] = lambda _: None
+    ) -> Admission:
+        """Let a call in. ``know`` is told who calls, before they are refused for their role.
 
         Raises ``UnauthenticatedError``, ``PermissionDeniedError``, ``PepperUnusableError``.
         """
@@ -115,13 +117,15 @@ class Door:
         key = None if shown is None else self._keyring.find(shown)
         if key is None:
             raise _stranger()
+        who = Caller(key.owner, key.role, key.id)
+        know(who)
         if key.role not in ROLES.get(method, ()):
             raise PermissionDeniedError(
                 f"a key of the role {key.role} does not open {method.rpartition('/')[2]}",
                 hint="ask the operator for a key of another role",
                 role=key.role,
             )
-        return Admission(self._keyring, Caller(key.owner, key.role, key.id))
+        return Admission(self._keyring, who)
 
 
 def _shown(metadata: Metadata) -> Secret | None:

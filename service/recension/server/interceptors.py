@@ -18,16 +18,21 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from recension.archive.clock import system_clock
+from recension.model.audit import Call
 from recension.model.errors import (
     DeadlineError,
     InvalidArgumentError,
     PepperUnusableError,
     RecensionError,
     StoreError,
+    UnauthenticatedError,
 )
 from recension.model.reading import wanted
 from recension.server import logs
-from recension.server.door import Admission, Door, act_for
+from recension.server.audit.asked import asked_of
+from recension.server.audit.writer import Audit
+from recension.server.door import Admission, Caller, Door, act_for
 from recension.server.gate import Gate, Watchdog, draining
 from recension.server.metering import Meter, measure
 from recension.wire.status import call_status
@@ -36,6 +41,8 @@ Behaviour = Callable[..., Any]
 
 _NON_BLOCKING = "experimental_non_blocking"
 """What grpc.health calls a stream handler that sends by a function and holds no thread."""
+_OURS = "/recension.v1."
+"""Methods of which the audit log has records; those of health and reflection tell nothing."""
 _END = object()
 _LOOK_SECONDS = 0.25
 """How long it takes a silent stream to notice that the server drains."""
@@ -48,10 +55,11 @@ class Outermost(grpc.ServerInterceptor):
     a thread of the pool, for as long as a client likes, and answers a malformed one without a reason.
     """
 
-    def __init__(self, gate: Gate, watchdog: Watchdog, idle_seconds: float, door: Door) -> None:
+    def __init__(self, gate: Gate, watchdog: Watchdog, idle_seconds: float, door: Door, audit: Audit) -> None:
         """``idle_seconds``: how long a client that may send more may be silent."""
         self._log = structlog.get_logger()
         self._door = door
+        self._audit = audit
         self._gate = gate
         self._watchdog = watchdog
         self._idle_seconds = idle_seconds
@@ -79,7 +87,7 @@ class Outermost(grpc.ServerInterceptor):
 
     def _single(self, method: str, handler: Any) -> Behaviour:
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            entry = _Call(self._log, method, context, self._watchdog)
+            entry = _Call(self._log, method, context, self._watchdog, self._audit)
             try:
                 admitted = entry.admit(self._door)
                 own = _context_of(admitted, entry.meter)
@@ -96,17 +104,18 @@ class Outermost(grpc.ServerInterceptor):
 
     def _stream(self, method: str, handler: Any) -> Behaviour:
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            entry = _Call(self._log, method, context, self._watchdog)
+            entry = _Call(self._log, method, context, self._watchdog, self._audit)
             try:
                 admitted = entry.admit(self._door)
                 own = _context_of(admitted, entry.meter)
                 answers = own.run(self._answer, entry, admitted, handler, raw, context)
                 for response in _within(own, answers):
-                    admitted.check()
+                    entry.check(admitted)
                     encoded = _encoded(response, handler)
+                    # Counted first: a client may leave with it before we are told that it has it.
+                    entry.sent(encoded)
                     with entry.patience.waiting():
                         yield encoded
-                    entry.sent(encoded)
             except Exception as error:  # noqa: BLE001 - see above
                 entry.refuse(error)
             entry.finish()
@@ -119,7 +128,7 @@ class Outermost(grpc.ServerInterceptor):
         def call(
             raw: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
         ) -> None:
-            entry = _Call(self._log, method, context, self._watchdog)
+            entry = _Call(self._log, method, context, self._watchdog, self._audit)
 
             def send_counted(response: Any) -> None:
                 encoded = None if response is None else _encoded(response, handler)
@@ -222,7 +231,9 @@ def _only(entry: _Call, raw: Iterator[bytes], handler: Any) -> Any:
         message = next(raw, None)
     if message is None:
         raise InvalidArgumentError("the call has no request", hint="send exactly one message")
-    return _parsed(message, handler)
+    request = _parsed(message, handler)
+    entry.ask(request)
+    return request
 
 
 def _parsed(message: bytes, handler: Any) -> Any:
@@ -241,9 +252,11 @@ def _encoded(response: Any, handler: Any) -> bytes:
 
 
 class _Call:
-    """One call, as its line in the log will tell it."""
+    """One call, as its line in the log and its record in the audit log will tell it."""
 
-    def __init__(self, log: Any, method: str, context: grpc.ServicerContext, watchdog: Watchdog) -> None:
+    def __init__(
+        self, log: Any, method: str, context: grpc.ServicerContext, watchdog: Watchdog, audit: Audit
+    ) -> None:
         self.patience = watchdog.watch(self._stall)
         self.meter = Meter()
         self._watchdog = watchdog
@@ -252,6 +265,11 @@ class _Call:
         self._context = context
         self._id = secrets.token_hex(8)
         self._started = time.monotonic()
+        self._audit = audit
+        self._audited: list[tuple[Caller, bool]] = []
+        """Whose record is due, and whether it has a place; taken out by whoever hands it over."""
+        self._asked: dict[str, str] = {}
+        self._is_over = False
         self._who: dict[str, str] = {}
         self._messages = 0
         self._bytes = 0
@@ -262,13 +280,38 @@ class _Call:
             self._write()
 
     def admit(self, door: Door) -> Admission:
-        """Let the call in; its line in the log says whose it is. Raises as ``Door.admit`` does."""
-        admitted = door.admit(self._method, self._context.invocation_metadata())
-        if admitted.caller.key_id:
-            self._who = {"caller": admitted.caller.owner, "key": admitted.caller.key_id.hex()}
-        return admitted
+        """Let the call in; its line in the log says whose it is.
+
+        Raises as ``Door.admit`` does, ``AuditUnusableError``, ``OverloadedError``.
+        """
+        try:
+            return door.admit(self._method, self._context.invocation_metadata(), self._know)
+        except UnauthenticatedError:
+            self._audit.stranger()
+            raise
+
+    def _know(self, who: Caller) -> None:
+        """Take note of who calls, before it is known whether they may."""
+        if who.key_id:
+            self._who = {"caller": who.owner, "key": who.key_id.hex()}
+        if who.owner and self._method.startswith(_OURS):
+            self._audited.append((who, self._audit.admit(who.role)))
+            if self._is_over:
+                self._record()
+
+    def check(self, admitted: Admission) -> None:
+        """Look whether the call may go on. Raises as ``Admission.check`` does, ``AuditUnusableError``."""
+        admitted.check()
+        if self._audited:
+            self._audit.check(admitted.caller.role)
+
+    def ask(self, request: Any) -> None:
+        """Take note of what is asked."""
+        if self._audited:
+            self._asked = asked_of(request)
 
     def sent(self, response: bytes) -> None:
+        """Count a message that is handed to gRPC."""
         self._messages += 1
         self._bytes += len(response)
         self.meter.delivered()
@@ -311,8 +354,39 @@ class _Call:
         self._reason = logs.STALLED
         self._context.cancel()
 
+    def _record(self) -> None:
+        """Hand the call's record to the audit log, once."""
+        try:
+            who, has_place = self._audited.pop()
+        except IndexError:
+            return
+        notes, asked = self.meter.notes, self._asked
+        call = Call(
+            ended_at=system_clock(),
+            request=self._id,
+            caller=who.owner,
+            role=who.role.value,
+            key=who.key_id.hex(),
+            method=self._method.removeprefix(_OURS),
+            outcome=self._code,
+            duration_us=int((time.monotonic() - self._started) * 1_000_000),
+            agreement=notes.get("agreement", ""),
+            project=asked.get("project", ""),
+            snapshot=notes.get("snapshot") or asked.get("snapshot", ""),
+            pin=asked.get("pin", ""),
+            articles=self.meter.articles,
+            text_bytes=self.meter.text_bytes,
+            messages=self._messages,
+            bytes=self._bytes,
+            reason=self._reason,
+            true_reason=notes.get("reason", ""),
+        )
+        self._audit.append(call, has_place=has_place)
+
     def _write(self) -> None:
         self._watchdog.forget(self.patience)
+        self._is_over = True
+        self._record()
         self._log.info(
             logs.REQUEST,
             request_id=self._id,

@@ -11,7 +11,7 @@ class Meter:
     def __init__(self) -> None:
         """Nothing has left yet."""
         self.articles = 0
-        """Texts of revisions that gRPC took from us."""
+        """Texts of revisions that gRPC was given, the message on its way among them."""
         self.text_bytes = 0
         """Their UTF-8 bytes."""
         self.notes: dict[str, str] = {}

@@ -122,6 +122,17 @@ class Signer:
         with self._locked():
             return self._sign(self._load())
 
+    @contextmanager
+    def lent(self) -> Iterator[tuple[PrivateKey, Path]]:
+        """Lend the key that the log names, and the path of its file, to one process at a time.
+
+        What it signs must be told from a checkpoint of the log by its origin. Raises as ``checkpoint`` does.
+        """
+        with self._store.view() as view:
+            _named(view)
+        with self._locked():
+            yield self._load(), self._path
+
     def create(self, name: str, *, replace: bool = False) -> VerifierKey:
         """Make the first key. With ``replace``, one that does not follow from the key in the log.
 

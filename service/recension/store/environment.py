@@ -62,7 +62,7 @@ _UNSAFE_FS = re.compile(
 
 _CREATE_HINT = "make one with `recension-server project create`"
 _OWN_NAMES = {
-    *("lmdb.new", "lost+found", "swap.lock", "writer.lock"),
+    *("audit", "audit.lock", "audit.new", "lmdb.new", "lost+found", "swap.lock", "writer.lock"),
     *(KEY_FILE + suffix for suffix in ("", ".checkpoint", ".lock", ".new")),
     *(PEPPER_FILE + suffix for suffix in ("", ".lock")),
 }
