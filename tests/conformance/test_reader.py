@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from recension.archive.reader import Archive
 from recension.archive.texts.reading import read_texts
 from recension.model import errors
 from recension.model.digest import digest_of
+from recension.model.event import Contributor
 from recension.model.manifest import OnHidden, Selector
 from recension.model.reading import (
     ChangeKind,
@@ -31,7 +33,9 @@ from recension.model.reading import (
 )
 from recension.server.build import make_server
 from recension.server.config import ServeConfig
+from recension.server.rpc import snapshot as rpc
 from recension.store.interface import View
+from recension.wire import attribution
 from recension_client import verify
 from recension_client.async_client import AsyncClient
 from recension_client.client import Client
@@ -576,3 +580,65 @@ def test_proofs(any_reader: Reader, world: World) -> None:
     for page in (0, -1, 2**63):
         with pytest.raises(errors.InvalidArgumentError):
             any_reader.prove(wanted, "w", page)
+
+
+def test_attribution(any_reader: Reader, world: World) -> None:
+    """Of a revision, of a page by id and title as it was, and of all pages of a snapshot, or of some."""
+    alone = any_reader.revision_attribution("w", 10_003)
+    found = alone.attribution
+    assert (3, 10_003, "P3", 2) == (found.page_id, found.rev_id, found.title, found.edits)
+    assert [("Ann", 7, 2)] == [(one.person.name, one.person.id, one.edits) for one in found.shares]
+    assert (world.day(2), world.day(1), "CC0-1.0") == (found.timestamp, found.first_edit_at, found.license)
+    for page in (3, "P3"):
+        assert found == any_reader.article_attribution("w", page).attribution
+    before = any_reader.article_attribution("w", 3, valid_at=world.day(1.5))
+    assert (3, 1, world.day(1.5)) == (
+        before.attribution.rev_id,
+        before.attribution.edits,
+        before.as_of.valid_at,
+    )
+    with pytest.raises(errors.RevisionNotFoundError):
+        any_reader.revision_attribution("w", 77_777)
+    with pytest.raises(errors.PageNotFoundError):
+        any_reader.article_attribution("w", "nowhere")
+    early, late = world.snapshot(1.5), world.snapshot(4, on_hidden=OnHidden.KEEP)
+    whole = list(any_reader.attributions(late))
+    entries = list(any_reader.entries(late))
+    assert [(one.project, one.page_id, one.title) for one in entries] == [
+        (one.project, one.page_id, one.title) for one in whole
+    ]
+    assert [7] == [one.page_id for one in whole if one.text_hidden]
+    assert found == next(one for one in whole if one.page_id == 3)
+    assert whole[300:] == list(any_reader.attributions(late, after=("w", whole[299].page_id)))
+    parts = [list(any_reader.attributions(late, shard=Shard(at, 3))) for at in range(3)]
+    assert whole == sorted(chain.from_iterable(parts), key=lambda one: one.page_id)
+    changed = list(any_reader.attributions(late, since=early))
+    assert [3, 4, 900] == [one.page_id for one in changed if one.page_id not in {6, 7}]
+    assert changed[1:] == list(any_reader.attributions(late, since=early, after=("w", changed[0].page_id)))
+    with pytest.raises(errors.SnapshotNotFoundError):
+        list(any_reader.attributions(bytes(32)))
+
+
+def test_attribution_of_more_contributors_than_a_message_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the wire such a page comes in pieces between the others, and is whole again, also after a cut."""
+    monkeypatch.setattr(attribution, "MAX_SHARES", 3)
+    monkeypatch.setattr(rpc, "MAX_SHARES", 3)
+    world = World()
+    for page, people in ((1, 2), (2, 10), (3, 3), (4, 7)):
+        who = [Contributor.named(f"N{at}", at) for at in range(1, people + 1)]
+        revs = [
+            replace(edit(100 * page + at, f"{at}", f"P{page}"), contributor=one) for at, one in enumerate(who)
+        ]
+        world.add(*(world.event(page, 1, rev) for rev in revs))
+    snapshot = world.snapshot(2)
+    expected = list(world.archive.attributions(snapshot))
+    assert [2, 10, 3, 7] == [len(one.shares) for one in expected]
+    for implementation in ("client", "awaited client"):
+        with offered(implementation, world) as reader:
+            assert expected == list(reader.attributions(snapshot))
+            assert expected[2:] == list(reader.attributions(snapshot, after=("w", 2)))
+    monkeypatch.setattr("recension.archive.reader.MAX_CREDITED", 4)
+    with offered("client", world) as reader:
+        found = reader.article_attribution("w", 2).attribution
+        assert (4, 6, 10) == (len(found.shares), found.omitted, found.edits)
+        assert found == world.archive.article_attribution("w", 2).attribution

@@ -149,7 +149,7 @@ def test_a_sample_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     """A part of the sample alone is completed; beside another project it is left as it is."""
     store = MemoryStore()
     ingestor = Ingestor(store)
-    ingestor.create_project(ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0"))
+    ingestor.create_project(module._SAMPLE_PROJECT)
     assert lacks_sample(store)
     ingest_sample(store, tmp_path)
     assert 1307 == Archive(store).project("aawiki").revisions

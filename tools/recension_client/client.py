@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 import grpc
 
+from recension.model.credit import Attribution, Credited
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import RecensionError, UnreachableError
 from recension.model.manifest import Manifest, Selector
@@ -44,7 +45,14 @@ from recension_client.channel import counted, way_to
 from recension_client.corpus import Corpus, Snapshot, digest_given
 from recension_client.questions import Channel, Listed, Question
 from recension_client.retrying import Attempts, CutError, Retry, cut_by, passing
-from recension_client.streams import ChangeStream, ChosenStream, EntryStream, Stream, TextStream
+from recension_client.streams import (
+    AttributionStream,
+    ChangeStream,
+    ChosenStream,
+    EntryStream,
+    Stream,
+    TextStream,
+)
 from recension_client.trust import Inclusion
 
 _Item = TypeVar("_Item")
@@ -185,6 +193,17 @@ class Client:
             questions.diff_revisions(project, before, after, role=role, context=context, known_at=known_at)
         )
 
+    def revision_attribution(self, project: str, rev_id: int, *, known_at: int = 0) -> Credited:
+        """Return whom to credit for a revision. Raises ``RevisionNotFoundError``."""
+        return self._ask(questions.revision_attribution(project, rev_id, known_at=known_at))
+
+    def article_attribution(
+        self, project: str, page: int | str, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Credited:
+        """Return whom to credit for a page as it was. Raises as ``article``."""
+        question = questions.article_attribution(project, page, valid_at=valid_at, known_at=known_at)
+        return self._ask(question)
+
     # --- snapshots ---
 
     def create_snapshot(
@@ -234,6 +253,15 @@ class Client:
         is the server's word.
         """
         return self._items(ChosenStream(snapshot_id, indexes, text=text))
+
+    def attributions(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, since: bytes = b""
+    ) -> Iterator[Attribution]:
+        """Yield whom to credit for each page of a shard; a cut stream is resumed unnoticed.
+
+        ``since``: only pages whose entry is another than in that snapshot.
+        """
+        return self._items(AttributionStream(snapshot_id, shard, after, since))
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not; what is returned was checked."""

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from recension.model.credit import Credited
 from recension.model.difference import MAX_CONTEXT
 from recension.model.digest import format_digest
 from recension.model.errors import RecensionError, VerificationError
@@ -34,7 +35,7 @@ from recension.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from recension.wire import convert, differences
+from recension.wire import attribution, convert, differences
 from recension.wire.pins import pin_from_proto
 from recension_client.proof import proof_file
 from recension_client.trust import Inclusion
@@ -160,6 +161,36 @@ def article(
     else:
         request.title = page
     return Question(lambda channel: RevisionServiceStub(channel).GetArticle, request, _as_sent)
+
+
+def revision_attribution(project: str, rev_id: int, *, known_at: int) -> Question[Credited]:
+    """Ask whom to credit for a revision."""
+    request = revision_pb.GetAttributionRequest(
+        project=project,
+        rev_id=id_of(rev_id),
+        as_of=convert.wanted_as_of_to_proto(None, position_of(known_at)),
+    )
+    return _attribution(request)
+
+
+def article_attribution(
+    project: str, page: int | str, *, valid_at: int | None, known_at: int
+) -> Question[Credited]:
+    """Ask whom to credit for a page, by id or title, as it was."""
+    request = revision_pb.GetAttributionRequest(
+        project=project, as_of=convert.wanted_as_of_to_proto(valid_at, position_of(known_at))
+    )
+    if isinstance(page, int):
+        request.page_id = id_of(page)
+    else:
+        request.title = page
+    return _attribution(request)
+
+
+def _attribution(request: revision_pb.GetAttributionRequest) -> Question[Credited]:
+    return Question(
+        lambda channel: RevisionServiceStub(channel).GetAttribution, request, attribution.credited_from_proto
+    )
 
 
 def as_of_in(answer: revision_pb.GetRevisionResponse | revision_pb.GetArticleResponse) -> AsOf:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+from recension.model.credit import Attribution
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import UnreachableError, VerificationError
 from recension.model.reading import START, WHOLE, Change, Entry, Place, Shard
@@ -17,6 +18,7 @@ from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire import convert
+from recension.wire.attribution import attributions_of, shares_of
 from recension_client.assembling import change_of, checked, entry_of, omitted_bytes
 from recension_client.questions import Channel, id_of, position_of, view_of
 from recension_client.retrying import CutError
@@ -293,6 +295,85 @@ class ChangeStream(_Bulk[Change]):
             raise VerificationError(f"the server counted {end.changes} changes, {self.seen} came")
         if (end.text_bytes_before, end.text_bytes_after) != (self._before, self._after):
             raise VerificationError("the server's sum of bytes is not that of what came")
+
+
+class AttributionStream(Stream[Attribution]):
+    """Whom to credit for the pages of a snapshot or a shard of it, in the order of (project, page id)."""
+
+    def __init__(
+        self, snapshot_id: bytes, shard: Shard = WHOLE, after: Place = START, since: bytes = b""
+    ) -> None:
+        """``since``: snapshot whose entries are left out; empty for none."""
+        self._asked = pb.ReadAttributionRequest(
+            snapshot=format_digest(snapshot_id),
+            shard=convert.shard_to_proto(shard),
+            after=convert.place_to_proto(after),
+            since=format_digest(since) if since else "",
+        )
+        self._cursor = ""
+        self._last: Place = after
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pages = self._edits = 0
+        self._held: Attribution | None = None
+
+    def method(self, channel: Channel) -> Callable[..., Any]:
+        """Return the method that is called."""
+        return SnapshotServiceStub(channel).ReadAttribution
+
+    def request(self) -> pb.ReadAttributionRequest:
+        """Begin a call."""
+        self._begin()
+        self._asked.cursor = self._cursor
+        return self._asked
+
+    def take(self, message: pb.ReadAttributionResponse) -> Sequence[Attribution]:
+        """Read a batch. A page that goes on in the next one waits for it."""
+        if message.HasField("batch"):
+            return self._take_batch(message.batch)
+        if message.HasField("end"):
+            self._take_end(message.end)
+        return ()
+
+    def _take_batch(self, batch: pb.AttributionBatch) -> Sequence[Attribution]:
+        if not batch.pages:
+            raise VerificationError("the server sent an empty batch")
+        continued = batch.pages[-1].continued
+        if (continued or self._held is not None) and len(batch.pages) > 1:
+            raise VerificationError("a page that goes on is not alone")
+        found = attributions_of(batch) if self._held is None else [self._joined(self._held, batch)]
+        if continued:
+            (self._held,) = found
+            return ()
+        self._held = None
+        for one in found:
+            place = (one.project, one.page_id)
+            if place <= self._last:
+                raise VerificationError(f"the stream went back from {self._last} to {place}")
+            self._last = place
+        self._cursor = batch.cursor
+        self._pages += len(found)
+        self._edits += sum(one.edits for one in found)
+        return found
+
+    def _joined(self, held: Attribution, batch: pb.AttributionBatch) -> Attribution:
+        page, more = batch.pages[0], shares_of(batch)
+        if (page.project, page.page_id) != (held.project, held.page_id) or not more:
+            raise VerificationError(f"the contributors of page {held.page_id} do not go on")
+        edits = held.edits + sum(share.edits for share in more)
+        return held._replace(shares=held.shares + more, edits=edits)
+
+    def _take_end(self, end: pb.AttributionEnd) -> None:
+        if not end.complete:
+            self._cursor = end.cursor or self._cursor
+            raise CutError(UnreachableError("the server is shutting down"))
+        if self._held is not None or (end.pages, end.edits) != (self._pages, self._edits):
+            raise VerificationError(
+                f"the server counted {end.pages} pages and {end.edits} edits, "
+                f"{self._pages} and {self._edits} came"
+            )
+        self.finished = True
 
 
 class TextStream(Stream[int]):

@@ -48,6 +48,7 @@ from recension.archive.texts.reading import knows_text, next_text_id
 from recension.archive.texts.sealing import Sealer
 from recension.archive.texts.sorting import sort_pages
 from recension.archive.texts.writing import CACHE_BYTES, NewText, TextWriter
+from recension.model.credit import LicensePeriod, check_periods
 from recension.model.errors import (
     InvalidEventError,
     PageNotFoundError,
@@ -191,6 +192,25 @@ class Ingestor:
             )
             if wanted == current or self._state(head, wanted, number, new=False):
                 return
+        raise _lost_races()
+
+    def set_licenses(self, project: str, periods: Sequence[LicensePeriod]) -> bool:
+        """Record the licences of a project, for all of its past; False if they are recorded already.
+
+        Raises ``ProjectNotFoundError``, ``InvalidArgumentError``.
+        """
+        checked = check_periods(periods)
+        for _ in range(_RACES):
+            head = self._store.log.head()
+            with self._store.view() as view:
+                number = project_number(view, project)
+                current = definition_of(view, number)
+            licenses = checked if len(checked) > 1 else ()
+            wanted = replace(current, license=checked[-1].license, licenses=licenses)
+            if wanted == current:
+                return False
+            if self._state(head, wanted, number, new=False):
+                return True
         raise _lost_races()
 
     def namespaces(self, project: str) -> dict[str, int]:

@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass, field
 
 from recension.archive.rows import Tally, read_tally
+from recension.model.credit import LicensePeriod, check_periods
 from recension.model.errors import DataLossError, InvalidArgumentError, ProjectNotFoundError
+from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import canonical_json
 from recension.model.reading import ProjectInfo
 from recension.store import keys
@@ -27,26 +29,45 @@ class Definition:
     case: str = "first-letter"
     namespaces: dict[int, str] = field(default_factory=dict)
     """Namespace number to its localised name; learned from dumps."""
+    licenses: tuple[LicensePeriod, ...] = ()
+    """As of ``ProjectInfo``."""
+
+    @property
+    def periods(self) -> tuple[LicensePeriod, ...]:
+        """From when on which licence is that of what was saved; at least one."""
+        return self.licenses or (LicensePeriod(self.license),)
 
     def encode(self) -> bytes:
         """Return canonical JSON; the payload of the log's project statement."""
-        return canonical_json(
-            {
-                "name": self.name,
-                "base_url": self.base_url,
-                "language": self.language,
-                "license": self.license,
-                "case": self.case,
-                "namespaces": {str(number): name for number, name in self.namespaces.items()},
-            }
-        )
+        document: dict[str, object] = {
+            "name": self.name,
+            "base_url": self.base_url,
+            "language": self.language,
+            "license": self.license,
+            "case": self.case,
+            "namespaces": {str(number): name for number, name in self.namespaces.items()},
+        }
+        if self.licenses:
+            document["licenses"] = list(map(_period_document, self.licenses))
+        return canonical_json(document)
+
+
+def _period_document(period: LicensePeriod) -> dict[str, str]:
+    since = {} if period.since is None else {"since": format_instant(period.since)}
+    return {"license": period.license} | since
+
+
+def _read_period(document: dict[str, str]) -> LicensePeriod:
+    since = document.get("since")
+    return LicensePeriod(document["license"], None if since is None else parse_instant(since))
 
 
 def read_definition(payload: bytes) -> Definition:
     """Read a project statement back."""
     document = json.loads(payload)
     namespaces = {int(number): name for number, name in document.pop("namespaces").items()}
-    return Definition(**document, namespaces=namespaces)
+    licenses = tuple(map(_read_period, document.pop("licenses", ())))
+    return Definition(**document, namespaces=namespaces, licenses=licenses)
 
 
 def check_definition(info: ProjectInfo) -> Definition:
@@ -62,7 +83,11 @@ def check_definition(info: ProjectInfo) -> Definition:
     for name in ("language", "license"):
         if not getattr(info, name):
             raise InvalidArgumentError(f"{name} is not empty", field=name)
-    return Definition(info.name, info.base_url.rstrip("/"), info.language, info.license)
+    if info.licenses and check_periods(info.licenses)[-1].license != info.license:
+        raise InvalidArgumentError("license is the last of licenses", field="license")
+    return Definition(
+        info.name, info.base_url.rstrip("/"), info.language, info.license, licenses=info.licenses
+    )
 
 
 def find_project(view: View, name: str) -> int | None:

@@ -11,11 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from recension.archive.clock import Clock, system_clock
 from recension.archive.compare import Comparer
+from recension.archive.credits import Credits, of_revision
 from recension.archive.entries import Entries
 from recension.archive.keeping import Keeper
 from recension.archive.ledger import signing_keys
 from recension.archive.pages import Pages
 from recension.archive.projects import Numbers, definition_of, project_names, tally_of
+from recension.model.credit import MAX_CREDITED, Attribution, Credited
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import InvalidArgumentError, RecensionError
 from recension.model.manifest import FORMAT, Manifest, Selector
@@ -50,6 +52,7 @@ class Archive:
         self._keeper = Keeper(store, clock, self._numbers)
         self._entries = Entries(store, self._numbers)
         self._comparer = Comparer(store, self._numbers, self._entries)
+        self._credits = Credits(store, self._numbers)
 
     # --- catalog --------------------------------------------------------------------------------
 
@@ -117,6 +120,37 @@ class Archive:
     ) -> RevisionDiff:
         """Compare one slot of two revisions, with ``context`` equal lines around each difference."""
         return self._pages.diff(project, (before, after), role, context, known_at)
+
+    # --- attribution ----------------------------------------------------------------------------
+
+    def revision_attribution(self, project: str, rev_id: int, *, known_at: int = 0) -> Credited:
+        """Return whom to credit for a revision, named as at its own time."""
+        return self._credited(self.revision(project, rev_id, known_at=known_at, text=False))
+
+    def article_attribution(
+        self, project: str, page: int | str, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Credited:
+        """Return whom to credit for a page, by id or title, as it was."""
+        return self._credited(self.article(project, page, valid_at=valid_at, known_at=known_at, text=False))
+
+    def _credited(self, answer: Answer) -> Credited:
+        (found,) = self._credits.of([of_revision(answer.revision)], answer.as_of.known_at)
+        named, left = found.shares[:MAX_CREDITED], len(found.shares[MAX_CREDITED:])
+        return Credited(found._replace(shares=named, omitted=left), answer.as_of)
+
+    def attributions(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, since: bytes = b""
+    ) -> Iterator[Attribution]:
+        """Yield whom to credit for each page of a shard, by (project, page id)."""
+        known_at = self.snapshot(snapshot_id).as_of.known_at
+        entries: Iterator[Entry]
+        if since:
+            changes = self.diff(since, snapshot_id, start=after)
+            changed = (change.after for change in changes if change.after is not None)
+            entries = (entry for entry in changed if shard.holds(entry.page_id))
+        else:
+            entries = self.read(snapshot_id, shard=shard, after=after, text=False)
+        return self._credits.of_entries(entries, known_at)
 
     # --- snapshots ------------------------------------------------------------------------------
 
@@ -209,4 +243,5 @@ def _project_info(view: View, number: int) -> ProjectInfo:
         tally.first_event_at if spans else None,
         tally.last_event_at if spans else None,
         tally.log_entries,
+        definition.licenses,
     )

@@ -180,6 +180,13 @@ class _Group:
             values[CONTENT_FIELD] = (values[CONTENT_FIELD] or b"") + digest
         return Sealed(salt, tuple(values), notes, salts)
 
+    def value(self, place: int, field: int) -> bytes | None:
+        """Return one value of an event, as ``at`` does, but of a field that is not the content."""
+        spot = field * self.count + place
+        if not self._kinds[place] & _WHOLE and self._lengths[spot] == _GONE:
+            return None
+        return self._text[self._offsets[spot] : self._offsets[spot + 1]]
+
     def _kept_salts(self, place: int) -> tuple[bytes, ...]:
         """Return the salts and commitments of an event of which a field was purged."""
         start = self.count * (1 + 4 * (self._fields + 1))
@@ -403,6 +410,23 @@ def each_sealed(view: View, events: Iterable[tuple[int, int]]) -> Iterator[Seale
         if at >= group.count:
             raise _missing(position, ordinal)
         yield group.at(at)
+
+
+def each_value(view: View, events: Iterable[tuple[int, int]], field: int) -> Iterator[bytes | None]:
+    """Yield one value of each event, as ``each_sealed`` does, in less time; ``None`` of a purged one.
+
+    The field is none of ``CONTENT_FIELD``, and one that each of the events has.
+    """
+    held, group, state = (-1, -1), _NO_GROUP, view.state
+    for position, ordinal in events:
+        part = ordinal // TOGETHER
+        if (position, part) != held:
+            key = keys.sealed_blob(position, part)
+            held, group = (position, part), _KEPT.group(view, state, key) or _NO_GROUP
+        at = ordinal % TOGETHER
+        if at >= group.count:
+            raise _missing(position, ordinal)
+        yield group.value(at, field)
 
 
 def _missing(position: int, ordinal: int) -> DataLossError:

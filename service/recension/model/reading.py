@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from recension.model.credit import Attribution, Credited, LicensePeriod
 from recension.model.difference import DEFAULT_CONTEXT, TextDiff
 from recension.model.errors import RecensionError
 from recension.model.event import Comment, Contributor, Delete, Move, Presence, Restore, Visibility
@@ -32,6 +33,7 @@ class ProjectInfo:
     base_url: str
     language: str
     license: str
+    """SPDX id of what is saved now."""
     revisions: int = 0
     pages: int = 0
     position: int = 0
@@ -39,6 +41,13 @@ class ProjectInfo:
     first_event_at: int | None = None
     last_event_at: int | None = None
     unresolved_log_entries: int = 0
+    licenses: tuple[LicensePeriod, ...] = ()
+    """Those that follow one another in time; the last is ``license``. Empty where it is the only one."""
+
+    @property
+    def periods(self) -> tuple[LicensePeriod, ...]:
+        """From when on which licence is that of what was saved; at least one."""
+        return self.licenses or (LicensePeriod(self.license),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +345,22 @@ class Reader(Protocol):
         """
         ...
 
+    def revision_attribution(self, project: str, rev_id: int, *, known_at: int = 0) -> Credited:
+        """Return whom to credit for a revision, named as at its own time. Raises ``RevisionNotFoundError``.
+
+        Names at most ``MAX_CREDITED`` contributors.
+        """
+        ...
+
+    def article_attribution(
+        self, project: str, page: int | str, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Credited:
+        """Return whom to credit for a page, by id or title, as it was; else as ``revision_attribution``.
+
+        Raises ``PageNotFoundError``, ``AsOfOutOfRangeError``.
+        """
+        ...
+
     def create_snapshot(
         self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
     ) -> Manifest:
@@ -377,6 +402,15 @@ class Reader(Protocol):
         """Yield what differs between two snapshots of the same projects, by (project, page id).
 
         ``text`` brings the texts of both sides.
+        """
+        ...
+
+    def attributions(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, since: bytes = b""
+    ) -> Iterator[Attribution]:
+        """Yield whom to credit for each page of a shard, by (project, page id), with all contributors.
+
+        ``since``: only pages whose entry is another than in that snapshot, which is of the same projects.
         """
         ...
 

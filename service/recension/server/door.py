@@ -32,13 +32,13 @@ ROLES: dict[str, frozenset[Role]] = {
         (
             "RevisionService",
             _READERS,
-            "GetRevision BatchGetRevisions GetArticle ListRevisions ReadText DiffRevisions",
+            "GetRevision BatchGetRevisions GetArticle ListRevisions ReadText DiffRevisions GetAttribution",
         ),
         ("SnapshotService", _ALL, "GetSnapshot ListSnapshots"),
         (
             "SnapshotService",
             _READERS,
-            "CreateSnapshot ListEntries ReadSnapshot ReadEntries DiffSnapshots ProveEntry",
+            "CreateSnapshot ListEntries ReadSnapshot ReadEntries DiffSnapshots ProveEntry ReadAttribution",
         ),
         ("PinService", _READERS, "CreatePin GetPin ListPins ExtendPin DeletePin"),
         ("CheckpointService", _ALL, "GetCheckpoint GetInclusionProof GetConsistencyProof"),

@@ -33,6 +33,7 @@ from recension.archive.intake.feed import Feed
 from recension.archive.intake.frames import Fed
 from recension.archive.prepared import Prepared
 from recension.archive.reader import Archive
+from recension.model.credit import read_periods
 from recension.model.errors import DataLossError, RecensionError, SourceError, SourceFormatError, StoreError
 from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo
@@ -55,7 +56,13 @@ _INTERRUPTED = 130
 _SUSPICIOUS_SHARE = 0.05
 """More SHA-1 mismatches than this and the file deserves a look: damaged exports have shown in this way."""
 _SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
-_SAMPLE_PROJECT = ProjectInfo("aawiki", "https://aa.wikipedia.org", "aa", "CC-BY-SA-4.0")
+_SAMPLE_PROJECT = ProjectInfo(
+    "aawiki",
+    "https://aa.wikipedia.org",
+    "aa",
+    "CC-BY-SA-4.0",
+    licenses=read_periods(["CC-BY-SA-3.0", "CC-BY-SA-4.0@2023-06-07"]),
+)
 _SAMPLE_REVISIONS = 1307
 _POSITIONS = {"line": "line", "byte": "byte", "offset": "stored byte"}
 """Where a fault is, by the names of its metadata."""
@@ -464,4 +471,4 @@ def lacks_sample(store: Store) -> bool:
 
 
 def _definition(info: ProjectInfo) -> ProjectInfo:
-    return ProjectInfo(info.name, info.base_url, info.language, info.license)
+    return ProjectInfo(info.name, info.base_url, info.language, info.license, licenses=info.licenses)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from recension.model.credit import Attribution, Credited
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import RecensionError
 from recension.model.manifest import Manifest, Selector
@@ -95,6 +96,16 @@ class Licensed:
             project, before, after, role=role, context=context, known_at=known_at
         )
 
+    def revision_attribution(self, project: str, rev_id: int, *, known_at: int = 0) -> Credited:
+        """Return whom to credit for a revision. Raises ``RevisionNotFoundError``."""
+        return self._reader.revision_attribution(project, rev_id, known_at=known_at)
+
+    def article_attribution(
+        self, project: str, page: int | str, *, valid_at: int | None = None, known_at: int = 0
+    ) -> Credited:
+        """Return whom to credit for a page as it was. Raises as ``article``."""
+        return self._reader.article_attribution(project, page, valid_at=valid_at, known_at=known_at)
+
     def create_snapshot(
         self, selector: Selector, *, valid_at: int | None = None, known_at: int = 0
     ) -> Manifest:
@@ -128,6 +139,12 @@ class Licensed:
     ) -> Iterator[Change]:
         """Yield what differs between two snapshots of the same projects, by (project, page id)."""
         return self._reader.diff(before, after, start=start, text=text)
+
+    def attributions(
+        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, since: bytes = b""
+    ) -> Iterator[Attribution]:
+        """Yield whom to credit for each page of a shard, by (project, page id), with all contributors."""
+        return self._reader.attributions(snapshot_id, shard=shard, after=after, since=since)
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not. Raises ``ProjectNotFoundError``."""

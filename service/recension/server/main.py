@@ -23,6 +23,7 @@ from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.projects import check_definition
 from recension.archive.reader import Archive
+from recension.model.credit import read_periods
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
 from recension.server import apikeys, checking, ingest, keying, logs, operating
@@ -82,9 +83,14 @@ def _parser() -> argparse.ArgumentParser:
         "--base-url", required=True, metavar="URL", help="where articles live: https://en.wikipedia.org"
     )
     create.add_argument("--language", required=True, metavar="L", help="BCP 47 language tag: en")
-    create.add_argument("--license", required=True, metavar="SPDX", help="default licence: CC-BY-SA-4.0")
+    _licenses(create, "--license", required=True)
     create.add_argument("--json", action="store_true", help="as JSON")
     _data(create, _create_project)
+    license_ = project.add_parser("license", help="say anew which licence holds from when on")
+    license_.add_argument("name", metavar="NAME", help="an existing project")
+    _licenses(license_, "licenses")
+    license_.add_argument("--json", action="store_true", help="as JSON")
+    _data(license_, _set_licenses)
     listing = project.add_parser("list", help="list the projects")
     listing.add_argument("--json", action="store_true", help="as JSON")
     _data(listing, _list_projects)
@@ -189,8 +195,35 @@ def _data(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], i
     parser.set_defaults(run=run)
 
 
+def _licenses(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    parser.add_argument(
+        name,
+        nargs="+",
+        metavar="SPDX[@DATE]",
+        help="licence, and those that followed with their first day: CC-BY-SA-3.0 CC-BY-SA-4.0@2023-06-07",
+        **options,
+    )
+
+
+def _set_licenses(arguments: argparse.Namespace) -> int:
+    periods = read_periods(arguments.licenses)
+    with closing(LmdbStore.open(arguments.data)) as store:
+        changed = Ingestor(store).set_licenses(arguments.name, periods)
+    if arguments.json:
+        return _write_json({"project": arguments.name, "changed": changed})
+    sys.stdout.write(f"{arguments.name}: {'changed' if changed else 'is so already'}\n")
+    return 0
+
+
 def _create_project(arguments: argparse.Namespace) -> int:
-    definition = ProjectInfo(arguments.name, arguments.base_url, arguments.language, arguments.license)
+    periods = read_periods(arguments.license)
+    definition = ProjectInfo(
+        arguments.name,
+        arguments.base_url,
+        arguments.language,
+        periods[-1].license,
+        licenses=periods if len(periods) > 1 else (),
+    )
     check_definition(definition)  # before there is a directory for a project that cannot be
     with closing(LmdbStore.open(arguments.data, create=True)) as store:
         made = Ingestor(store).create_project(definition)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recension.v1 import checkpoint_service_pb2 as recension_dot_v1_dot_checkpoint__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"recension/v1/catalog_service.proto\x12\x0crecension.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%recension/v1/checkpoint_service.proto\"\x87\x02\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x0f\n\x07license\x18\x04 \x01(\t\x12\x11\n\trevisions\x18\x05 \x01(\x03\x12\r\n\x05pages\x18\x06 \x01(\x03\x12\x10\n\x08position\x18\x07 \x01(\x03\x12\x32\n\x0e\x66irst_event_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_event_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x16unresolved_log_entries\x18\n \x01(\x03\"\x16\n\x14GetServerInfoRequest\"\xf9\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x02 \x03(\t\x12\x10\n\x08position\x18\x03 \x01(\x03\x12/\n\x0brecorded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\x05\x12\x15\n\rmax_page_size\x18\x06 \x01(\x05\x12\x1c\n\x14max_unary_text_bytes\x18\x07 \x01(\x03\x12.\n\x0csigning_keys\x18\x08 \x03(\x0b\x32\x18.recension.v1.SigningKey\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListProjectsResponse\x12\'\n\x08projects\x18\x01 \x03(\x0b\x32\x15.recension.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetProjectRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\"<\n\x12GetProjectResponse\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.recension.v1.Project2\x98\x02\n\x0e\x43\x61talogService\x12Z\n\rGetServerInfo\x12\".recension.v1.GetServerInfoRequest\x1a#.recension.v1.GetServerInfoResponse\"\x00\x12W\n\x0cListProjects\x12!.recension.v1.ListProjectsRequest\x1a\".recension.v1.ListProjectsResponse\"\x00\x12Q\n\nGetProject\x12\x1f.recension.v1.GetProjectRequest\x1a .recension.v1.GetProjectResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"recension/v1/catalog_service.proto\x12\x0crecension.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%recension/v1/checkpoint_service.proto\"\xbd\x02\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x0f\n\x07license\x18\x04 \x01(\t\x12\x11\n\trevisions\x18\x05 \x01(\x03\x12\r\n\x05pages\x18\x06 \x01(\x03\x12\x10\n\x08position\x18\x07 \x01(\x03\x12\x32\n\x0e\x66irst_event_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_event_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x16unresolved_log_entries\x18\n \x01(\x03\x12\x34\n\x0flicense_periods\x18\x0b \x03(\x0b\x32\x1b.recension.v1.LicensePeriod\"K\n\rLicensePeriod\x12\x0f\n\x07license\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetServerInfoRequest\"\xf9\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x02 \x03(\t\x12\x10\n\x08position\x18\x03 \x01(\x03\x12/\n\x0brecorded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\x05\x12\x15\n\rmax_page_size\x18\x06 \x01(\x05\x12\x1c\n\x14max_unary_text_bytes\x18\x07 \x01(\x03\x12.\n\x0csigning_keys\x18\x08 \x03(\x0b\x32\x18.recension.v1.SigningKey\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListProjectsResponse\x12\'\n\x08projects\x18\x01 \x03(\x0b\x32\x15.recension.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetProjectRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\"<\n\x12GetProjectResponse\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.recension.v1.Project2\x98\x02\n\x0e\x43\x61talogService\x12Z\n\rGetServerInfo\x12\".recension.v1.GetServerInfoRequest\x1a#.recension.v1.GetServerInfoResponse\"\x00\x12W\n\x0cListProjects\x12!.recension.v1.ListProjectsRequest\x1a\".recension.v1.ListProjectsResponse\"\x00\x12Q\n\nGetProject\x12\x1f.recension.v1.GetProjectRequest\x1a .recension.v1.GetProjectResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recension.v1.catalog_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROJECT']._serialized_start=125
-  _globals['_PROJECT']._serialized_end=388
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=390
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=412
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=415
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=664
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=666
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=726
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=728
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=816
-  _globals['_GETPROJECTREQUEST']._serialized_start=818
-  _globals['_GETPROJECTREQUEST']._serialized_end=854
-  _globals['_GETPROJECTRESPONSE']._serialized_start=856
-  _globals['_GETPROJECTRESPONSE']._serialized_end=916
-  _globals['_CATALOGSERVICE']._serialized_start=919
-  _globals['_CATALOGSERVICE']._serialized_end=1199
+  _globals['_PROJECT']._serialized_end=442
+  _globals['_LICENSEPERIOD']._serialized_start=444
+  _globals['_LICENSEPERIOD']._serialized_end=519
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=521
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=543
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=546
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=795
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=797
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=857
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=859
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=947
+  _globals['_GETPROJECTREQUEST']._serialized_start=949
+  _globals['_GETPROJECTREQUEST']._serialized_end=985
+  _globals['_GETPROJECTRESPONSE']._serialized_start=987
+  _globals['_GETPROJECTRESPONSE']._serialized_end=1047
+  _globals['_CATALOGSERVICE']._serialized_start=1050
+  _globals['_CATALOGSERVICE']._serialized_end=1330
 # @@protoc_insertion_point(module_scope)

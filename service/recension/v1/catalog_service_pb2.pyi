@@ -30,6 +30,7 @@ class Project(google.protobuf.message.Message):
     FIRST_EVENT_AT_FIELD_NUMBER: builtins.int
     LAST_EVENT_AT_FIELD_NUMBER: builtins.int
     UNRESOLVED_LOG_ENTRIES_FIELD_NUMBER: builtins.int
+    LICENSE_PERIODS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name: "enwiki"."""
     base_url: builtins.str
@@ -37,7 +38,7 @@ class Project(google.protobuf.message.Message):
     language: builtins.str
     """BCP 47 language tag."""
     license: builtins.str
-    """SPDX id of the default licence."""
+    """SPDX id of the licence of what is saved now."""
     revisions: builtins.int
     """Revisions held."""
     pages: builtins.int
@@ -54,6 +55,10 @@ class Project(google.protobuf.message.Message):
     def last_event_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Valid time of the project's latest event; absent while it is empty."""
 
+    @property
+    def license_periods(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LicensePeriod]:
+        """The licences that followed one another, the last being license; empty where that is the only one."""
+
     def __init__(
         self,
         *,
@@ -67,11 +72,37 @@ class Project(google.protobuf.message.Message):
         first_event_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         last_event_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         unresolved_log_entries: builtins.int = ...,
+        license_periods: collections.abc.Iterable[global___LicensePeriod] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["first_event_at", b"first_event_at", "last_event_at", b"last_event_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "first_event_at", b"first_event_at", "language", b"language", "last_event_at", b"last_event_at", "license", b"license", "name", b"name", "pages", b"pages", "position", b"position", "revisions", b"revisions", "unresolved_log_entries", b"unresolved_log_entries"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "first_event_at", b"first_event_at", "language", b"language", "last_event_at", b"last_event_at", "license", b"license", "license_periods", b"license_periods", "name", b"name", "pages", b"pages", "position", b"position", "revisions", b"revisions", "unresolved_log_entries", b"unresolved_log_entries"]) -> None: ...
 
 global___Project = Project
+
+@typing.final
+class LicensePeriod(google.protobuf.message.Message):
+    """From when on a licence is that of what is saved in a project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    license: builtins.str
+    """SPDX id or expression."""
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """First instant; absent in the first period, which holds from the beginning."""
+
+    def __init__(
+        self,
+        *,
+        license: builtins.str = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["license", b"license", "since", b"since"]) -> None: ...
+
+global___LicensePeriod = LicensePeriod
 
 @typing.final
 class GetServerInfoRequest(google.protobuf.message.Message):

@@ -73,6 +73,42 @@ LINE_KIND_ADDED: LineKind.ValueType  # 3
 """Only in B."""
 global___LineKind = LineKind
 
+class _ContributorKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ContributorKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ContributorKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CONTRIBUTOR_KIND_UNSPECIFIED: _ContributorKind.ValueType  # 0
+    """Not used."""
+    CONTRIBUTOR_KIND_REGISTERED: _ContributorKind.ValueType  # 1
+    """An account of the project."""
+    CONTRIBUTOR_KIND_TEMPORARY: _ContributorKind.ValueType  # 2
+    """An account that the wiki made for somebody without one: "~2025-12345-6"."""
+    CONTRIBUTOR_KIND_ADDRESS: _ContributorKind.ValueType  # 3
+    """Somebody without an account, shown by an address."""
+    CONTRIBUTOR_KIND_IMPORTED: _ContributorKind.ValueType  # 4
+    """An account of another wiki, from which the revision was imported."""
+    CONTRIBUTOR_KIND_NAMED: _ContributorKind.ValueType  # 5
+    """A name without an account: a script, or an account of another system."""
+
+class ContributorKind(_ContributorKind, metaclass=_ContributorKindEnumTypeWrapper):
+    """What the name of a contributor stands for."""
+
+CONTRIBUTOR_KIND_UNSPECIFIED: ContributorKind.ValueType  # 0
+"""Not used."""
+CONTRIBUTOR_KIND_REGISTERED: ContributorKind.ValueType  # 1
+"""An account of the project."""
+CONTRIBUTOR_KIND_TEMPORARY: ContributorKind.ValueType  # 2
+"""An account that the wiki made for somebody without one: "~2025-12345-6"."""
+CONTRIBUTOR_KIND_ADDRESS: ContributorKind.ValueType  # 3
+"""Somebody without an account, shown by an address."""
+CONTRIBUTOR_KIND_IMPORTED: ContributorKind.ValueType  # 4
+"""An account of another wiki, from which the revision was imported."""
+CONTRIBUTOR_KIND_NAMED: ContributorKind.ValueType  # 5
+"""A name without an account: a script, or an account of another system."""
+global___ContributorKind = ContributorKind
+
 @typing.final
 class AsOf(google.protobuf.message.Message):
     """The pair of times that an answer depends on."""
@@ -875,3 +911,348 @@ class TextRange(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["end", b"end", "start", b"start"]) -> None: ...
 
 global___TextRange = TextRange
+
+@typing.final
+class GetAttributionRequest(google.protobuf.message.Message):
+    """Request of GetAttribution."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    REV_ID_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project."""
+    rev_id: builtins.int
+    """A revision, named as at its own time; valid_at of the as-of is then left out."""
+    page_id: builtins.int
+    """A page by id, as it was."""
+    title: builtins.str
+    """A page by its title at the as-of."""
+    @property
+    def as_of(self) -> global___AsOf:
+        """When; absent means now and the newest."""
+
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        rev_id: builtins.int = ...,
+        page_id: builtins.int = ...,
+        title: builtins.str = ...,
+        as_of: global___AsOf | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "page_id", b"page_id", "rev_id", b"rev_id", "subject", b"subject", "title", b"title"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "page_id", b"page_id", "project", b"project", "rev_id", b"rev_id", "subject", b"subject", "title", b"title"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["subject", b"subject"]) -> typing.Literal["rev_id", "page_id", "title"] | None: ...
+
+global___GetAttributionRequest = GetAttributionRequest
+
+@typing.final
+class GetAttributionResponse(google.protobuf.message.Message):
+    """Answer of GetAttribution."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTION_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    @property
+    def attribution(self) -> global___Attribution:
+        """Whom to credit, and how."""
+
+    @property
+    def as_of(self) -> global___AsOf:
+        """The as-of that was used: ask with it again for this answer, less what was hidden since."""
+
+    def __init__(
+        self,
+        *,
+        attribution: global___Attribution | None = ...,
+        as_of: global___AsOf | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "attribution", b"attribution"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "attribution", b"attribution"]) -> None: ...
+
+global___GetAttributionResponse = GetAttributionResponse
+
+@typing.final
+class Attribution(google.protobuf.message.Message):
+    """Whom to credit for one revision of a page, and how."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    REV_ID_FIELD_NUMBER: builtins.int
+    TIMESTAMP_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    TITLE_INFERRED_FIELD_NUMBER: builtins.int
+    TEXT_HIDDEN_FIELD_NUMBER: builtins.int
+    ESSENTIAL_FIELD_NUMBER: builtins.int
+    TRUST_AND_RELEVANCE_FIELD_NUMBER: builtins.int
+    CONTRIBUTORS_FIELD_NUMBER: builtins.int
+    CONTRIBUTORS_OMITTED_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    HIDDEN_EDITS_FIELD_NUMBER: builtins.int
+    UNSTATED_EDITS_FIELD_NUMBER: builtins.int
+    FIRST_EDIT_AT_FIELD_NUMBER: builtins.int
+    HISTORY_LINK_FIELD_NUMBER: builtins.int
+    MODIFICATION_NOTICE_FIELD_NUMBER: builtins.int
+    STATEMENT_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project."""
+    page_id: builtins.int
+    """Page id."""
+    rev_id: builtins.int
+    """Revision id."""
+    namespace: builtins.int
+    """Namespace of the title."""
+    title_inferred: builtins.bool
+    """The title is a later one; no move or exact title is known for that time."""
+    text_hidden: builtins.bool
+    """Upstream does not show the revision's text any more; the link is then that of the page's history."""
+    contributors_omitted: builtins.int
+    """Contributors left out of these, with fewer edits."""
+    edits: builtins.int
+    """Revisions of the page up to this one, as known at K."""
+    hidden_edits: builtins.int
+    """Those whose contributor upstream does not show, as known now."""
+    unstated_edits: builtins.int
+    """Those of which the source names no contributor."""
+    history_link: builtins.str
+    """Address of the page's history, where all contributors are named."""
+    modification_notice: builtins.str
+    """What was changed on the way here, and what whoever changes more has to say."""
+    statement: builtins.str
+    """All of it in one paragraph, ready to be shown."""
+    @property
+    def timestamp(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the revision was saved upstream: the last edit that counts."""
+
+    @property
+    def essential(self) -> global___EssentialSignals:
+        """What has to be shown wherever the text is."""
+
+    @property
+    def trust_and_relevance(self) -> global___TrustSignals:
+        """What helps a reader to judge it."""
+
+    @property
+    def contributors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ContributorShare]:
+        """Who is shown: most edits first, of those with as many who came first; at most 10,000."""
+
+    @property
+    def first_edit_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Time of the first of them."""
+
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        page_id: builtins.int = ...,
+        rev_id: builtins.int = ...,
+        timestamp: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        namespace: builtins.int = ...,
+        title_inferred: builtins.bool = ...,
+        text_hidden: builtins.bool = ...,
+        essential: global___EssentialSignals | None = ...,
+        trust_and_relevance: global___TrustSignals | None = ...,
+        contributors: collections.abc.Iterable[global___ContributorShare] | None = ...,
+        contributors_omitted: builtins.int = ...,
+        edits: builtins.int = ...,
+        hidden_edits: builtins.int = ...,
+        unstated_edits: builtins.int = ...,
+        first_edit_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        history_link: builtins.str = ...,
+        modification_notice: builtins.str = ...,
+        statement: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["essential", b"essential", "first_edit_at", b"first_edit_at", "timestamp", b"timestamp", "trust_and_relevance", b"trust_and_relevance"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["contributors", b"contributors", "contributors_omitted", b"contributors_omitted", "edits", b"edits", "essential", b"essential", "first_edit_at", b"first_edit_at", "hidden_edits", b"hidden_edits", "history_link", b"history_link", "modification_notice", b"modification_notice", "namespace", b"namespace", "page_id", b"page_id", "project", b"project", "rev_id", b"rev_id", "statement", b"statement", "text_hidden", b"text_hidden", "timestamp", b"timestamp", "title_inferred", b"title_inferred", "trust_and_relevance", b"trust_and_relevance", "unstated_edits", b"unstated_edits"]) -> None: ...
+
+global___Attribution = Attribution
+
+@typing.final
+class EssentialSignals(google.protobuf.message.Message):
+    """The signals that licences ask for; the fields of "essential" in Wikimedia's Attribution API, of which this has all
+    but default_brand_marks.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: builtins.int
+    CREDIT_FIELD_NUMBER: builtins.int
+    LICENSE_FIELD_NUMBER: builtins.int
+    LINK_FIELD_NUMBER: builtins.int
+    SOURCE_WIKI_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    """The page's title at the as-of."""
+    credit: builtins.str
+    """Contributors in one line: up to three, and how many more."""
+    link: builtins.str
+    """The revision itself, by oldid."""
+    @property
+    def license(self) -> global___License:
+        """Licence of what was saved at the revision's time."""
+
+    @property
+    def source_wiki(self) -> global___SourceWiki:
+        """Where it comes from."""
+
+    def __init__(
+        self,
+        *,
+        title: builtins.str = ...,
+        credit: builtins.str = ...,
+        license: global___License | None = ...,
+        link: builtins.str = ...,
+        source_wiki: global___SourceWiki | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["license", b"license", "source_wiki", b"source_wiki"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["credit", b"credit", "license", b"license", "link", b"link", "source_wiki", b"source_wiki", "title", b"title"]) -> None: ...
+
+global___EssentialSignals = EssentialSignals
+
+@typing.final
+class License(google.protobuf.message.Message):
+    """A licence as people know it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    SHORT_FIELD_NUMBER: builtins.int
+    SPDX_ID_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """Of its text; empty where none is known."""
+    title: builtins.str
+    """Whole name."""
+    short: builtins.str
+    """Short name."""
+    spdx_id: builtins.str
+    """SPDX id or expression."""
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        title: builtins.str = ...,
+        short: builtins.str = ...,
+        spdx_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["short", b"short", "spdx_id", b"spdx_id", "title", b"title", "url", b"url"]) -> None: ...
+
+global___License = License
+
+@typing.final
+class SourceWiki(google.protobuf.message.Message):
+    """Where a text comes from."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SITE_NAME_FIELD_NUMBER: builtins.int
+    SITE_ID_FIELD_NUMBER: builtins.int
+    SITE_LANGUAGE_FIELD_NUMBER: builtins.int
+    PAGE_LANGUAGE_FIELD_NUMBER: builtins.int
+    site_name: builtins.str
+    """Host of the project's base URL."""
+    site_id: builtins.str
+    """Project."""
+    site_language: builtins.str
+    """BCP 47 language tag of the project."""
+    page_language: builtins.str
+    """The same, of the page."""
+    def __init__(
+        self,
+        *,
+        site_name: builtins.str = ...,
+        site_id: builtins.str = ...,
+        site_language: builtins.str = ...,
+        page_language: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_language", b"page_language", "site_id", b"site_id", "site_language", b"site_language", "site_name", b"site_name"]) -> None: ...
+
+global___SourceWiki = SourceWiki
+
+@typing.final
+class TrustSignals(google.protobuf.message.Message):
+    """The fields of "trust_and_relevance" in Wikimedia's Attribution API that follow from a history."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAST_UPDATED_FIELD_NUMBER: builtins.int
+    CONTRIBUTOR_COUNTS_FIELD_NUMBER: builtins.int
+    contributor_counts: builtins.int
+    """Contributors who are shown, those left out included."""
+    @property
+    def last_updated(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Same as the attribution's timestamp."""
+
+    def __init__(
+        self,
+        *,
+        last_updated: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        contributor_counts: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["last_updated", b"last_updated"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["contributor_counts", b"contributor_counts", "last_updated", b"last_updated"]) -> None: ...
+
+global___TrustSignals = TrustSignals
+
+@typing.final
+class CreditedContributor(google.protobuf.message.Message):
+    """Somebody who is credited."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    kind: global___ContributorKind.ValueType
+    """What the name stands for."""
+    name: builtins.str
+    """The name, of an imported contributor without the prefix of the wiki."""
+    id: builtins.int
+    """Id of the account, where upstream states one."""
+    origin: builtins.str
+    """Of an imported contributor: the prefix of the wiki that the name is of, "imported" where it was not kept."""
+    def __init__(
+        self,
+        *,
+        kind: global___ContributorKind.ValueType = ...,
+        name: builtins.str = ...,
+        id: builtins.int | None = ...,
+        origin: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_id", b"_id", "id", b"id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_id", b"_id", "id", b"id", "kind", b"kind", "name", b"name", "origin", b"origin"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_id", b"_id"]) -> typing.Literal["id"] | None: ...
+
+global___CreditedContributor = CreditedContributor
+
+@typing.final
+class ContributorShare(google.protobuf.message.Message):
+    """What one contributor has done to a page."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTRIBUTOR_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    edits: builtins.int
+    """Revisions up to the one that is attributed; moves and other entries of logs are none."""
+    @property
+    def contributor(self) -> global___CreditedContributor:
+        """Who."""
+
+    def __init__(
+        self,
+        *,
+        contributor: global___CreditedContributor | None = ...,
+        edits: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["contributor", b"contributor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["contributor", b"contributor", "edits", b"edits"]) -> None: ...
+
+global___ContributorShare = ContributorShare

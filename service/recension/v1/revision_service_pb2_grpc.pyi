@@ -80,6 +80,19 @@ class RevisionServiceStub:
     as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
+    GetAttribution: grpc.UnaryUnaryMultiCallable[
+        recension.v1.revision_service_pb2.GetAttributionRequest,
+        recension.v1.revision_service_pb2.GetAttributionResponse,
+    ]
+    """Returns whom to credit for a revision, or for a page as it was, and how: in the shape of Wikimedia's Attribution
+    API where that has one, and for any past (docs/attribution.md).
+
+    What upstream hides by now is hidden in every answer, whatever its as-of.
+
+    Errors: NOT_FOUND (PROJECT_NOT_FOUND, PAGE_NOT_FOUND, REVISION_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE);
+    INVALID_ARGUMENT; DEADLINE_EXCEEDED; DATA_LOSS (DATA_LOSS).
+    """
+
 class RevisionServiceAsyncStub:
     """Single revisions and the history of single pages. A text is reached through a revision, never by digest."""
 
@@ -140,6 +153,19 @@ class RevisionServiceAsyncStub:
     Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE: one of the texts is hidden, lost, or
     in no such slot; revId names it); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being compared
     as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    """
+
+    GetAttribution: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.revision_service_pb2.GetAttributionRequest,
+        recension.v1.revision_service_pb2.GetAttributionResponse,
+    ]
+    """Returns whom to credit for a revision, or for a page as it was, and how: in the shape of Wikimedia's Attribution
+    API where that has one, and for any past (docs/attribution.md).
+
+    What upstream hides by now is hidden in every answer, whatever its as-of.
+
+    Errors: NOT_FOUND (PROJECT_NOT_FOUND, PAGE_NOT_FOUND, REVISION_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE);
+    INVALID_ARGUMENT; DEADLINE_EXCEEDED; DATA_LOSS (DATA_LOSS).
     """
 
 class RevisionServiceServicer(metaclass=abc.ABCMeta):
@@ -214,6 +240,21 @@ class RevisionServiceServicer(metaclass=abc.ABCMeta):
         Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE: one of the texts is hidden, lost, or
         in no such slot; revId names it); INVALID_ARGUMENT; RESOURCE_EXHAUSTED (OVERLOADED: as many are being compared
         as this server compares at once); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        """
+
+    @abc.abstractmethod
+    def GetAttribution(
+        self,
+        request: recension.v1.revision_service_pb2.GetAttributionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.revision_service_pb2.GetAttributionResponse, collections.abc.Awaitable[recension.v1.revision_service_pb2.GetAttributionResponse]]:
+        """Returns whom to credit for a revision, or for a page as it was, and how: in the shape of Wikimedia's Attribution
+        API where that has one, and for any past (docs/attribution.md).
+
+        What upstream hides by now is hidden in every answer, whatever its as-of.
+
+        Errors: NOT_FOUND (PROJECT_NOT_FOUND, PAGE_NOT_FOUND, REVISION_NOT_FOUND); OUT_OF_RANGE (AS_OF_OUT_OF_RANGE);
+        INVALID_ARGUMENT; DEADLINE_EXCEEDED; DATA_LOSS (DATA_LOSS).
         """
 
 def add_RevisionServiceServicer_to_server(servicer: RevisionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

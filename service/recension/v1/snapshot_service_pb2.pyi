@@ -1019,3 +1019,215 @@ class ProveEntryResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_prefix", b"_prefix"]) -> typing.Literal["prefix"] | None: ...
 
 global___ProveEntryResponse = ProveEntryResponse
+
+@typing.final
+class ReadAttributionRequest(google.protobuf.message.Message):
+    """Request of ReadAttribution."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    SHARD_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    snapshot: builtins.str
+    """Snapshot id."""
+    cursor: builtins.str
+    """Newest cursor of a stream that was cut; bound to snapshot, shard and since."""
+    since: builtins.str
+    """Only pages whose entry is another than in this snapshot, of the same projects; all pages if empty."""
+    @property
+    def shard(self) -> global___Shard:
+        """Which part."""
+
+    @property
+    def after(self) -> global___Place:
+        """Start behind this place; a cursor goes before it."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: builtins.str = ...,
+        shard: global___Shard | None = ...,
+        cursor: builtins.str = ...,
+        after: global___Place | None = ...,
+        since: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["after", b"after", "shard", b"shard"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "cursor", b"cursor", "shard", b"shard", "since", b"since", "snapshot", b"snapshot"]) -> None: ...
+
+global___ReadAttributionRequest = ReadAttributionRequest
+
+@typing.final
+class ReadAttributionResponse(google.protobuf.message.Message):
+    """One message of an attribution stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    @property
+    def batch(self) -> global___AttributionBatch:
+        """Some pages."""
+
+    @property
+    def end(self) -> global___AttributionEnd:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        batch: global___AttributionBatch | None = ...,
+        end: global___AttributionEnd | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "end", b"end", "kind", b"kind"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "end", b"end", "kind", b"kind"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["batch", "end"] | None: ...
+
+global___ReadAttributionResponse = ReadAttributionResponse
+
+@typing.final
+class AttributionBatch(google.protobuf.message.Message):
+    """Some pages with their contributors."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTRIBUTORS_FIELD_NUMBER: builtins.int
+    PAGES_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """Resume behind the last of these pages; empty when that continues in the next batch."""
+    @property
+    def contributors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[recension.v1.revision_service_pb2.CreditedContributor]:
+        """Whom the pages of this batch name, each once."""
+
+    @property
+    def pages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PageAttribution]:
+        """In the order of (project, page id)."""
+
+    def __init__(
+        self,
+        *,
+        contributors: collections.abc.Iterable[recension.v1.revision_service_pb2.CreditedContributor] | None = ...,
+        pages: collections.abc.Iterable[global___PageAttribution] | None = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["contributors", b"contributors", "cursor", b"cursor", "pages", b"pages"]) -> None: ...
+
+global___AttributionBatch = AttributionBatch
+
+@typing.final
+class PageAttribution(google.protobuf.message.Message):
+    """Whom to credit for one page of a snapshot; fields as in Attribution."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    REV_ID_FIELD_NUMBER: builtins.int
+    TIMESTAMP_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    TITLE_INFERRED_FIELD_NUMBER: builtins.int
+    TEXT_HIDDEN_FIELD_NUMBER: builtins.int
+    LICENSE_FIELD_NUMBER: builtins.int
+    FIRST_EDIT_AT_FIELD_NUMBER: builtins.int
+    CONTRIBUTORS_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    HIDDEN_EDITS_FIELD_NUMBER: builtins.int
+    UNSTATED_EDITS_FIELD_NUMBER: builtins.int
+    CONTINUED_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project."""
+    page_id: builtins.int
+    """Page id."""
+    rev_id: builtins.int
+    """Revision id."""
+    title: builtins.str
+    """Title at T."""
+    namespace: builtins.int
+    """Namespace of that title."""
+    title_inferred: builtins.bool
+    """The title is a later one."""
+    text_hidden: builtins.bool
+    """Upstream does not show the revision's text any more."""
+    license: builtins.str
+    """SPDX id of the licence of what was saved at the revision's time."""
+    hidden_edits: builtins.int
+    """Edits of contributors whom upstream does not show, as known now."""
+    unstated_edits: builtins.int
+    """Edits of which the source names no contributor."""
+    continued: builtins.bool
+    """There are more contributors of this page than fit: the first record of the next batch goes on with them, and only
+    with them; all its other fields but project and page_id are left out.
+    """
+    @property
+    def timestamp(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the revision was saved upstream: the last edit that counts."""
+
+    @property
+    def first_edit_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Time of the page's first edit."""
+
+    @property
+    def contributors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Who is shown, as places in the batch's contributors from 0: most edits first, of those with as many who came first."""
+
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Edits of each of them."""
+
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        page_id: builtins.int = ...,
+        rev_id: builtins.int = ...,
+        timestamp: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        title: builtins.str = ...,
+        namespace: builtins.int = ...,
+        title_inferred: builtins.bool = ...,
+        text_hidden: builtins.bool = ...,
+        license: builtins.str = ...,
+        first_edit_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        contributors: collections.abc.Iterable[builtins.int] | None = ...,
+        edits: collections.abc.Iterable[builtins.int] | None = ...,
+        hidden_edits: builtins.int = ...,
+        unstated_edits: builtins.int = ...,
+        continued: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["first_edit_at", b"first_edit_at", "timestamp", b"timestamp"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["continued", b"continued", "contributors", b"contributors", "edits", b"edits", "first_edit_at", b"first_edit_at", "hidden_edits", b"hidden_edits", "license", b"license", "namespace", b"namespace", "page_id", b"page_id", "project", b"project", "rev_id", b"rev_id", "text_hidden", b"text_hidden", "timestamp", b"timestamp", "title", b"title", "title_inferred", b"title_inferred", "unstated_edits", b"unstated_edits"]) -> None: ...
+
+global___PageAttribution = PageAttribution
+
+@typing.final
+class AttributionEnd(google.protobuf.message.Message):
+    """The end of an attribution stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGES_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    pages: builtins.int
+    """Pages in this stream."""
+    edits: builtins.int
+    """Their edits."""
+    complete: builtins.bool
+    """True when the shard is finished; false when the server drains: resume with the cursor elsewhere."""
+    cursor: builtins.str
+    """Where to go on if not complete."""
+    def __init__(
+        self,
+        *,
+        pages: builtins.int = ...,
+        edits: builtins.int = ...,
+        complete: builtins.bool = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["complete", b"complete", "cursor", b"cursor", "edits", b"edits", "pages", b"pages"]) -> None: ...
+
+global___AttributionEnd = AttributionEnd

@@ -77,6 +77,11 @@ class SnapshotServiceStub(object):
                 request_serializer=recension_dot_v1_dot_snapshot__service__pb2.ProveEntryRequest.SerializeToString,
                 response_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ProveEntryResponse.FromString,
                 _registered_method=True)
+        self.ReadAttribution = channel.unary_stream(
+                '/recension.v1.SnapshotService/ReadAttribution',
+                request_serializer=recension_dot_v1_dot_snapshot__service__pb2.ReadAttributionRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ReadAttributionResponse.FromString,
+                _registered_method=True)
 
 
 class SnapshotServiceServicer(object):
@@ -172,6 +177,20 @@ class SnapshotServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadAttribution(self, request, context):
+        """Streams whom to credit for each page of a snapshot, or of one shard of it, in the order of (project, page id), in
+        batches of about 512 KiB and an end record: what GetAttribution answers, less what follows from it. A stream
+        without its end record was cut: resume with the newest cursor.
+
+        What upstream hides by now is hidden, whenever the snapshot is of.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (since is of
+        other projects; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SnapshotServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +233,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.ProveEntry,
                     request_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ProveEntryRequest.FromString,
                     response_serializer=recension_dot_v1_dot_snapshot__service__pb2.ProveEntryResponse.SerializeToString,
+            ),
+            'ReadAttribution': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadAttribution,
+                    request_deserializer=recension_dot_v1_dot_snapshot__service__pb2.ReadAttributionRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_snapshot__service__pb2.ReadAttributionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -435,6 +459,33 @@ class SnapshotService(object):
             '/recension.v1.SnapshotService/ProveEntry',
             recension_dot_v1_dot_snapshot__service__pb2.ProveEntryRequest.SerializeToString,
             recension_dot_v1_dot_snapshot__service__pb2.ProveEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadAttribution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/recension.v1.SnapshotService/ReadAttribution',
+            recension_dot_v1_dot_snapshot__service__pb2.ReadAttributionRequest.SerializeToString,
+            recension_dot_v1_dot_snapshot__service__pb2.ReadAttributionResponse.FromString,
             options,
             channel_credentials,
             insecure,

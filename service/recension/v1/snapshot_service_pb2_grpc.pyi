@@ -111,6 +111,20 @@ class SnapshotServiceStub:
     (not a page id); FAILED_PRECONDITION (SNAPSHOT_RELEASED); DATA_LOSS (DATA_LOSS).
     """
 
+    ReadAttribution: grpc.UnaryStreamMultiCallable[
+        recension.v1.snapshot_service_pb2.ReadAttributionRequest,
+        recension.v1.snapshot_service_pb2.ReadAttributionResponse,
+    ]
+    """Streams whom to credit for each page of a snapshot, or of one shard of it, in the order of (project, page id), in
+    batches of about 512 KiB and an end record: what GetAttribution answers, less what follows from it. A stream
+    without its end record was cut: resume with the newest cursor.
+
+    What upstream hides by now is hidden, whenever the snapshot is of.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (since is of
+    other projects; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    """
+
 class SnapshotServiceAsyncStub:
     """Exact corpora: immutable answers to (selector, as-of), named by the digest of their manifest.
 
@@ -202,6 +216,20 @@ class SnapshotServiceAsyncStub:
 
     Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND; PROJECT_NOT_FOUND: the snapshot has no such project); INVALID_ARGUMENT
     (not a page id); FAILED_PRECONDITION (SNAPSHOT_RELEASED); DATA_LOSS (DATA_LOSS).
+    """
+
+    ReadAttribution: grpc.aio.UnaryStreamMultiCallable[
+        recension.v1.snapshot_service_pb2.ReadAttributionRequest,
+        recension.v1.snapshot_service_pb2.ReadAttributionResponse,
+    ]
+    """Streams whom to credit for each page of a snapshot, or of one shard of it, in the order of (project, page id), in
+    batches of about 512 KiB and an end record: what GetAttribution answers, less what follows from it. A stream
+    without its end record was cut: resume with the newest cursor.
+
+    What upstream hides by now is hidden, whenever the snapshot is of.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (since is of
+    other projects; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
 class SnapshotServiceServicer(metaclass=abc.ABCMeta):
@@ -311,6 +339,22 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND; PROJECT_NOT_FOUND: the snapshot has no such project); INVALID_ARGUMENT
         (not a page id); FAILED_PRECONDITION (SNAPSHOT_RELEASED); DATA_LOSS (DATA_LOSS).
+        """
+
+    @abc.abstractmethod
+    def ReadAttribution(
+        self,
+        request: recension.v1.snapshot_service_pb2.ReadAttributionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[recension.v1.snapshot_service_pb2.ReadAttributionResponse], collections.abc.AsyncIterator[recension.v1.snapshot_service_pb2.ReadAttributionResponse]]:
+        """Streams whom to credit for each page of a snapshot, or of one shard of it, in the order of (project, page id), in
+        batches of about 512 KiB and an end record: what GetAttribution answers, less what follows from it. A stream
+        without its end record was cut: resume with the newest cursor.
+
+        What upstream hides by now is hidden, whenever the snapshot is of.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND); FAILED_PRECONDITION (SNAPSHOT_RELEASED); INVALID_ARGUMENT (since is of
+        other projects; INVALID_CURSOR); RESOURCE_EXHAUSTED (OVERLOADED); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
 def add_SnapshotServiceServicer_to_server(servicer: SnapshotServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recension.model import event as model
+from recension.model.credit import LicensePeriod
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import (
     BY_REASON,
@@ -156,6 +157,13 @@ def project_to_proto(info: ProjectInfo) -> catalog_pb.Project:
         first_event_at=None if first is None else timestamp_to_proto(first),
         last_event_at=None if last is None else timestamp_to_proto(last),
         unresolved_log_entries=info.unresolved_log_entries,
+        license_periods=[
+            catalog_pb.LicensePeriod(
+                license=period.license,
+                since=None if period.since is None else timestamp_to_proto(period.since),
+            )
+            for period in info.licenses
+        ],
     )
 
 
@@ -176,6 +184,13 @@ def project_from_proto(message: catalog_pb.Project) -> ProjectInfo:
         if message.HasField("last_event_at")
         else None,
         unresolved_log_entries=message.unresolved_log_entries,
+        licenses=tuple(
+            LicensePeriod(
+                period.license,
+                timestamp_from_proto(period.since, "since") if period.HasField("since") else None,
+            )
+            for period in message.license_periods
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from recension.server.paging import page_size_of, take_page
 from recension.v1 import revision_service_pb2 as pb
 from recension.v1.event_pb2 import PRESENCE_PRESENT
 from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer
-from recension.wire import convert, differences
+from recension.wire import attribution, convert, differences
 
 PIECE_BYTES = 512 * 1024
 """Size of a piece of a streamed text."""
@@ -121,6 +121,28 @@ class RevisionRpc(RevisionServiceServicer):
         return pb.GetArticleResponse(
             revision=convert.revision_to_proto(answer.revision), as_of=convert.as_of_to_proto(answer.as_of)
         )
+
+    def GetAttribution(
+        self, request: pb.GetAttributionRequest, context: grpc.ServicerContext
+    ) -> pb.GetAttributionResponse:
+        valid_at, known_at = convert.wanted_as_of_from_proto(request.as_of)
+        match request.WhichOneof("subject"):
+            case "rev_id":
+                credited = self._reader.revision_attribution(
+                    request.project, request.rev_id, known_at=known_at
+                )
+            case "page_id" | "title" as subject:
+                page = request.page_id if subject == "page_id" else request.title
+                credited = self._reader.article_attribution(
+                    request.project, page, valid_at=valid_at, known_at=known_at
+                )
+            case _:
+                raise InvalidArgumentError(
+                    "subject: neither rev_id nor page_id nor title is given",
+                    hint="set one of them",
+                    field="subject",
+                )
+        return attribution.credited_to_proto(credited, self._reader.project(request.project))
 
     def ListRevisions(
         self, request: pb.ListRevisionsRequest, context: grpc.ServicerContext

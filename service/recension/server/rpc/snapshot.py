@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from recension.model.credit import Attribution
 from recension.model.cursor import Bound, open_place, seal_place
 from recension.model.digest import parse_digest
 from recension.model.manifest import Manifest
@@ -18,6 +19,7 @@ from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.revision_service_pb2 import REVISION_VIEW_UNSPECIFIED
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
 from recension.wire import convert
+from recension.wire.attribution import MAX_SHARES, AttributionBatch
 from recension.wire.splice import EntryBatch
 
 BATCH_BYTES = 512 * 1024
@@ -126,6 +128,21 @@ class SnapshotRpc(SnapshotServiceServicer):
                     )
                 )
 
+    def ReadAttribution(
+        self, request: pb.ReadAttributionRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadAttributionResponse]:
+        snapshot_id = parse_digest(request.snapshot, "snapshot")
+        since = parse_digest(request.since, "since") if request.since else b""
+        shard = convert.shard_from_proto(request.shard)
+        bound = ("ReadAttribution", request.snapshot, shard.index, shard.count, request.since)
+        after = _start(request, request.cursor, bound, "cursor")
+        with self._gate.admit() as turn:
+            found = self._reader.attributions(snapshot_id, shard=shard, after=after, since=since)
+            stream = _AttributionStream(bound, after, turn, context)
+            yield from stream.messages(found)
+            if not stream.abandoned:
+                yield pb.ReadAttributionResponse(end=stream.end())
+
     def ProveEntry(
         self, request: pb.ProveEntryRequest, context: grpc.ServicerContext
     ) -> pb.ProveEntryResponse:
@@ -134,7 +151,10 @@ class SnapshotRpc(SnapshotServiceServicer):
 
 
 def _start(
-    request: pb.ListEntriesRequest | pb.ReadSnapshotRequest | pb.DiffSnapshotsRequest,
+    request: pb.ListEntriesRequest
+    | pb.ReadSnapshotRequest
+    | pb.DiffSnapshotsRequest
+    | pb.ReadAttributionRequest,
     token: str,
     bound: Bound,
     field: str,
@@ -144,7 +164,7 @@ def _start(
 
 
 class _Stream:
-    """What both bulk streams keep: where they are, and whether they finished."""
+    """What all bulk streams keep: where they are, and whether they finished."""
 
     def __init__(self, bound: Bound, place: Place, turn: Turn, context: grpc.ServicerContext) -> None:
         self.place = place
@@ -245,6 +265,45 @@ class _DiffStream(_Stream):
             batch.cursor = self._cursor()
             yield pb.DiffSnapshotsResponse(batch=batch)
         self.complete = True
+
+
+class _AttributionStream(_Stream):
+    pages = 0
+    edits = 0
+
+    def messages(self, found: Iterator[Attribution]) -> Iterator[pb.ReadAttributionResponse]:
+        """Yield the messages but for the last. A page of very many contributors has messages of its own."""
+        if self._ends():
+            return
+        batch = AttributionBatch()
+        for one in found:
+            large = len(one.shares) > MAX_SHARES
+            if batch and (large or batch.size >= BATCH_BYTES):
+                yield batch.message(self._cursor())
+                batch = AttributionBatch()
+                if self._ends():
+                    return
+            self.place = (one.project, one.page_id)
+            self.pages += 1
+            self.edits += one.edits
+            if large:
+                yield from AttributionBatch.pieces(one, self._cursor())
+                if self._ends():
+                    return
+            else:
+                batch.add(one)
+        if batch:
+            yield batch.message(self._cursor())
+        self.complete = True
+
+    def end(self) -> pb.AttributionEnd:
+        """Return the last message."""
+        return pb.AttributionEnd(
+            pages=self.pages,
+            edits=self.edits,
+            complete=self.complete,
+            cursor="" if self.complete else self._cursor(),
+        )
 
 
 def _omitted(message: pb.Entry) -> tuple[int, ...]:
