@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recension.archive import columns, corpus, folding, snapshots
+from recension.archive import columns, corpus, folding, snapshots, stages
+from recension.archive.check.run import Check
 from recension.archive.columns import Column
 from recension.archive.commitments import pair_of
 from recension.archive.history import Choice
-from recension.archive.packing import Columns, Numbers
+from recension.archive.ingest import Ingestor
+from recension.archive.packing import Columns, ColumnsLostError, Numbers
+from recension.archive.rebuild import rebuild
 from recension.archive.sealed import find_sealed
 from recension.model.manifest import OnHidden, Selector
+from recension.model.reading import ProjectInfo
 from recension.model.tree import RECORD, build
 from recension.store.lmdb import LmdbStore
+from recension.store.memory import MemoryStore
 from tests.archive.growing import SELECTORS, Growing, put, replayed, small_parts
 from tests.archive.helpers import World, edit, move
 
@@ -123,6 +129,36 @@ def test_lost_columns_cost_time_alone(letter: bytes, monkeypatch: pytest.MonkeyP
             derived = snapshots.derive_part(world.store, base, 1, SELECTORS[0], other, choice)
             assert derived is None or derived.root == build(_leaves(expected[0]), lambda *_: None)[0]
         put(world.store, key, value)
+
+
+@pytest.mark.parametrize("letter", [b"X", b"J"])
+def test_whoever_goes_on_without_columns_is_told_how_to_have_them(
+    letter: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes later is stored and answered, other projects get theirs, and a rebuild heals it."""
+    small_parts(monkeypatch)
+    world = Growing(random.Random(3), 0.1)
+    world.grow(20)
+    world.ingestor.settle()
+    with world.store.view() as view:
+        lost = view.scan(letter, bytes([letter[0] + 1]))
+    put(world.store, lost[len(lost) // 2][0], None)
+    world.grow(20)
+    world.ingestor.create_project(ProjectInfo("z", "https://z.example", "en", "CC0-1.0"))
+    some = [replace(world.event(page, page, edit(page, "text")), project="z") for page in range(1, 60)]
+    assert 59 == world.ingestor.append("z", some).accepted
+    monkeypatch.setattr(stages, "EVERY", 20)
+    monkeypatch.setattr(stages, "_PER_PAGE", 1)
+    with pytest.raises(ColumnsLostError) as told:
+        world.ingestor.settle()
+    assert "recension-server rebuild" in told.value.hint
+    assert columns.find_parts(world.store, 2)
+    again = MemoryStore()
+    rebuild(world.store, again)
+    choice = world.choice()
+    assert replayed(world.store, SELECTORS[0], choice) == replayed(again, SELECTORS[0], choice)
+    assert not Check(again).run().shown
+    Ingestor(again).settle()
 
 
 def _leaves(records: bytes) -> list[tuple[int, int, bytes]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from recension.archive.check.run import Check
+from recension.model.errors import DataLossError
+from recension.server.main import main
 from recension.store.interface import Row
 from recension.store.lmdb import LmdbStore
 from tests.sources.helpers import dump, page, revision
+from tests.store.test_arrivals import damage
 
 SCRIPT = Path(__file__).with_name("fixed_run.py")
 SAMPLE = Path(__file__).parents[2] / (
@@ -57,10 +61,8 @@ def test_a_killed_ingest_run_again_ends_at_the_same_head(tmp_path: Path, positio
     assert expected == head_of(tmp_path / "killed", "seed")
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dump of three runs, with a text that all pages have."""
-    path = tmp_path_factory.mktemp("pages") / "pages.xml"
+def write_pages(path: Path, count: int) -> Path:
+    """Write a dump of pages of 20 revisions, with a text that all pages have."""
     path.write_bytes(
         dump(
             "".join(
@@ -73,11 +75,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     ),
                     head=f"<title>Page {number}</title><ns>0</ns><id>{number}</id>",
                 )
-                for number in range(1, 201)
+                for number in range(1, count + 1)
             )
         )
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dump of three runs."""
+    return write_pages(tmp_path_factory.mktemp("pages") / "pages.xml", 200)
 
 
 def test_the_head_does_not_depend_on_the_number_of_workers(tmp_path: Path, pages: Path) -> None:
@@ -119,6 +127,28 @@ def test_rows_that_were_sorted_first_are_the_same(tmp_path: Path, pages: Path) -
         assert expected == head_of(data, "seed", pages, 1, *[then][: bool(then)])
         assert (index, 0) == rows_of(data)
         assert len(before) < len(index)
+
+
+def test_a_damaged_pile_is_named_and_a_rebuild_heals_it(tmp_path: Path) -> None:
+    """What a killed import left damaged stops ingests and copies, by name; the hint leads to all of it."""
+    pages = write_pages(tmp_path / "pages.xml", 60)
+    expected = head_of(tmp_path / "plain", "seed", pages)
+    data, new = tmp_path / "killed", tmp_path / "new"
+    kill_at(data, "seed", 3, pages, 1, SORTED)
+    damage(data, [2])
+    again = subprocess.run(command(data, "seed", pages), check=False, capture_output=True, text=True)
+    assert 3 == again.returncode
+    (fault,) = json.loads(again.stdout.splitlines()[1])["faults"]
+    assert "DATA_LOSS" == fault["reason"]
+    assert "table arrivals" in fault["message"]
+    assert "recension-server rebuild" in fault["hint"]
+    with closing(LmdbStore.open(data)) as store, pytest.raises(DataLossError, match="table arrivals"):
+        store.compact()
+    assert 0 == main(["rebuild", "--data", str(data), "--into", str(new), "--quiet"])
+    with closing(LmdbStore.open(new)) as store:
+        assert not Check(store).run().shown
+    assert expected == head_of(new, "seed", pages)
+    assert rows_of(tmp_path / "plain") == rows_of(new)
 
 
 def test_other_salts_give_another_head(tmp_path: Path) -> None:

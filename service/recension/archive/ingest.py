@@ -50,6 +50,7 @@ from recension.archive.texts.sorting import sort_pages
 from recension.archive.texts.writing import CACHE_BYTES, NewText, TextWriter
 from recension.model.credit import LicensePeriod, check_periods
 from recension.model.errors import (
+    DataLossError,
     InvalidEventError,
     PageNotFoundError,
     ProjectExistsError,
@@ -283,7 +284,7 @@ class Ingestor:
 
         Changes no answer. Unless ``everything``, only of pages that were touched lately; else pages whose
         texts came in no order of time are sorted as well. Takes some 2 ms for each page that has new texts;
-        safe to interrupt.
+        safe to interrupt. Raises ``DataLossError``, once all else is done, where event columns are lost.
         """
         self._texts.forget_ready()
         pages = self._sealer.settle(sealed, everything=everything)
@@ -293,9 +294,15 @@ class Ingestor:
             late.clear()
         with self._store.view() as view:
             projects = project_names(view)
+        lost: DataLossError | None = None
         for _, number in projects:
-            columns.extend(self._store, number)
-            keep_stages(self._store, number)
+            try:
+                columns.extend(self._store, number)
+                keep_stages(self._store, number)
+            except DataLossError as error:
+                lost = lost or error
+        if lost is not None:
+            raise lost
         return pages
 
     def forget_texts(self) -> None:

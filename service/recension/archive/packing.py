@@ -19,7 +19,9 @@ class ColumnsLostError(DataLossError):
 
     def __init__(self, message: str) -> None:
         """Say what is lost."""
-        super().__init__(message, hint="run recension-server fsck")
+        super().__init__(
+            message, hint="all events are stored; make the index anew with recension-server rebuild"
+        )
 
 
 _HEAD = struct.Struct(">BBqqI")

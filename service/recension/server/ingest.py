@@ -183,13 +183,12 @@ def ingest_files(
                     )
                     _ingest_file(ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
             resolved = logbook.resolve(store, ingestor, project)
+            summary.log_entries_resolved = resolved.resolved
+            summary.log_entries_unresolved = resolved.unresolved
             with _sealing(quiet=quiet) as tell:
                 summary.pages_sealed = ingestor.settle(tell)
         except (StoreError, DataLossError) as error:
             summary.faults.append(error)
-        else:
-            summary.log_entries_resolved = resolved.resolved
-            summary.log_entries_unresolved = resolved.unresolved
     summary.seconds = time.monotonic() - started
     head = store.log.head()
     summary.position, summary.head = head.position, head.hash.hex()

@@ -28,6 +28,9 @@ LOG, INDEX, RUNS, ARRIVALS, BLOBS, PIECES, RESTS, META = TABLES = (
 SEAL_BYTES = 8
 """Length of the digest before each value: enough against decay and swapped rows; no defence by itself."""
 MAX_KEY_BYTES = 64
+_DERIVED = frozenset({INDEX, RUNS, ARRIVALS})
+"""The tables whose rows follow from the log and the blobs."""
+_RESTORE = "restore the data directory from a backup"
 HEAD_KEY = b"head"
 SCHEMA_KEY = b"schema"
 _HEAD = struct.Struct(">Qq32s")
@@ -55,7 +58,9 @@ def damaged(table: bytes, key: bytes, why: str = "does not match its digest") ->
     name = table.decode()
     return DataLossError(
         f"the row {key.hex()} of table {name} {why}",
-        hint="restore the data directory from a backup",
+        hint=f"make the index anew with recension-server rebuild, or {_RESTORE}"
+        if table in _DERIVED
+        else _RESTORE,
         table=name,
         key=key.hex(),
     )
