@@ -18,10 +18,13 @@ from recension.model.access import check_owner
 from recension.model.agreement import (
     Agreement,
     End,
+    Standing,
     Version,
+    VersionInfo,
     in_force,
     make_end,
     read_statement,
+    standing_of,
     version_statement,
     versions_of,
 )
@@ -211,6 +214,21 @@ class Agreements:
         with self._store.view() as view:
             return _need(view, licensee).versions
 
+    def told(self, licensee: str) -> tuple[VersionInfo, ...]:
+        """Return all versions of a licensee with what they are now. Raises ``LicenseeNotFoundError``."""
+        with self._store.view() as view:
+            held = _need(view, licensee)
+            now = max(self._clock(), view.head().recorded_at)
+            ended = held.licensee is not None and held.licensee.ended
+            return tuple(
+                VersionInfo(
+                    one,
+                    _added_at(view, one),
+                    Standing.OVER if ended else standing_of(one, held.versions, now),
+                )
+                for one in held.versions
+            )
+
     def version(self, licensee: str, which: str = "") -> Version:
         """Return a version by its ordinal or digest, as they are written; without one the newest.
 
@@ -297,6 +315,13 @@ def _held(view: View, name: str) -> Held:
         else:
             statements.append(one)
     return Held(_position(rows[-1]) if rows else 0, licensee, versions_of(statements))
+
+
+def _added_at(view: View, version: Version) -> int:
+    added = view.get(keys.recorded(version.made_at))
+    if added is None:
+        raise DataLossError(f"the time of commit {version.made_at} is missing")
+    return int.from_bytes(added, "big", signed=True)
 
 
 def _licensees(view: View) -> list[Licensee]:

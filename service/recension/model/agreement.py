@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -262,6 +262,51 @@ def in_force(versions: Iterable[Version], now: int) -> Version | None:
         key=lambda version: version.ordinal,
         default=None,
     )
+
+
+class Standing(StrEnum):
+    """What a version is at an instant."""
+
+    IN_FORCE = "in_force"
+    TO_COME = "to_come"
+    REPLACED = "replaced"
+    """It would hold, and a newer one rules."""
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """A version as an answer."""
+
+    version: Version
+    added_at: int
+    """Transaction time of its statement, microseconds since the epoch."""
+    standing: Standing
+
+
+def standing_of(version: Version, versions: Iterable[Version], now: int) -> Standing:
+    """Return what one of a licensee's versions is at an instant."""
+    if version.is_over(now):
+        return Standing.OVER
+    if not version.holds(now):
+        return Standing.TO_COME
+    return Standing.IN_FORCE if in_force(versions, now) == version else Standing.REPLACED
+
+
+def spans(versions: Sequence[Version]) -> list[tuple[int, int | None, Version]]:
+    """Return (from, until, version) of all times that a version rules, in their order; no end is ``None``."""
+    edges = {one.agreement.valid_from for one in versions} | {one.over_at for one in versions} - {None}
+    found: list[tuple[int, int | None, Version]] = []
+    for edge in sorted(edge for edge in edges if edge is not None):
+        rules = in_force(versions, edge)
+        if found and found[-1][1] is None:
+            start, _, before = found[-1]
+            if before == rules:
+                continue
+            found[-1] = start, edge, before
+        if rules is not None:
+            found.append((edge, None, rules))
+    return found
 
 
 # --- documents ------------------------------------------------------------------------------------
