@@ -27,6 +27,7 @@ from recension.model.credit import read_periods
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
 from recension.server import agreements, apikeys, checking, ingest, keying, logs, operating
+from recension.server.audit import commands as auditing
 from recension.server.build import Service, make_service
 from recension.server.config import DEFAULT_LISTEN, ServeConfig
 from recension.server.pepper import Pepper
@@ -183,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     keying.add_commands(commands, LmdbStore.open)
     apikeys.add_commands(commands, LmdbStore.open)
     agreements.add_commands(commands, LmdbStore.open)
+    auditing.add_commands(commands, LmdbStore.open)
 
     health = commands.add_parser("health", help="ask a server whether it serves")
     health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")

@@ -13,11 +13,12 @@ import fcntl
 import os
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from recension.archive.clock import Clock, system_clock
 from recension.archive.ledger import Ledger, current_key, key_statement
@@ -269,6 +270,29 @@ class Signer:
             yield
         finally:
             os.close(descriptor)
+
+
+def signed_by(keys: Iterable[VerifierKey], note: str) -> tuple[str, int, bytes]:
+    """Return origin, size and root of a checkpoint that one of the keys has signed under its own name.
+
+    Raises ``ValueError`` for any other.
+    """
+    text, _, signatures = note.partition("\n\n")
+    origin, size, root = text.split("\n")
+    if not size.isdecimal():
+        raise ValueError("it says no size")
+    signed = {tuple(line.removeprefix("— ").split(" ")) for line in signatures.rstrip("\n").split("\n")}
+    for key in keys:
+        for name, encoded in (one for one in signed if len(one) == 2):  # noqa: PLR2004 - a name and a signature
+            raw = b64decode(encoded, validate=True)
+            if (name, raw[: len(key.id)]) == (key.name, key.id) == (origin, key.id):
+                public = Ed25519PublicKey.from_public_bytes(key.public)
+                try:
+                    public.verify(raw[len(key.id) :], f"{text}\n".encode())
+                except InvalidSignature:
+                    raise ValueError(f"the signature of {key.name} is wrong") from None
+                return origin, int(size), b64decode(root, validate=True)
+    raise ValueError("no key of this server has signed it")
 
 
 def _check_free(known: KeyStatement | None, name: str, *, replace: bool) -> None:

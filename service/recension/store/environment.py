@@ -63,7 +63,7 @@ _UNSAFE_FS = re.compile(
 _CREATE_HINT = "make one with `recension-server project create`"
 _OWN_NAMES = {
     *("audit", "audit.lock", "audit.new", "lmdb.new", "lost+found", "swap.lock", "writer.lock"),
-    *(KEY_FILE + suffix for suffix in ("", ".checkpoint", ".lock", ".new")),
+    *(KEY_FILE + suffix for suffix in ("", ".audit", ".checkpoint", ".lock", ".new")),
     *(PEPPER_FILE + suffix for suffix in ("", ".lock")),
 }
 """What may lie in a data directory before it is one; ``lost+found`` comes with a fresh volume, and the key of

@@ -41,7 +41,7 @@ class AuditCheckpoints:
         Raises ``NoSigningKeyError``, ``SigningKeyUnusableError``, ``LogForkedError``, ``AuditUnusableError``.
         """
         with self._signer.lent() as (key, path):
-            last = path.with_name(path.name + ".audit")
+            last = last_path(path)
             self._check_kept(last)
             made: list[SignedNote] = []
 
@@ -77,6 +77,11 @@ class AuditCheckpoints:
                     hint=f"put the newest back from a backup. If the loss is final, move {last} away and keep"
                     " it, as the proof: what is signed from then on is another log",
                 )
+
+
+def last_path(key: Path) -> Path:
+    """Return where the checkpoint lies that was signed last, from where the key does."""
+    return key.with_name(key.name + ".audit")
 
 
 def audit_key(key: VerifierKey) -> VerifierKey:
