@@ -55,6 +55,7 @@ from recension.model.errors import (
     PageNotFoundError,
     ProjectExistsError,
     RecensionError,
+    RetractedError,
     RevisionConflictError,
     RevisionNotFoundError,
     StoreFailedError,
@@ -122,6 +123,8 @@ class _Draft:
     number: int
     position: int
     tally: Tally
+    retracts: bool
+    """Whether anything of the project was withdrawn; if nothing was, no revision is asked about."""
     items: list[bytes] = field(default_factory=list)
     index: dict[bytes, bytes] = field(default_factory=dict)
     blobs: list[Row] = field(default_factory=list)
@@ -257,7 +260,8 @@ class Ingestor:
             with self._store.view() as view:
                 number = project_number(view, project)
                 _, tally = tally_of(view, number)
-                draft = _Draft(view, project, number, head.position + 1, tally)
+                retracts = bool(view.scan(keys.withdrawn(number), keys.withdrawn(number + 1), limit=1))
+                draft = _Draft(view, project, number, head.position + 1, tally, retracts)
                 rejected = []
                 for index, event in enumerate(batch.events):
                     try:
@@ -323,6 +327,7 @@ class Ingestor:
             raise
 
     def _take(self, draft: _Draft, event: Prepared, sealed: int | Sealed) -> None:
+        event = _less_withdrawn(draft, event)
         skeleton = event.skeleton
         if event.source_id:
             position = _seen_source(draft, skeleton.source)
@@ -498,6 +503,31 @@ def _append(
     new = Head(position, recorded_at, commit_hash(record))
     rows = [*index.items(), recorded_row(position, recorded_at)]
     return new if store.commit(record, new, rows, blobs) is Outcome.OK else None
+
+
+def _less_withdrawn(draft: _Draft, event: Prepared) -> Prepared:
+    """Refuse a text that was withdrawn from its revision; a visibility change leaves hidden what was.
+
+    Raises ``RetractedError``.
+    """
+    skeleton = event.skeleton
+    if not draft.retracts or skeleton.kind not in (Kind.EDIT, Kind.VISIBILITY):
+        return event
+    number, rev_id = draft.number, skeleton.rev_id
+    row = draft.view.last(keys.withdrawn(number, rev_id), keys.withdrawn(number, rev_id + 1))
+    flags = 0 if row is None else row[1][0]
+    if skeleton.kind is Kind.VISIBILITY:
+        if not flags & ~skeleton.flags:
+            return event
+        changed = replace(skeleton, flags=skeleton.flags | flags)
+        return replace(event, skeleton=changed, item=encode_item(changed))
+    if flags & Flag.TEXT_HIDDEN and event.texts:
+        raise RetractedError(
+            f"the text of revision {rev_id} was withdrawn, and is not taken again",
+            hint="only the operator can take that back: recension-server retract --reverse",
+            revId=rev_id,
+        )
+    return event
 
 
 def _find_revision(draft: _Draft, rev_id: int) -> _Seen | None:

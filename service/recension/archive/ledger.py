@@ -1,4 +1,4 @@
-"""The checkpoint log: every manifest, pin statement and key as a leaf of one Merkle tree, in log order.
+"""The checkpoint log: manifests, pins, keys, retractions, answers as leaves of one Merkle tree, in log order.
 
 The hash of each leaf is an index row, with its place among the leaves; the tree above them is held in memory
 and grows as the log does.
@@ -25,7 +25,7 @@ from recension.model.record import Kind, Statement
 from recension.store import keys
 from recension.store.interface import Row, Store, View
 
-LEAVES = frozenset({Kind.SNAPSHOT, Kind.PIN, Kind.KEY})
+LEAVES = frozenset({Kind.SNAPSHOT, Kind.PIN, Kind.KEY, Kind.RETRACTION, Kind.RECEIPT, Kind.ACKNOWLEDGEMENT})
 """Kinds of statements that are leaves. Definitions of projects are not: they say nothing of a corpus."""
 _LEAF = struct.Struct(">Q32s")
 _SLICE = 4096

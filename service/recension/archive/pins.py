@@ -189,13 +189,18 @@ class LicenseePins:
         return max(self._clock(), view.head().recorded_at)
 
 
-def held_snapshots(view: View, now: int) -> set[bytes]:
-    """Return the ids of the snapshots that a live pin of any licensee holds."""
+def newest_pins(view: View) -> list[PinStatement]:
+    """Return the newest statement of every pin of every licensee, also of deleted ones."""
     pins: dict[tuple[str, int], PinStatement] = {}
     for _, value in view.scan(b"O", b"P"):
         pin = _read(value)
         pins[pin.owner, pin.made_at] = pin
-    return {pin.snapshot_id for pin in pins.values() if not pin.deleted and pin.readable_until > now}
+    return list(pins.values())
+
+
+def held_snapshots(view: View, now: int) -> set[bytes]:
+    """Return the ids of the snapshots that a live pin of any licensee holds."""
+    return {pin.snapshot_id for pin in newest_pins(view) if not pin.deleted and pin.readable_until > now}
 
 
 def check_readable(view: View, snapshot_id: bytes) -> None:

@@ -26,7 +26,8 @@ from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.event import Presence
 from recension.model.licensee import read_licensee
 from recension.model.pin import read_pin
-from recension.model.record import KINDS, NO_SOURCE, Commit, Kind, Skeleton, Statement
+from recension.model.record import KINDS, NO_SOURCE, Commit, Item, Kind, Skeleton, Statement
+from recension.model.retraction import flags_of, read_acknowledgement, read_retraction
 from recension.model.seal import (
     FIELDS,
     FROM_TITLE,
@@ -148,6 +149,36 @@ def licensee_rows(kind: Kind, payload: bytes, position: int) -> list[Row]:
     return [(keys.licensee(name, position), payload)]
 
 
+def retraction_rows(number: int, position: int, items: Iterable[Item]) -> list[Row]:
+    """Return the rows that say what a commit withdraws of each revision; none unless it retracts.
+
+    Of one that takes a retraction back they say that nothing is withdrawn. Raises ``DataLossError``.
+    """
+    items = list(items)
+    found = [item for item in items if isinstance(item, Statement) and item.kind is Kind.RETRACTION]
+    if not found:
+        return []
+    try:
+        said = read_retraction(found[0].payload)
+    except InvalidArgumentError as error:
+        raise DataLossError(f"the retraction in commit {position} cannot be read: {error.message}") from None
+    flags = bytes([0 if said.reverses else flags_of(said.parts)])
+    return [
+        (keys.withdrawn(number, item.rev_id, position), flags)
+        for item in items
+        if isinstance(item, Skeleton) and item.kind is Kind.VISIBILITY
+    ]
+
+
+def acknowledgement_rows(payload: bytes, position: int) -> list[Row]:
+    """Return the row of a licensee's answer. Raises ``DataLossError`` for one that cannot be read."""
+    try:
+        said = read_acknowledgement(payload)
+    except InvalidArgumentError as error:
+        raise DataLossError(f"the answer in commit {position} cannot be read: {error.message}") from None
+    return [(keys.acknowledgement(said.owner, said.pin_made_at, position), payload)]
+
+
 def definition_rows(number: int, position: int, name: str, payload: bytes, *, new: bool) -> list[Row]:
     """Return the rows of a project's definition; ``new`` for its first."""
     rows = [(keys.definition(number, position), payload)]
@@ -195,6 +226,7 @@ def commit_rows(view: View, commit: Commit, titles: Sequence[Sequence[str]]) -> 
             pages.add(page)
         count(tally, event, new_revision=new_revision, new_page=new_page)
     rows[keys.tally(number, position)] = tally.encode()
+    rows.update(retraction_rows(number, position, commit.items))
     return rows
 
 
@@ -211,6 +243,12 @@ def statement_rows(view: View, position: int, statement: Statement, leaves: int 
             rows = pin_rows(payload, position)
         case Kind.KEY:
             rows = [(keys.signing_key(position), payload)]
+        case Kind.RETRACTION:
+            rows = [(keys.retraction(position), payload)]
+        case Kind.RECEIPT:
+            rows = [(keys.receipt(position), payload)]
+        case Kind.ACKNOWLEDGEMENT:
+            rows = acknowledgement_rows(payload, position)
         case Kind.API_KEY:
             return api_key_rows(payload, position)
         case Kind.LICENSEE | Kind.AGREEMENT:

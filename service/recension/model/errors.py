@@ -75,6 +75,20 @@ class RevisionNotFoundError(RecensionError):
     reason = "REVISION_NOT_FOUND"
 
 
+class ContributorNotFoundError(RecensionError):
+    """No revision of the project names that contributor."""
+
+    fault = Fault.ABSENT
+    reason = "CONTRIBUTOR_NOT_FOUND"
+
+
+class CaseNotFoundError(RecensionError):
+    """No retraction of that case, or none that can be taken back."""
+
+    fault = Fault.ABSENT
+    reason = "CASE_NOT_FOUND"
+
+
 class SnapshotNotFoundError(RecensionError):
     """No snapshot with that id on this server."""
 
@@ -278,6 +292,20 @@ class LogForkedError(RecensionError):
 
     fault = Fault.PRECONDITION
     reason = "LOG_FORKED"
+
+
+class RetractedError(RecensionError):
+    """What comes was withdrawn from that revision, and is not taken again."""
+
+    fault = Fault.PRECONDITION
+    reason = "RETRACTED"
+
+
+class ErasureUnprovenError(RecensionError):
+    """Something of what was to be erased is still there, so nothing is signed."""
+
+    fault = Fault.PRECONDITION
+    reason = "ERASURE_UNPROVEN"
 
 
 class RevisionConflictError(RecensionError):

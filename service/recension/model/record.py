@@ -63,6 +63,12 @@ class Kind(IntEnum):
     """A licensee, as it is from now on: canonical JSON (``model.licensee``)."""
     AGREEMENT = 22
     """A version of an agreement, or the end of some: canonical JSON (``model.agreement``)."""
+    RETRACTION = 23
+    """What is withdrawn by the visibility changes of the same commit (``model.retraction``)."""
+    RECEIPT = 24
+    """What was erased, as the server found it afterwards: canonical JSON (``model.retraction``)."""
+    ACKNOWLEDGEMENT = 25
+    """A licensee's answer to what was withdrawn from a pin: canonical JSON (``model.retraction``)."""
 
 
 KINDS: dict[type[Happening], Kind] = {

@@ -26,7 +26,7 @@ from recension.archive.reader import Archive
 from recension.model.credit import read_periods
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
-from recension.server import agreements, apikeys, checking, ingest, keying, logs, operating
+from recension.server import agreements, apikeys, checking, ingest, keying, logs, operating, retracting
 from recension.server.audit import commands as auditing
 from recension.server.build import Service, make_service
 from recension.server.config import DEFAULT_LISTEN, ServeConfig
@@ -185,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     apikeys.add_commands(commands, LmdbStore.open)
     agreements.add_commands(commands, LmdbStore.open)
     auditing.add_commands(commands, LmdbStore.open)
+    retracting.add_commands(commands, LmdbStore.open)
 
     health = commands.add_parser("health", help="ask a server whether it serves")
     health.add_argument("--target", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="(%(default)s)")

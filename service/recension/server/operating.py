@@ -19,7 +19,11 @@ from rich.text import Text
 from recension.archive.check.run import Check
 from recension.archive.check.state import Remedy
 from recension.archive.stats import Stats, read_stats
-from recension.model.errors import DataLossError
+from recension.model.errors import DataLossError, StoreError
+from recension.model.instant import format_instant
+from recension.server.retracting import finish_erasures, sign_receipts, signer_of
+from recension.server.sought import Backups
+from recension.store.directory import KEY_FILE
 from recension.store.interface import Compacted, Copied, Store
 from recension.store.interface import Progress as Told
 
@@ -56,6 +60,9 @@ class StoreOnDisk(Store, Protocol):
 def add_commands(commands: Any, backend: type[StoreOnDisk]) -> None:
     """Add the commands to the parsers that ``add_subparsers`` returned; ``backend`` is the store on disk."""
     compact = commands.add_parser("compact", help="give the room of what was erased back to the disk")
+    compact.add_argument(
+        "--signing-key", type=Path, metavar="FILE", help=f"signs receipts of erasures (DIR/{KEY_FILE})"
+    )
     _add(compact, lambda arguments: _compact(arguments, backend))
     backup = commands.add_parser("backup", help="copy a data directory, also while it is served")
     backup.add_argument("dest", metavar="DEST", type=Path, help="a directory that does not exist yet")
@@ -99,20 +106,41 @@ def _check(arguments: argparse.Namespace, told: Told) -> Callable[[Store], None]
 
 
 def _compact(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
-    with closing(backend.open(arguments.data)) as store, _progress(arguments) as told:
-        done = store.compact(told)
+    with closing(backend.open(arguments.data)) as store:
+        waiting = finish_erasures(store, arguments.data)
+        with _progress(arguments) as told:
+            done = store.compact(told)
+        signer = signer_of(store, arguments.data, arguments.signing_key)
+        signed = sign_receipts(store, arguments.data, waiting, signer)
     saved = done.before_bytes - done.copied.size_bytes
     _report(
         arguments,
-        {"before_bytes": done.before_bytes, **_document(done.copied)},
+        {
+            "before_bytes": done.before_bytes,
+            **_document(done.copied),
+            "receipts": [receipt.case for receipt in signed],
+        },
         f"{_mib(done.before_bytes)} before, {_mib(done.copied.size_bytes)} after, {_mib(saved)} given back",
     )
+    if not arguments.json:
+        for receipt in signed:
+            sys.stdout.write(f"receipt signed: case {receipt.case}, {receipt.revisions:,} revisions\n")
+    if len(signed) < len(waiting):
+        sys.stderr.write(
+            "no receipt of the erasures is signed: there is no signing key. Make one with: recension-server"
+            " key create; then compact again\n"
+        )
     return 0
 
 
 def _backup(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
     with closing(backend.open(arguments.data)) as store, _progress(arguments) as told:
+        made_at = format_instant(time.time_ns() // 1000)
         copied = store.backup(arguments.dest, told, _check(arguments, told))
+        try:
+            Backups(arguments.data).add(arguments.dest.absolute(), made_at, copied.head.position)
+        except StoreError as error:  # the backup is whole; receipts of erasures will not know of it
+            sys.stderr.write(f"warning: the backup is not noted: {error.message}\n")
     _report(arguments, _document(copied), _said(copied, arguments.dest))
     return 0
 

@@ -134,6 +134,11 @@ class Signer:
         with self._locked():
             yield self._load(), self._path
 
+    def sign(self, text: str) -> str:
+        """Return a signed note of a text that ends in a newline. Raises as ``checkpoint`` does."""
+        with self.lent() as (key, _):
+            return signed_note(text, key.verifier, key.sign(text.encode()))
+
     def create(self, name: str, *, replace: bool = False) -> VerifierKey:
         """Make the first key. With ``replace``, one that does not follow from the key in the log.
 

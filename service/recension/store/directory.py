@@ -37,6 +37,11 @@ KEY_FILE = "signing.key"
 PEPPER_FILE = "apikey.pepper"
 """Name of the file with the secret that API keys are kept under, unless another path is chosen."""
 
+RETRACTIONS_FOLDER = "retractions"
+"""Name of the folder with the reports of retractions, and with what is looked for after them."""
+BACKUPS_FILE = "backups.json"
+"""Name of the file that lists the backups that were made."""
+
 
 class DataDirectory:
     """The files of one data directory. Safe for concurrent use by threads and by processes."""

@@ -44,6 +44,7 @@ _RUN = struct.Struct(">cIQI")
 _PAGE_BLOCK = struct.Struct(">cIQI")
 _TAIL = struct.Struct(">cIQQ")
 _STAGE = struct.Struct(">cIQQ")
+_WITHDRAWN = struct.Struct(">cIQQ")
 
 
 def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
@@ -273,6 +274,32 @@ def api_key(key_id: bytes, position: int = 0) -> bytes:
 def licensee(name: str, position: int = 0) -> bytes:
     """Key of a statement about a licensee or its agreements; without a position, the lower bound of them."""
     return b"l" + _short(name) + position.to_bytes(8, "big")
+
+
+def retraction(position: int) -> bytes:
+    """Key of the statement of a retraction."""
+    return b"r" + position.to_bytes(8, "big")
+
+
+def withdrawn(project: int, rev: int = 0, position: int = 0) -> bytes:
+    """Key of what a retraction withdrew of a revision; without a position, the lower bound of them."""
+    return _WITHDRAWN.pack(b"v", project, rev, position)
+
+
+def read_withdrawn(key: bytes) -> tuple[int, int]:
+    """Return (rev, position) of the key of what was withdrawn."""
+    _, _, rev, position = _WITHDRAWN.unpack(key)
+    return rev, position
+
+
+def receipt(position: int) -> bytes:
+    """Key of the statement of a receipt."""
+    return b"e" + position.to_bytes(8, "big")
+
+
+def acknowledgement(owner: str, made_at: int = 0, position: int = 0) -> bytes:
+    """Key of a licensee's answer about the pin that was made at a position."""
+    return b"d" + _short(owner) + made_at.to_bytes(8, "big") + position.to_bytes(8, "big")
 
 
 def _short(text: str) -> bytes:

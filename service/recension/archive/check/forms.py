@@ -18,6 +18,8 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"f": ("event facts", 17, None), b"g": ("stage", 21, None), b"h": ("pages of a stage", 25, None),
     b"i": ("event commitments", 21, None),
     b"k": ("signing key", 9, None), b"l": ("licensee", 25, None), b"u": ("API key", 17, None),
+    b"d": ("acknowledgement", 33, None), b"e": ("receipt", 9, None), b"r": ("retraction", 9, None),
+    b"v": ("withdrawn revision", 21, 1),
 }  # fmt: skip
 """(name, bytes of the key, bytes of the value) of each kind of row; ``None`` where they differ."""
 _ANY = ("unknown", None, None)

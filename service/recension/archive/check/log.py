@@ -21,6 +21,7 @@ from recension.model.manifest import read_manifest
 from recension.model.note import read_key_statement
 from recension.model.pin import read_pin
 from recension.model.record import EMPTY_LOG, Commit, Kind, Skeleton, Statement, commit_hash, decode_commit
+from recension.model.retraction import read_acknowledgement, read_receipt, read_retraction
 from recension.store.interface import View
 
 _COMMITMENT_BYTES = 32
@@ -107,6 +108,12 @@ def _check_statement(work: Work, position: int, item: Statement) -> None:
             read_licensee(item.payload)
         elif item.kind is Kind.AGREEMENT:
             read_statement(item.payload)
+        elif item.kind is Kind.RETRACTION:
+            read_retraction(item.payload)
+        elif item.kind is Kind.RECEIPT:
+            read_receipt(item.payload)
+        elif item.kind is Kind.ACKNOWLEDGEMENT:
+            read_acknowledgement(item.payload)
         else:
             read_definition(item.payload)
     except (InvalidArgumentError, *NO_DEFINITION) as error:

@@ -12,7 +12,14 @@ from recension.archive.check.state import Remedy
 from recension.archive.check.work import FEW, ROWS, Work
 from recension.archive.ledger import LEAVES
 from recension.archive.projects import read_definition
-from recension.archive.replay import NO_DEFINITION, api_key_rows, licensee_rows, pin_rows
+from recension.archive.replay import (
+    NO_DEFINITION,
+    acknowledgement_rows,
+    api_key_rows,
+    licensee_rows,
+    pin_rows,
+    retraction_rows,
+)
 from recension.model.errors import DataLossError
 from recension.model.record import Commit, Kind, Skeleton, Statement
 from recension.model.seal import read_title
@@ -73,7 +80,7 @@ def _is_made(work: Work, view: View, row: Row) -> bool:
     commit = work.held.commit(position)
     if commit is None:
         return position > 0  # told by the phase ``log``
-    if letter not in b"BFIOYZklu" and commit.project != work.held.project_name(view, page_of(key)[0]):
+    if letter not in b"BFIOYZdeklru" and commit.project != work.held.project_name(view, page_of(key)[0]):
         return False
     if letter not in _EVENTS:
         return _makes(work, position, commit, key)
@@ -130,6 +137,15 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
             return bool(_statements(commit, Kind.KEY))
         case b"F" | b"O":
             return _is_of_statement(position, commit, key, Kind.PIN, pin_rows)
+        case b"r":
+            return bool(_statements(commit, Kind.RETRACTION))
+        case b"e":
+            return bool(_statements(commit, Kind.RECEIPT))
+        case b"d":
+            return _is_of_statement(position, commit, key, Kind.ACKNOWLEDGEMENT, acknowledgement_rows)
+        case b"v":
+            number = int.from_bytes(key[1:5], "big")
+            return key in dict(retraction_rows(number, position, commit.items))
         case b"u":
             return _is_of_statement(position, commit, key, Kind.API_KEY, api_key_rows)
         case b"l":

@@ -1,13 +1,13 @@
-"""Erasing one text from its block: what is compressed against it is compressed anew, nothing else changes.
+"""Erasing texts from a block: what is compressed against them is compressed anew, nothing else changes.
 
-A block keeps its id and the places of its other texts; the erased one is empty. Only blocks whose prefix it
+A block keeps its id and the places of its other texts; an erased one is empty. Only blocks whose prefix it
 was are touched besides, and since their texts stay the same, no others after them. Pages that LMDB freed hold
 the old bytes until the store is compacted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from recension.archive.texts.block import (
     BLOCK_LEVEL,
@@ -31,16 +31,36 @@ def plan_erase(view: View, digest: bytes) -> Rewrite | None:
 
     For the one writer of texts, with nothing being sealed. Raises ``DataLossError``.
     """
-    row = keys.text(digest)
-    value = view.get(row)
-    if value is None:
-        return None
-    number, ordinal = read_place(value)
+    places = places_of(view, [digest])
+    return plan_erase_in(view, *places.popitem()) if places else None
+
+
+def places_of(view: View, digests: Iterable[bytes]) -> dict[int, list[bytes]]:
+    """Return which blocks texts lie in, and which texts; those that are not stored are left out."""
+    places: dict[int, list[bytes]] = {}
+    for digest in digests:
+        value = view.get(keys.text(digest))
+        if value is not None:
+            places.setdefault(read_place(value)[0], []).append(digest)
+    return places
+
+
+def plan_erase_in(view: View, number: int, digests: Iterable[bytes]) -> Rewrite:
+    """Return the rewrite that destroys texts of one block, on the terms of ``plan_erase``."""
     block = load(view, number)
     texts = texts_of(view, block)
     before = prefix_text(texts)
-    texts[ordinal] = b""
-    plan = Rewrite({row: value}, {row: None}, {})
+    plan = Rewrite({}, {}, {})
+    for digest in digests:
+        row = keys.text(digest)
+        value = view.get(row)
+        if value is None or read_place(value)[0] != number:
+            raise DataLossError(f"a text is not in block {number} any more", block=number)
+        texts[read_place(value)[1]] = b""
+        plan.expected[row] = value
+        plan.index[row] = None
+        for key, _ in view.scan(*keys.text_holders(digest)):
+            plan.index[key] = None
     _put(view, plan, number, block, texts, prefix_of(view, block), erased=True)
     after = prefix_text(texts)
     if after != before:
@@ -50,8 +70,6 @@ def plan_erase(view: View, digest: bytes) -> Rewrite | None:
             _put(view, plan, user, other, other.split(before), prefix, erased=False)
             if not after:
                 plan.index[keys.block_user(number, user)] = None
-    for key, _ in view.scan(*keys.text_holders(digest)):
-        plan.index[key] = None
     return plan
 
 

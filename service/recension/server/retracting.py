@@ -1,0 +1,451 @@
+"""The commands ``retract``, ``retractions`` and ``receipts``, and what a compaction does for them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any
+
+from recension.archive.affected import Affected, affected
+from recension.archive.clock import system_clock
+from recension.archive.ledger import Ledger, current_key
+from recension.archive.projects import project_names
+from recension.archive.receipts import awaiting_receipt, prove, receipts, unproven
+from recension.archive.retracting import Erasure, Place, Plan, Retractor, Wanted, retractions
+from recension.archive.stating import record
+from recension.model.digest import format_digest
+from recension.model.errors import CaseNotFoundError, InvalidArgumentError, WriterBusyError
+from recension.model.instant import format_instant
+from recension.model.record import Kind, Statement
+from recension.model.retraction import ID_BYTES, Part, Reason, Receipt, check_case, make_receipt
+from recension.server.checking import OpenStore
+from recension.server.searching import Searched, Searcher
+from recension.server.signing import Signer
+from recension.server.sought import Backups, Sought
+from recension.store.directory import KEY_FILE
+from recension.store.interface import Store, View
+
+_SHOWN = 20
+_DEFAULT_PARTS = (Part.TEXT, Part.COMMENT)
+
+
+def add_commands(commands: Any, open_store: OpenStore) -> None:
+    """Add the commands to the subparsers of ``recension-server``."""
+    one = commands.add_parser("retract", help="withdraw revisions from every reader, and erase them")
+    one.description = (
+        "Say what a retraction would hide and whom it concerns; with --yes, hide it from every reader at once"
+        " and erase it. The file keeps the bytes until recension-server compact has run."
+    )
+    one.add_argument("project", metavar="PROJECT", help="the project")
+    one.add_argument(
+        "--revision", metavar="R", type=int, action="append", default=[], help="a revision; may be repeated"
+    )
+    one.add_argument(
+        "--page",
+        metavar="P",
+        type=int,
+        action="append",
+        default=[],
+        help="all revisions of a page",
+    )
+    one.add_argument(
+        "--contributor",
+        metavar="C",
+        action="append",
+        default=[],
+        help="all revisions by that name",
+    )
+    one.add_argument(
+        "--file", metavar="LIST", type=Path, help="a line for each: a revision id, id:PAGE, or user:NAME"
+    )
+    one.add_argument(
+        "--reason", choices=[reason.value for reason in Reason], required=True, help="licensees see it"
+    )
+    one.add_argument("--case", metavar="ID", required=True, help="what the operator calls the case")
+    one.add_argument(
+        "--parts",
+        metavar="PARTS",
+        type=_parts,
+        help="some of text,comment,contributor (text,comment; with --contributor all three)",
+    )
+    one.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="also revisions elsewhere that hold such a text",
+    )
+    one.add_argument("--yes", action="store_true", help="do it; without it nothing is changed")
+    _finish(one, lambda arguments: _retract(arguments, open_store))
+
+    listing = commands.add_parser("retractions", help="list retractions, and who has not answered")
+    chosen = listing.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    every = chosen.add_parser("list", help="list all retractions, and whether each is proved to be erased")
+    _finish(every, lambda arguments: _list(arguments, open_store))
+
+    signed = commands.add_parser("receipts", help="show the signed receipts of erasures")
+    chosen = signed.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    show = chosen.add_parser("show", help="show the receipts")
+    show.add_argument("--case", metavar="ID", default="", help="of one case alone")
+    _finish(show, lambda arguments: _show(arguments, open_store))
+    export = chosen.add_parser("export", help="write the signed notes of a case into a folder")
+    export.add_argument("case", metavar="CASE", help="the case")
+    export.add_argument("folder", metavar="FOLDER", type=Path, help="where to; it is made if it is not there")
+    _finish(export, lambda arguments: _export(arguments, open_store))
+
+
+def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def _parts(text: str) -> tuple[Part, ...]:
+    try:
+        return tuple(Part(name) for name in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not some of {', '.join(Part)}: {text}") from None
+
+
+# --- retract --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was done of a plan."""
+
+    positions: tuple[int, ...] = ()
+    erasure: Erasure | None = None
+    """``None`` when it has to wait for another writer."""
+    report: Path | None = None
+
+
+def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    check_case(arguments.case)
+    wanted = _wanted(arguments)
+    parts = arguments.parts or (tuple(Part) if wanted.contributors else _DEFAULT_PARTS)
+    with closing(open_store(arguments.data)) as store:
+        sought = Sought(arguments.data)
+        retractor = Retractor(store, keep=sought.keep)
+        plan = retractor.plan(arguments.project, wanted, parts, everywhere=arguments.everywhere)
+        concerned = affected(store, [target.place for target in plan.targets.values()])
+        names = _names(store)
+        document = _document(plan, concerned, names)
+        done = _Done()
+        if arguments.yes and plan.left:
+            done = _carry_out(store, retractor, plan, arguments, sought, document)
+    if arguments.json:
+        said = {"case": arguments.case, "reason": arguments.reason, "dry_run": not arguments.yes}
+        said |= document | _done_document(done)
+        sys.stdout.write(json.dumps(said, ensure_ascii=False) + "\n")
+    else:
+        _say(plan, concerned, names, done, arguments)
+    return 0
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    revisions, pages, contributors = (
+        set(arguments.revision), set(arguments.page), set(arguments.contributor)
+    )  # fmt: skip
+    if arguments.file is not None:
+        for number, line in enumerate(_lines(arguments.file), 1):
+            kind, colon, rest = line.partition(":")
+            if not colon and kind.isdecimal():
+                revisions.add(int(kind))
+            elif kind == "id" and rest.isdecimal():
+                pages.add(int(rest))
+            elif kind == "user" and rest:
+                contributors.add(rest)
+            else:
+                raise InvalidArgumentError(
+                    f"{arguments.file}, line {number}: {line[:80]!r} is no revision id, id:PAGE or user:NAME",
+                    field="file",
+                )
+    if not (revisions or pages or contributors):
+        raise InvalidArgumentError(
+            "nothing is named", hint="give --revision, --page, --contributor or --file", field="revision"
+        )
+    return Wanted(frozenset(revisions), frozenset(pages), frozenset(contributors))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"{path} cannot be read: {error}", field="file") from None
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _carry_out(
+    store: Store,
+    retractor: Retractor,
+    plan: Plan,
+    arguments: argparse.Namespace,
+    sought: Sought,
+    document: dict[str, object],
+) -> _Done:
+    """Hide first, so that nobody reads on; then erase, unless an ingest holds the right to write."""
+    positions = tuple(retractor.mask(plan, arguments.case, Reason(arguments.reason)))
+    report = None
+    for position in positions:
+        facts = {"case": arguments.case, "reason": arguments.reason, "position": position}
+        report = sought.report(position, facts | document)
+    try:
+        with store.exclusive_writer():
+            erasure = retractor.erase(plan)
+    except WriterBusyError:
+        return _Done(positions, None, report)
+    return _Done(positions, erasure, report)
+
+
+def _names(store: Store) -> dict[int, str]:
+    with store.view() as view:
+        return {number: name for name, number in project_names(view)}
+
+
+def _document(plan: Plan, concerned: Affected, names: dict[int, str]) -> dict[str, object]:
+    def place(one: Place) -> dict[str, object]:
+        return {"project": names[one.number], "page_id": one.page, "rev_id": one.rev}
+
+    kept: dict[Place, set[Place]] = {}
+    for target in plan.targets.values():
+        for text in target.texts & plan.holders.keys():
+            kept.setdefault(target.place, set()).update(plan.holders[text])
+    return {
+        "project": plan.project,
+        "parts": [part.value for part in plan.parts],
+        "revisions": [
+            place(target.place) | {"text_bytes": target.text_bytes, "done": target.is_done}
+            for _, target in sorted(plan.targets.items())
+        ],
+        "left": len(plan.left),
+        "texts": {"erased": len(plan.erased), "erased_bytes": sum(plan.erased.values())},
+        "kept": [
+            place(one) | {"held_by": [place(other) for other in sorted(holders)]}
+            for one, holders in sorted(kept.items())
+        ],
+        "also_erased": [place(one) for one, _ in plan.hidden_holders],
+        "snapshots": [
+            {"snapshot": format_digest(snapshot_id), "revisions": len(places)}
+            for snapshot_id, places in concerned.snapshots.items()
+        ],
+        "pins": [
+            {
+                "owner": pin.statement.owner,
+                "name": pin.statement.name,
+                "id": pin.statement.id.hex(),
+                "snapshot": format_digest(pin.statement.snapshot_id),
+                "readable_until": format_instant(pin.statement.readable_until),
+                "expired": pin.expired,
+                "revisions": pin.entries,
+            }
+            for pin in concerned.pins
+        ],
+        "licensees": [
+            {"owner": owner, "pins": len(pins)} for owner, pins in sorted(concerned.licensees.items())
+        ],
+        "articles": [
+            place(one) | {"snapshots": snapshots, "pins": pins, "licensees": owners}
+            for one, snapshots, pins, owners in concerned.articles()
+        ],
+    }
+
+
+def _done_document(done: _Done) -> dict[str, object]:
+    erased = done.erasure
+    return {
+        "positions": list(done.positions),
+        "erased": None if erased is None else {"texts": erased.texts, "values": erased.fields},
+        "report": None if done.report is None else str(done.report),
+    }
+
+
+def _say(
+    plan: Plan, concerned: Affected, names: dict[int, str], done: _Done, arguments: argparse.Namespace
+) -> None:
+    tell = sys.stdout.write
+    left = len(plan.left) if not arguments.yes or not (done.positions or done.erasure) else len(plan.targets)
+    if not plan.left and not done.positions and done.erasure is None:
+        tell(f"nothing is left to do: {len(plan.targets):,} revisions are withdrawn and erased already\n")
+        return
+    pages = len({(target.place.number, target.place.page) for target in plan.targets.values()})
+    would = "" if arguments.yes else "would be "
+    tell(f"{left:,} revisions of {pages:,} pages: {', '.join(plan.parts)} {would}withdrawn\n")
+    tell(f"{len(plan.erased):,} texts of {sum(plan.erased.values()):,} bytes {would}erased\n")
+    holders = sorted({place for places in plan.holders.values() for place in places})
+    if holders:
+        some = ", ".join(f"{names[one.number]} {one.rev}" for one in holders[:_SHOWN])
+        more = ", ..." if len(holders) > _SHOWN else ""
+        tell(f"warning: {len(plan.holders):,} texts stay, held by revisions {some}{more} ({len(holders):,});")
+        tell(" --everywhere takes them in\n")
+    tell(f"{len(concerned.snapshots):,} snapshots hold them, {len(concerned.pins):,} pins")
+    tell(f" of {len(concerned.licensees):,} licensees\n")
+    if not arguments.yes:
+        tell("nothing was changed; with --yes it is\n")
+        return
+    for position in done.positions:
+        tell(f"recorded at position {position}\n")
+    if done.report is not None:
+        tell(f"report: {done.report}\n")
+    if done.erasure is None:
+        sys.stderr.write(
+            "hidden from every reader. An ingest is running, so nothing is erased yet: run this again later\n"
+        )
+        return
+    tell(f"erased {done.erasure.texts:,} texts and {done.erasure.fields:,} values\n")
+    tell(f"the file still has their bytes: run recension-server compact --data {arguments.data}\n")
+
+
+# --- compaction -----------------------------------------------------------------------------------
+
+
+def finish_erasures(store: Store, data: Path) -> list[int]:
+    """Erase what retractions have left, before a compaction; return those that await a receipt.
+
+    Raises ``WriterBusyError`` if something is left and another process writes.
+    """
+    waiting = awaiting_receipt(store)
+    retractor = Retractor(store, keep=Sought(data).keep)
+    for position in waiting:
+        _, plan = retractor.plan_of(position)
+        if plan.left:
+            with store.exclusive_writer():
+                retractor.erase(retractor.plan_of(position)[1])
+    return waiting
+
+
+def sign_receipts(store: Store, data: Path, waiting: Sequence[int], signer: Signer) -> list[Receipt]:
+    """Prove and sign, after a compaction, what was erased before it; return the receipts.
+
+    Without a signing key there are none. Raises ``ErasureUnprovenError``, ``SigningKeyUnusableError``.
+    """
+    with store.view() as view:
+        if not waiting or current_key(view) is None:
+            return []
+    sought = Sought(data)
+    now = system_clock()
+    proven = [prove(store, position, sought.read(position)) for position in waiting]
+    searched = Searched()
+    found = Searcher(frozenset().union(*(one.searched for one in proven))).search(
+        data, {sought.path(position) for position in waiting}, searched
+    )
+    if found is not None:
+        raise unproven(waiting[0], f"{found} holds a digest or a salt of what was erased")
+    backups = tuple(f"{one['made_at']} at position {one['position']}" for one in Backups(data).known())
+    signed = []
+    for one in proven:
+        receipt = Receipt(
+            token_bytes(ID_BYTES),
+            one.retraction.id,
+            one.position,
+            one.retraction.case,
+            now,
+            one.revisions,
+            one.fields,
+            one.texts,
+            one.texts_kept,
+            len(one.searched),
+            searched.files,
+            searched.bytes,
+            backups,
+        )
+        made = make_receipt(receipt, signer.sign(receipt.body.decode() + "\n"))
+        record(store, system_clock, _stating(made))
+        sought.forget(one.position)
+        signed.append(made)
+    return signed
+
+
+def _stating(receipt: Receipt) -> Callable[[View, int, int], Statement | None]:
+    def decide(view: View, position: int, now: int) -> Statement | None:  # noqa: ARG001 - a decision's shape
+        if any(known.retraction == receipt.retraction for _, known in receipts(view)):
+            return None
+        return Statement(Kind.RECEIPT, receipt.encoded)
+
+    return decide
+
+
+def signer_of(store: Store, data: Path, key: Path | None) -> Signer:
+    """Return what signs for a data directory."""
+    return Signer(store, Ledger(store), key or data / KEY_FILE)
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    with closing(open_store(arguments.data)) as store, store.view() as view:
+        done = {receipt.retraction for _, receipt in receipts(view)}
+        rows: list[dict[str, object]] = [
+            {
+                "position": position,
+                "case": one.case,
+                "reason": one.reason.value,
+                "project": one.project,
+                "parts": [part.value for part in one.parts],
+                "revisions": one.revisions,
+                "reverses": one.reverses.hex() or None,
+                "receipt": one.id in done,
+            }
+            for position, one in retractions(view)
+        ]
+    if arguments.json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return 0
+    for row in rows:
+        what = "taken back" if row["reverses"] else "receipt signed" if row["receipt"] else "no receipt yet"
+        cells = (
+            row["position"],
+            row["case"],
+            row["reason"],
+            row["project"],
+            f"{row['revisions']:,} revisions",
+        )
+        sys.stdout.write("\t".join(map(str, (*cells, what))) + "\n")
+    if not rows:
+        sys.stderr.write("nothing was withdrawn\n")
+    return 0
+
+
+def _receipts(arguments: argparse.Namespace, open_store: OpenStore) -> list[tuple[int, Receipt]]:
+    with closing(open_store(arguments.data)) as store, store.view() as view:
+        found = [(at, one) for at, one in receipts(view) if arguments.case in ("", one.case)]
+    if arguments.case and not found:
+        raise CaseNotFoundError(
+            f"no receipt of case {arguments.case[:200]!r}",
+            hint="list the cases with: recension-server retractions list; compact signs the receipts",
+        )
+    return found
+
+
+def _show(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    found = _receipts(arguments, open_store)
+    if arguments.json:
+        sys.stdout.write(json.dumps([json.loads(one.encoded) for _, one in found]) + "\n")
+        return 0
+    sys.stdout.write("\n".join(one.note for _, one in found))
+    if not found:
+        sys.stderr.write("no receipts yet: compact signs them, if there is a signing key\n")
+    return 0
+
+
+def _export(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    found = _receipts(arguments, open_store)
+    paths = [arguments.folder / f"receipt-{one.position}.note" for _, one in found]
+    try:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        for path, (_, one) in zip(paths, found, strict=True):
+            path.write_text(one.note, encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgumentError(f"{arguments.folder} cannot be written: {error}", field="folder") from None
+    _write_lines(arguments, paths)
+    return 0
+
+
+def _write_lines(arguments: argparse.Namespace, paths: Iterable[Path]) -> None:
+    names = [str(path) for path in paths]
+    sys.stdout.write(json.dumps(names) + "\n" if arguments.json else "".join(f"{name}\n" for name in names))
