@@ -232,7 +232,7 @@ def test_chores_end_with_the_drain(tmp_path: Path) -> None:
     with closing(LmdbStore.open(tmp_path / "data", create=True)) as store:
         service = make_service(Archive(store), Ingestor(store), store, ServeConfig(data=tmp_path))
         service.start()
-        assert 2 == len(service.chores)
+        assert service.chores
         assert all(chore._thread.is_alive() for chore in service.chores)
         service.drain(1)
         assert not any(chore._thread.is_alive() for chore in service.chores)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from recension.model.errors import DataLossError, StoreError, StoreForkedError, StoreFullError
+from recension.model.errors import CountersDamagedError, StoreError, StoreForkedError, StoreFullError
 from recension.store import counters
 from recension.store.counters import COUNTERS_DIRECTORY, QUOTAS, RATES, Counters
 
@@ -20,7 +20,7 @@ _ADD = """
 import sys
 from pathlib import Path
 from recension.store.counters import Counters
-counters = Counters.open(Path(sys.argv[1]), sys.argv[2], force_mount=True)
+counters = Counters(Path(sys.argv[1]), sys.argv[2], force_mount=True)
 for number in range(int(sys.argv[3])):
     with counters.changing() as cells:
         cells.put(b"n", (int.from_bytes(cells.get(b"n") or b"", "big") + 1).to_bytes(8, "big"))
@@ -30,7 +30,12 @@ for number in range(int(sys.argv[3])):
 
 
 def opened(data: Path, place: str = QUOTAS) -> Counters:
-    return Counters.open(data, place, force_mount=True)
+    return Counters(data, place, force_mount=True)
+
+
+def seen(found: Counters) -> bytes | None:
+    with closing(found), found.looking() as cells:
+        return cells.get(b"key")
 
 
 def adding(data: Path, place: str, times: int) -> subprocess.Popen[str]:
@@ -106,8 +111,8 @@ def test_damage_is_named_or_made_anew(tmp_path: Path, place: str, fault: str) ->
     else:
         file.write_bytes(b"no environment" * 1_000)
     if place == QUOTAS:
-        with pytest.raises(DataLossError, match="is damaged"):
-            opened(tmp_path, place)
+        with pytest.raises(CountersDamagedError, match="is damaged"):
+            seen(opened(tmp_path, place))
         shutil.rmtree(file.parent)
     with closing(opened(tmp_path, place)) as found, found.looking() as cells:
         assert cells.get(b"key") is None
@@ -129,14 +134,17 @@ def test_what_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A file in its place, and a data directory that is none."""
     (tmp_path / COUNTERS_DIRECTORY).write_bytes(b"")
     with pytest.raises(StoreError, match="cannot be used"):
-        opened(tmp_path)
+        seen(opened(tmp_path))
     with pytest.raises(StoreError, match="cannot be used"):
-        opened(tmp_path / "none")
+        seen(opened(tmp_path / "none"))
 
 
 def test_a_fork_is_refused(tmp_path: Path) -> None:
     """LMDB forbids it, and would not say so."""
     with closing(opened(tmp_path)) as found:
+        assert not found.exist()
+        with found.looking():
+            assert found.exist()
         child = os.fork()
         if not child:
             try:
@@ -150,7 +158,7 @@ def test_a_fork_is_refused(tmp_path: Path) -> None:
 def test_rates_are_never_synced(tmp_path: Path) -> None:
     """Quotas always are."""
     with closing(opened(tmp_path, RATES)) as found:
-        assert not found._env.flags()["sync"]
+        assert not found._env().flags()["sync"]
     with closing(opened(tmp_path, QUOTAS)) as found:
-        assert found._env.flags()["sync"]
-        assert found._env.flags()["metasync"]
+        assert found._env().flags()["sync"]
+        assert found._env().flags()["metasync"]

@@ -418,6 +418,13 @@ class AuditDamagedError(StoreError):
     reason = "AUDIT_DAMAGED"
 
 
+class CountersDamagedError(StoreError):
+    """What was counted of rates or quotas does not match its digest, so nobody can be told what is left."""
+
+    fault = Fault.DAMAGED
+    reason = "COUNTERS_DAMAGED"
+
+
 class DataLossError(RecensionError):
     """Stored bytes do not match their digest; they are not served."""
 

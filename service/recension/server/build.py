@@ -29,6 +29,7 @@ from recension.server.door import Door, caller
 from recension.server.gate import Gate, Watchdog
 from recension.server.interceptors import Outermost
 from recension.server.licensed import Licensed
+from recension.server.limits.desk import TEND_SECONDS, Limits
 from recension.server.pepper import Pepper
 from recension.server.rpc.catalog import CatalogRpc
 from recension.server.rpc.checkpoint import CheckpointRpc
@@ -89,6 +90,7 @@ class Service:
     watchdog: Watchdog
     outermost: Outermost
     audit: Audit
+    limits: Limits
     chores: tuple[Chore, ...]
 
     def start(self) -> None:
@@ -114,6 +116,7 @@ class Service:
         for chore in self.chores:
             chore.stop()
         self.audit.stop()
+        self.limits.close()
         self.health_server.stop(None).wait()
 
 
@@ -172,7 +175,9 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     signer = Signer(store, ledger, config.key_path)
     audited = AuditStore(config.data)
     audit = Audit(AuditLog(store, audited), AuditCheckpoints(audited, signer))
-    outermost = Outermost(gate, watchdog, config.idle_seconds, door, audit)
+    limits = Limits(config.data, store)
+    chores.append(Chore(limits.tend, TEND_SECONDS))
+    outermost = Outermost(gate, watchdog, config.idle_seconds, door, audit, limits)
     server = grpc.server(
         ThreadPoolExecutor(config.threads, thread_name_prefix="rpc"),
         interceptors=[outermost],
@@ -209,7 +214,17 @@ def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: Serve
     if config.reflection:
         _add_reflection(server)
     return Service(
-        server, health_server, condition, gate, makers, comparers, watchdog, outermost, audit, tuple(chores)
+        server,
+        health_server,
+        condition,
+        gate,
+        makers,
+        comparers,
+        watchdog,
+        outermost,
+        audit,
+        limits,
+        tuple(chores),
     )
 
 

@@ -34,6 +34,7 @@ from recension.server.audit.asked import asked_of
 from recension.server.audit.writer import Audit
 from recension.server.door import Admission, Caller, Door, act_for
 from recension.server.gate import Gate, Watchdog, draining
+from recension.server.limits.desk import Limits
 from recension.server.metering import Meter, measure
 from recension.wire.status import call_status
 
@@ -55,11 +56,20 @@ class Outermost(grpc.ServerInterceptor):
     a thread of the pool, for as long as a client likes, and answers a malformed one without a reason.
     """
 
-    def __init__(self, gate: Gate, watchdog: Watchdog, idle_seconds: float, door: Door, audit: Audit) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        watchdog: Watchdog,
+        idle_seconds: float,
+        door: Door,
+        audit: Audit,
+        limits: Limits,
+    ) -> None:
         """``idle_seconds``: how long a client that may send more may be silent."""
         self._log = structlog.get_logger()
         self._door = door
         self._audit = audit
+        self._limits = limits
         self._gate = gate
         self._watchdog = watchdog
         self._idle_seconds = idle_seconds
@@ -90,13 +100,14 @@ class Outermost(grpc.ServerInterceptor):
             entry = _Call(self._log, method, context, self._watchdog, self._audit)
             try:
                 admitted = entry.admit(self._door)
-                own = _context_of(admitted, entry.meter)
-                own.run(wanted.set, context.is_active)
-                answer = own.run(self._answer, entry, admitted, handler, raw, context)
-                response = _encoded(answer, handler)
+                with self._limits.admitting(admitted.caller, entry.meter, streaming=False):
+                    own = _context_of(admitted, entry.meter)
+                    own.run(wanted.set, context.is_active)
+                    answer = own.run(self._answer, entry, admitted, handler, raw, context)
+                    response = _encoded(answer, handler)
+                    entry.sent(response)
             except Exception as error:  # noqa: BLE001 - this is the one place that sees them all
                 entry.refuse(error)
-            entry.sent(response)
             entry.finish()
             return response
 
@@ -107,15 +118,16 @@ class Outermost(grpc.ServerInterceptor):
             entry = _Call(self._log, method, context, self._watchdog, self._audit)
             try:
                 admitted = entry.admit(self._door)
-                own = _context_of(admitted, entry.meter)
-                answers = own.run(self._answer, entry, admitted, handler, raw, context)
-                for response in _within(own, answers):
-                    entry.check(admitted)
-                    encoded = _encoded(response, handler)
-                    # Counted first: a client may leave with it before we are told that it has it.
-                    entry.sent(encoded)
-                    with entry.patience.waiting():
-                        yield encoded
+                with self._limits.admitting(admitted.caller, entry.meter, streaming=True):
+                    own = _context_of(admitted, entry.meter)
+                    answers = own.run(self._answer, entry, admitted, handler, raw, context)
+                    for response in _within(own, answers):
+                        entry.check(admitted)
+                        encoded = _encoded(response, handler)
+                        # Counted first: a client may leave with it before we are told that it has it.
+                        entry.sent(encoded)
+                        with entry.patience.waiting():
+                            yield encoded
             except Exception as error:  # noqa: BLE001 - see above
                 entry.refuse(error)
             entry.finish()

@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import Protocol
+
+
+class Allowance(Protocol):
+    """What a call may bring its caller."""
+
+    def take(self, articles: int, text_bytes: int) -> None:
+        """Take what is about to leave. Raises ``QuotaExhaustedError`` and takes nothing."""
+        ...
+
+    def spend(self, articles: int, text_bytes: int) -> None:
+        """Say how much of what was taken since the call began is not given back any more."""
+        ...
 
 
 class Meter:
@@ -17,15 +30,24 @@ class Meter:
         self.notes: dict[str, str] = {}
         """What the caller is not told: why something is not found, and by which agreement it was decided."""
         self._taken = (0, 0)
+        self._allowance: Allowance | None = None
+
+    def draw_on(self, allowance: Allowance) -> None:
+        """Let nothing leave that is not taken from ``allowance`` before."""
+        self._allowance = allowance
 
     def take(self, articles: int, text_bytes: int) -> None:
-        """Count what is about to leave."""
+        """Count what is about to leave. Raises ``QuotaExhaustedError``: then it must not."""
+        if self._allowance is not None:
+            self._allowance.take(articles, text_bytes)
         before = self._taken
         self._taken = before[0] + articles, before[1] + text_bytes
 
     def delivered(self) -> None:
-        """Say that all that was taken has left."""
+        """Say that all that was taken is handed to gRPC: it may arrive, and is not given back any more."""
         self.articles, self.text_bytes = self._taken
+        if self._allowance is not None:
+            self._allowance.spend(*self._taken)
 
     def note(self, **notes: str) -> None:
         """Remember something of the call."""

@@ -12,11 +12,18 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, cast
+from threading import Lock
+from typing import cast
 
 import lmdb
 
-from recension.model.errors import DataLossError, StoreError, StoreForkedError, StoreFullError
+from recension.model.errors import (
+    CountersDamagedError,
+    DataLossError,
+    StoreError,
+    StoreForkedError,
+    StoreFullError,
+)
 from recension.store.directory import remove, sync
 from recension.store.environment import DAMAGE, FULL, check_usable
 from recension.store.interface import Row
@@ -64,49 +71,35 @@ class Cells:
 
 
 class Counters:
-    """One of the two places. Safe for concurrent use by threads and by processes, not across a fork."""
+    """One of the two places. Safe for concurrent use by threads and by processes, not across a fork.
 
-    def __init__(self, env: lmdb.Environment, path: Path) -> None:
-        """Made by ``open``."""
-        self._env = env
-        self._path = path
-        self._pid = os.getpid()
+    It is opened when it is first needed, and made first if it is not there.
+    """
 
-    @classmethod
-    def open(cls, data: Path, place: str, *, force_mount: bool = False) -> Self:
-        """Open ``RATES`` or ``QUOTAS`` of a data directory; made first if it is not there.
+    def __init__(self, data: Path, place: str, *, force_mount: bool = False) -> None:
+        """``data``: the data directory; ``place``: ``RATES`` or ``QUOTAS``. Nothing is touched yet."""
+        self._path = data.absolute() / COUNTERS_DIRECTORY / place
+        self._force = force_mount
+        self._lock = Lock()
+        self._opened: tuple[lmdb.Environment, int] | None = None
 
-        Raises ``StoreError``, ``StoreMountError``, ``StoreFullError``; of ``QUOTAS`` ``DataLossError``.
-        """
-        path = data.resolve() / COUNTERS_DIRECTORY / place
-        check_usable(path, force=force_mount)
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with (path.parent / f"{place}.lock").open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it just now
-                if not path.exists():
-                    _make(path, place)
-                try:
-                    return cls(_open(path, place), path)
-                except DataLossError:
-                    if place != RATES:
-                        raise
-                remove(path)
-                _make(path, place)
-                return cls(_open(path, place), path)
-        except OSError as error:
-            raise _named(error, path) from None
+    def exist(self) -> bool:
+        """Say whether anything was ever counted."""
+        return self._path.exists()
 
     def close(self) -> None:
-        """Let go of it; nothing may be asked afterwards."""
-        self._env.close()
+        """Let go of it; it is opened again when it is needed."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened[0].close()
+            self._opened = None
 
     @contextmanager
     def changing(self) -> Iterator[Cells]:
         """See and change the rows, alone among all processes; nothing is changed if the block raises.
 
         When it has ended, every process sees the change, and that of ``QUOTAS`` is durable. Raises
-        ``StoreFullError``, ``DataLossError``, ``StoreError``: then it may have been made or not.
+        ``StoreFullError``, ``CountersDamagedError``, ``StoreError``: then it may have been made or not.
         """
         with self._transaction(write=True) as cells:
             yield cells
@@ -119,17 +112,46 @@ class Counters:
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Cells]:
-        if os.getpid() != self._pid:
-            raise StoreForkedError("the counters were opened before a fork", hint="open them in this process")
+        env = self._env()
         try:
-            with self._env.begin(write=write) as txn:
+            with env.begin(write=write) as txn:
                 yield Cells(txn)
         except (lmdb.Error, DataLossError) as error:
             raise _named(error, self._path) from None
 
+    def _env(self) -> lmdb.Environment:
+        opened = self._opened
+        if opened is None:
+            with self._lock:
+                opened = self._opened = self._opened or (_opened(self._path, force=self._force), os.getpid())
+        if opened[1] != os.getpid():
+            raise StoreForkedError("the counters were opened before a fork", hint="open them in this process")
+        return opened[0]
 
-def _open(path: Path, place: str) -> lmdb.Environment:
-    durable = place != RATES
+
+def _opened(path: Path, *, force: bool) -> lmdb.Environment:
+    """Open a place; one for rates that is damaged is made anew."""
+    check_usable(path, force=force)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it just now
+            if not path.exists():
+                _make(path)
+            try:
+                return _open(path)
+            except CountersDamagedError:
+                if path.name != RATES:
+                    raise
+            remove(path)
+            _make(path)
+            return _open(path)
+    except OSError as error:
+        raise _named(error, path) from None
+
+
+def _open(path: Path) -> lmdb.Environment:
+    durable = path.name != RATES
     env = None
     try:
         env = lmdb.open(
@@ -153,15 +175,15 @@ def _open(path: Path, place: str) -> lmdb.Environment:
     return env
 
 
-def _make(path: Path, place: str) -> None:
+def _make(path: Path) -> None:
     """Make an environment aside and move it into place whole: making one is not atomic."""
-    new = path.with_name(f"{place}.new")
+    new = path.with_name(f"{path.name}.new")
     remove(new)
     new.mkdir()
     try:
         env = lmdb.open(str(new), map_size=_MAP_BYTES, max_dbs=0, lib_version=0)
         with env.begin(write=True) as txn:
-            Cells(txn).put(b"!made", place.encode())  # without a row nothing would be written
+            Cells(txn).put(b"!made", path.name.encode())  # without a row nothing would be written
         env.close()
     except lmdb.Error as error:
         raise _named(error, path) from None
@@ -171,9 +193,9 @@ def _make(path: Path, place: str) -> None:
     sync(path.parent)
 
 
-def _named(error: Exception, path: Path) -> StoreError | DataLossError:
+def _named(error: Exception, path: Path) -> StoreError:
     if isinstance(error, (DataLossError, lmdb.InvalidError, lmdb.VersionMismatchError, *DAMAGE)):
-        return DataLossError(
+        return CountersDamagedError(
             f"{path} is damaged: {error}",
             hint="stop the server and move it away: what was used of quotas begins anew at nothing",
             path=path,

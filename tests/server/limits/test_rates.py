@@ -42,7 +42,7 @@ def clock() -> Ticks:
 
 @pytest.fixture
 def counters(tmp_path: Path) -> Iterator[Counters]:
-    with closing(Counters.open(tmp_path, RATES, force_mount=True)) as opened:
+    with closing(Counters(tmp_path, RATES, force_mount=True)) as opened:
         yield opened
 
 
@@ -81,6 +81,7 @@ def test_never_more_than_rate_and_burst(per_second: int, burst: int, pauses: lis
 def test_a_burst_and_then_the_rate(counters: Counters, clock: Ticks) -> None:
     """What is refused costs nothing, and is told when to come again; each licensee has a rate of its own."""
     counted = Rates(counters, clock=clock)
+    assert passes(counted, owner="first")
     clock.now += SECOND
     assert [True] * 5 + [False] * 3 == [passes(counted) for _ in range(8)]
     assert passes(counted, owner="other")
@@ -96,7 +97,7 @@ def test_a_burst_and_then_the_rate(counters: Counters, clock: Ticks) -> None:
 def test_counters_that_were_lost_begin_without_a_burst(counters: Counters, clock: Ticks) -> None:
     """After a loss of power nobody knows what was asked: the burst comes back with time."""
     counted = Rates(counters, clock=clock)
-    assert not passes(counted)
+    assert [True, False] == [passes(counted) for _ in range(2)]
     clock.now += SECOND // 10
     assert [True, False] == [passes(counted) for _ in range(2)]
     again = Rates(counters, clock=clock)
@@ -115,15 +116,14 @@ def test_another_start_of_the_machine_begins_anew(counters: Counters, clock: Tic
         clock.now = 2 * SECOND
         with patch.object(rates, "boot_id", lambda: b"another start...."[:16]):
             later = Rates(counters, clock=clock)
-        assert not passes(later)
-        clock.now += SECOND
-        assert passes(later)
+            assert [True, False] == [passes(later) for _ in range(2)]
         assert 0 == later.streams("acme")
 
 
 def test_an_agreement_that_changes_its_rates(counters: Counters, clock: Ticks) -> None:
     """What was paid under another rate never locks anyone out for longer than a burst is worth."""
     counted = Rates(counters, clock=clock)
+    assert passes(counted, owner="first")
     clock.now += 10**4 * SECOND
     assert passes(counted, per_second=1, burst=1_000)
     while passes(counted, per_second=1, burst=1_000):
@@ -155,7 +155,7 @@ import sys
 from pathlib import Path
 from recension.server.limits.rates import Rates
 from recension.store.counters import RATES, Counters
-counted = Rates(Counters.open(Path(sys.argv[1]), RATES, force_mount=True))
+counted = Rates(Counters(Path(sys.argv[1]), RATES, force_mount=True))
 with counted.stream("acme", 1):
     print("held", flush=True)
     sys.stdin.read()
@@ -184,7 +184,7 @@ from pathlib import Path
 from recension.model.errors import RateLimitedError
 from recension.server.limits.rates import Rates
 from recension.store.counters import RATES, Counters
-counted = Rates(Counters.open(Path(sys.argv[1]), RATES, force_mount=True))
+counted = Rates(Counters(Path(sys.argv[1]), RATES, force_mount=True))
 print("ready", flush=True)
 sys.stdin.readline()
 passed = []
@@ -202,7 +202,6 @@ print(json.dumps(passed), flush=True)
 
 def test_four_processes_together_keep_the_rate(counters: Counters, tmp_path: Path) -> None:
     """Never above rate and burst, however the processes are scheduled."""
-    Rates(counters)
     with ExitStack() as stack:
         children = [
             stack.enter_context(

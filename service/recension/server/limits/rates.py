@@ -44,18 +44,26 @@ class Rates:
         self._counters = counters
         self._clock = clock
         self._process = this_process()
-        with counters.changing() as cells:
-            began = cells.get(_BEGAN)
-            if began is None or began[:16] != boot_id():
-                # The clock is another one, and who held streams is gone.
-                for key, _ in cells.rows():
-                    cells.delete(key)
-                cells.put(_BEGAN, boot_id() + _INSTANT.pack(clock()))
+        self._begun = False
+
+    @contextmanager
+    def _changing(self) -> Iterator[Cells]:
+        """Change the rows, after those of another start of the machine were removed."""
+        with self._counters.changing() as cells:
+            if not self._begun:
+                began = cells.get(_BEGAN)
+                if began is None or began[:16] != boot_id():
+                    # The clock is another one, and who held streams is gone.
+                    for key, _ in cells.rows():
+                        cells.delete(key)
+                    cells.put(_BEGAN, boot_id() + _INSTANT.pack(self._clock()))
+            yield cells
+        self._begun = True
 
     def ask(self, owner: str, per_second: int, burst: int) -> None:
         """Count a request. Raises ``RateLimitedError`` when it comes too early."""
         key = b"r" + owner.encode()
-        with self._counters.changing() as cells:
+        with self._changing() as cells:
             before = _paid_until(cells, key, per_second, burst)
             paid_until, wait = advance(before, self._clock(), per_second, burst)
             if paid_until != before:
@@ -74,7 +82,7 @@ class Rates:
         """Hold one of the streams that a licensee may have at once. Raises ``StreamsExhaustedError``."""
         prefix = _streams(owner)
         key = prefix + secrets.token_bytes(8)
-        with self._counters.changing() as cells:
+        with self._changing() as cells:
             held = cells.rows(prefix)
             if len(held) >= limit:
                 held = _without_the_dead(cells, held)
@@ -91,7 +99,7 @@ class Rates:
         try:
             yield
         finally:
-            with self._counters.changing() as cells:
+            with self._changing() as cells:
                 cells.delete(key)
 
     def streams(self, owner: str) -> int:
@@ -107,15 +115,15 @@ def _streams(owner: str) -> bytes:
 def _paid_until(cells: Cells, key: bytes, per_second: int, burst: int) -> int:
     """Return until when a licensee has paid.
 
-    Of one that has not asked before nobody knows whether it has not, or the counters were lost: it begins
-    without a burst at the moment since when they count.
+    Of one that has not asked before nobody knows whether it has not, or the counters were lost: it has one
+    request at the moment since when they count, and a burst only some time after.
     """
     found = cells.get(key)
     if found is not None:
         return int(_INSTANT.unpack(found)[0])
     began = cells.get(_BEGAN)
     since = _INSTANT.unpack(began[16:])[0] if began else 0
-    return int(since) + burst * -(-_SECOND // per_second)
+    return int(since) + (burst - 1) * -(-_SECOND // per_second)
 
 
 def _without_the_dead(cells: Cells, held: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -10,6 +10,7 @@ import grpc
 from recension.model.credit import Attribution
 from recension.model.cursor import Bound, open_place, seal_place
 from recension.model.digest import parse_digest
+from recension.model.errors import QuotaExhaustedError
 from recension.model.manifest import Manifest
 from recension.model.reading import START, Change, Entry, Place, Reader
 from recension.server.gate import Gate, Turn
@@ -29,6 +30,7 @@ MAX_INLINE_TEXT = 1024 * 1024
 
 _SNAPSHOTS = ("ListSnapshots",)
 
+_Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer", pb.ReadSnapshotResponse, pb.ReadEntriesResponse)
 
 
@@ -173,6 +175,20 @@ class _Stream:
         self._bound = bound
         self._turn = turn
         self._context = context
+        self._exhausted: QuotaExhaustedError | None = None
+
+    def _paid(self, items: Iterator[_Item]) -> Iterator[_Item]:
+        """Yield the items as far as the caller's quota reaches: those before its end are to be sent yet."""
+        try:
+            yield from items
+        except QuotaExhaustedError as error:
+            self._exhausted = error
+
+    def _finish(self) -> None:
+        """End behind the last message. Raises ``QuotaExhaustedError`` if there would be more."""
+        if self._exhausted is not None:
+            raise self._exhausted
+        self.complete = True
 
     def _cursor(self) -> str:
         return seal_place(self._bound, self.place)
@@ -193,7 +209,7 @@ class _EntryStream(_Stream, Generic[_Answer]):
         if self._ends():
             return
         batch = EntryBatch()
-        for entry in entries:
+        for entry in self._paid(entries):
             omitted = batch.add(entry, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
             self.entries += 1
             self.text_bytes += sum(len(slot.text or b"") for slot in entry.slots)
@@ -207,7 +223,7 @@ class _EntryStream(_Stream, Generic[_Answer]):
                     return
         if batch:
             yield batch.message(self.answer, self._cursor())
-        self.complete = True
+        self._finish()
 
     def end(self, manifest: Manifest) -> pb.ReadEnd:
         """Return the last message."""
@@ -242,7 +258,7 @@ class _DiffStream(_Stream):
             return
         batch = pb.ChangeBatch()
         size = 0
-        for change in changes:
+        for change in self._paid(changes):
             message = convert.change_to_proto(change, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
             batch.changes.append(message)
             size += message.ByteSize()
@@ -264,7 +280,7 @@ class _DiffStream(_Stream):
         if batch.changes:
             batch.cursor = self._cursor()
             yield pb.DiffSnapshotsResponse(batch=batch)
-        self.complete = True
+        self._finish()
 
 
 class _AttributionStream(_Stream):

@@ -1,0 +1,92 @@
+"""What stands between a licensee and an answer besides the scope: rate, streams at once, quota."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+
+from recension.archive.agreements import Agreements
+from recension.archive.clock import Clock, system_clock
+from recension.model.access import Role
+from recension.model.errors import RecensionError
+from recension.server import logs
+from recension.server.door import Caller
+from recension.server.limits.pools import Pools
+from recension.server.limits.quotas import Quotas
+from recension.server.limits.rates import Rates
+from recension.server.metering import Meter
+from recension.store.counters import QUOTAS, RATES, Counters
+from recension.store.interface import Store
+
+TEND_SECONDS = 2.0
+"""How often what is not needed is given back, and what killed processes held is looked for."""
+
+
+class Limits:
+    """The limits of all licensees, by their agreements of the moment. Safe for concurrent use."""
+
+    def __init__(self, data: Path, store: Store, *, clock: Clock = system_clock) -> None:
+        """``data``: where is counted; nothing is touched before a licensee calls.
+
+        ``clock``: whose days and months quotas are of.
+        """
+        self._counters = Counters(data, RATES), Counters(data, QUOTAS)
+        self._rates = Rates(self._counters[0])
+        self._quotas = Quotas(self._counters[1])
+        self._pools = Pools(self._quotas, clock)
+        self._agreements = Agreements(store)
+        self._clock = clock
+        self._seen: dict[bytes, int] = {}
+
+    @contextmanager
+    def admitting(self, who: Caller, meter: Meter, *, streaming: bool) -> Iterator[None]:
+        """Count a call, and have ``meter`` take what it brings from the quota of who calls.
+
+        Licensees alone have limits; who has no agreement is refused by what decides of scopes. Raises
+        ``RateLimitedError``, ``StreamsExhaustedError``, and what ``Counters`` raises.
+        """
+        if who.key_id:
+            self._seen[who.key_id] = self._clock()
+        version = self._agreements.current(who.owner, self._clock()) if who.role is Role.LICENSEE else None
+        if version is None:
+            yield
+            return
+        rates = version.agreement.rates
+        if rates.requests_per_second is not None:
+            self._rates.ask(who.owner, rates.requests_per_second, rates.burst or 1)
+        with ExitStack() as held:
+            if streaming and rates.concurrent_streams is not None:
+                held.enter_context(self._rates.stream(who.owner, rates.concurrent_streams))
+            allowance = self._pools.of(who.owner).begin(version.agreement.quotas, streaming=streaming)
+            held.callback(allowance.settle)
+            meter.draw_on(allowance)
+            yield
+
+    def tend(self) -> None:
+        """Give back what is not needed now, tell what was lost, and remember when keys were used."""
+        self._pools.settle()
+        self._remember()
+        if not self._counters[1].exist():
+            return
+        for owner, lost in self._quotas.sweep().items():
+            structlog.get_logger().warning(
+                logs.QUOTA_LOST, licensee=owner, articles=lost.articles, text_bytes=lost.text_bytes
+            )
+
+    def close(self) -> None:
+        """Give back all that is reserved and was not used: nothing is served any more."""
+        self._pools.settle(idle_seconds=0)
+        try:
+            self._remember()
+        except RecensionError as error:
+            structlog.get_logger().error(logs.CHORE_FAILED, reason=error.reason)
+        for counters in self._counters:
+            counters.close()
+
+    def _remember(self) -> None:
+        seen, self._seen = self._seen, {}
+        if seen:
+            self._quotas.saw_keys(seen)
