@@ -155,7 +155,6 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
         "structlog",
         "torch",
         "yaml",
-        "zstandard",
     ],
 )
 def test_extras_are_absent(bare_python: Path, module: str) -> None:

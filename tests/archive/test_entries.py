@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -333,3 +334,25 @@ def test_threads_share_a_memory(world: World) -> None:
         finally:
             ended.set()
     assert all(reader.result() for reader in readers)
+
+
+@pytest.mark.parametrize("by", ["place", "order"])
+def test_what_was_withdrawn_leaves_in_no_frame(world: World, by: str) -> None:
+    """A frame is looked up after an entry, so it goes with everything else that is hidden."""
+    text = "a text that is worth a frame " * 9
+    world.add(world.event(50, 1, edit(50, text, "P50")))
+    world.ingestor.settle()
+    snapshot = world.snapshot(2)
+
+    def sent() -> Entry:
+        if by == "place":
+            return next(world.archive.read_at(snapshot, [40], stored=True))
+        return next(world.archive.read(snapshot, after=("w", 49), stored=True))
+
+    (slot,) = sent().slots
+    assert slot.frame is not None
+    assert slot.text is None
+    assert zstandard.decompress(slot.frame) == text.encode()
+    world.add(world.event(50, 1, hide(50)))
+    (hidden,) = sent().slots
+    assert (hidden.presence, hidden.frame, hidden.text, hidden.digest) == (Presence.HIDDEN, None, None, b"")

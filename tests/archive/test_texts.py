@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
+import zstandard
 from hypothesis import example, given
 
 from recension.archive.texts import block as blocks
@@ -22,7 +23,15 @@ from recension.archive.texts.block import (
     prefix_text,
     read_block,
 )
-from recension.archive.texts.reading import load, place_value, read_place, read_text, read_texts
+from recension.archive.texts.reading import (
+    Frame,
+    load,
+    place_value,
+    read_place,
+    read_stored,
+    read_text,
+    read_texts,
+)
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
 from recension.store import keys
@@ -218,3 +227,43 @@ def test_a_text_that_is_lost_is_named(world: World, place: int | None, why: str)
         with pytest.raises(DataLossError, match=why) as raised:
             read_texts(view, [others[0], digest, others[1]])
     assert raised.value.metadata["digest"] == digest.hex()
+
+
+def test_texts_as_they_are_stored(world: World) -> None:
+    """What lies alone in a frame that needs no other comes as that frame, if it may; the rest decoded."""
+    places = [(1, REVISIONS - 1), (1, 5), (2, REVISIONS), (3, REVISIONS - 1), (2, 5)]
+    texts = [text_at(*place) for place in places]
+    digests = [digest_of(text) for text in texts]
+    with world.store.view() as view:
+        assert read_stored(view, digests) == texts
+        frame, *rest = read_stored(view, digests, {digests[0], digests[1], digests[2]})
+        assert rest == texts[1:]
+        assert isinstance(frame, Frame)
+        assert zstandard.decompress(frame.data) == texts[0]
+        assert len(frame.data) < len(texts[0])
+
+
+def test_a_frame_holds_nothing_else() -> None:
+    """Neither a text too short for a frame of its own, nor what an erased one left, is passed on with it."""
+    texts = [b"short", b"a text that is long enough", b"older"]
+    assert not any(read_block(encode(1, 1, 0, texts, NO_PREFIX, BLOCK_LEVEL)).alone(at) for at in range(3))
+    erased = read_block(encode(1, 1, 0, [b"", *texts[1:]], NO_PREFIX, BLOCK_LEVEL))
+    assert [erased.alone(at) for at in range(3)] == [False, True, False]
+    against = read_block(encode(1, 1, 0, texts[1:], Prefix(5, 0, texts[1]), BLOCK_LEVEL))
+    assert not against.alone(0)
+
+
+def test_stored_texts_are_compared_by_nobody_yet(world: World) -> None:
+    """A row that leads to another text is told by whoever compares; one that leads nowhere is told here."""
+    digest = digest_of(text_at(1, 3))
+    with world.store.view() as view:
+        number = read_place(view.get(keys.text(digest)) or b"")[0]
+    for place, found in ((4, text_at(1, REVISIONS - 5)), (0, text_at(1, REVISIONS - 1)), (60, None)):
+        changed = place_value(number, place)
+        assert world.store.rewrite([Rewrite({}, {keys.text(digest): changed}, {})]) == [True]
+        with world.store.view() as view:
+            if found is not None:
+                assert read_stored(view, [digest]) == [found]
+                continue
+            with pytest.raises(DataLossError, match="not in its block"):
+                read_stored(view, [digest], {digest})

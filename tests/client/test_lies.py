@@ -9,9 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError, VerificationError
+from recension.model.reading import MAX_FRAME_TEXT
 from recension.v1 import snapshot_service_pb2 as pb
+from recension.v1.revision_service_pb2 import Slot
 from recension_client import retrying
 from recension_client.client import Client
 from recension_client.export import layout
@@ -36,7 +39,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "SHARD_PAGES", 256)
 
 
-def on_batch(change: Callable[[pb.EntryBatch], object]) -> Lie:
+def on_batch(*changes: Callable[[pb.EntryBatch], object]) -> Lie:
     """Lie in the first batch of each stream."""
 
     def lie(messages: Messages) -> Messages:
@@ -44,7 +47,8 @@ def on_batch(change: Callable[[pb.EntryBatch], object]) -> Lie:
         for message in messages:
             if message.HasField("batch") and not told and len(message.batch.entries) > 2:
                 told = True
-                change(message.batch)
+                for change in changes:
+                    change(message.batch)
             yield message
 
     return lie
@@ -113,14 +117,90 @@ def miscounted(messages: Messages) -> Messages:
 
 
 def another_text(batch: pb.EntryBatch) -> None:
-    batch.entries[1].slots[0].text += "!"
+    slot = batch.entries[1].slots[0]
+    plain(slot, told(slot) + b"!")
 
 
 def another_text_with_its_digest(batch: pb.EntryBatch) -> None:
     slot = batch.entries[1].slots[0]
-    slot.text += "!"
-    slot.digest = f"sha256:{sha256(slot.text.encode()).hexdigest()}"
-    slot.size_bytes = len(slot.text.encode())
+    plain(slot, told(slot) + b"!")
+    sized(slot, slot.text.encode())
+
+
+def told(slot: Slot) -> bytes:
+    """Return a text, however it comes."""
+    return zstandard.decompress(slot.text_zstd) if slot.text_zstd else slot.text.encode()
+
+
+def plain(slot: Slot, text: bytes) -> None:
+    """Say a text, and no frame."""
+    slot.text = text.decode()
+    slot.ClearField("text_zstd")
+
+
+def framed(slot: Slot, frame: bytes) -> None:
+    """Say a frame, and no text."""
+    slot.text_zstd = frame
+    slot.ClearField("text")
+
+
+def sized(slot: Slot, text: bytes) -> None:
+    """Say of a slot that it has a text."""
+    slot.digest = f"sha256:{sha256(text).hexdigest()}"
+    slot.size_bytes = len(text)
+
+
+def in_frame(
+    change: Callable[[bytes], bytes], *, and_digest: bool = False
+) -> Callable[[pb.EntryBatch], None]:
+    """Say what is made of a text in place of its frame; with ``and_digest`` as if it were the text's."""
+
+    def lie(batch: pb.EntryBatch) -> None:
+        slot = batch.entries[1].slots[0]
+        frame = change(told(slot))
+        framed(slot, frame)
+        if and_digest:
+            sized(slot, zstandard.ZstdDecompressor().decompressobj().decompress(frame))
+
+    return lie
+
+
+def flipped(text: bytes) -> bytes:
+    """Damage the frame where its content lies."""
+    frame = bytearray(zstandard.compress(text))
+    frame[len(frame) // 2] ^= 1
+    return bytes(frame)
+
+
+def against_another(text: bytes) -> bytes:
+    """Compress against what the client has not."""
+    dictionary = zstandard.ZstdCompressionDict(text, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdCompressor(dict_data=dictionary).compress(text)
+
+
+def without_size(text: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_content_size=False).compress(text)
+
+
+def a_bomb(batch: pb.EntryBatch) -> None:
+    """Announce a petabyte in some bytes: the magic number, a size of eight bytes, an empty last block."""
+    slot = batch.entries[1].slots[0]
+    framed(slot, b"\x28\xb5\x2f\xfd\xe0" + (2**50).to_bytes(8, "little") + b"\x01\0\0")
+    slot.size_bytes = 2**50
+
+
+def many_bombs(batch: pb.EntryBatch) -> None:
+    """Let each be small enough, and all of them be too much."""
+    text = bytes(MAX_FRAME_TEXT)
+    for entry in batch.entries[:3]:
+        framed(entry.slots[0], zstandard.compress(text))
+        sized(entry.slots[0], text)
+
+
+def both(batch: pb.EntryBatch) -> None:
+    slot = batch.entries[1].slots[0]
+    text = told(slot)
+    slot.text, slot.text_zstd = text.decode(), zstandard.compress(text)
 
 
 def swapped_texts(batch: pb.EntryBatch) -> None:
@@ -140,7 +220,7 @@ def back(batch: pb.EntryBatch) -> None:
 
 
 def huge(batch: pb.EntryBatch) -> None:
-    batch.entries[1].slots[0].text = "x" * 9_000_000
+    plain(batch.entries[1].slots[0], b"x" * 9_000_000)
 
 
 def a_flood(batch: pb.EntryBatch) -> None:
@@ -182,7 +262,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "empty batches without end": (silence, "empty batch"),
     "nothing": (early, "0 pages came"),
     "wrong count": (miscounted, "the server counted"),
-    "negative size": (on_batch(negative), "size|digest"),
+    "negative size": (on_batch(negative), "does not say"),
     "text of a petabyte": (on_batch(a_flood), "sends more than"),
     "withheld content": (on_batch(hidden), "root is another"),
     "other title": (on_batch(sets("title", "../../../../etc/passwd")), "root is another"),
@@ -197,6 +277,36 @@ LIES: dict[str, tuple[Lie, str]] = {
     "hostile project": (on_batch(sets("project", "../../up")), "does not belong|went back|pages came"),
     "other page": (on_batch(sets("page_id", 2**62)), "does not belong|went back"),
     "page 0": (on_batch(sets("page_id", 0)), "went back"),
+    "damaged frame": (on_batch(in_frame(flipped)), "holds no text|not match its digest"),
+    "frame of another text": (on_batch(in_frame(lambda _: zstandard.compress(b"x"))), "does not say"),
+    "frame of as large a text": (
+        on_batch(in_frame(lambda text: zstandard.compress(bytes(len(text))))),
+        "not match its digest",
+    ),
+    "frame and digest": (
+        on_batch(in_frame(lambda text: zstandard.compress(text + b"!"), and_digest=True)),
+        "root is another",
+    ),
+    "half a frame": (on_batch(in_frame(lambda text: zstandard.compress(text)[:-9])), "holds no text"),
+    "no frame": (on_batch(in_frame(lambda text: text)), "does not say|holds no text"),
+    "something behind a frame": (
+        on_batch(in_frame(lambda text: zstandard.compress(text) + b"x")),
+        "holds no text",
+    ),
+    "frame without a size": (on_batch(in_frame(without_size)), "does not say"),
+    "frame without a size, of -1 bytes": (on_batch(in_frame(without_size), negative), "does not say"),
+    "frame against a text": (on_batch(in_frame(against_another)), "holds no text|not match its digest"),
+    "frame that is not UTF-8": (
+        on_batch(in_frame(lambda _: zstandard.compress(b"\xff"), and_digest=True)),
+        "holds no text",
+    ),
+    "frame of a petabyte": (on_batch(a_bomb), "sends more than|too large"),
+    "large frame": (
+        on_batch(in_frame(lambda _: zstandard.compress(bytes(MAX_FRAME_TEXT + 1)), and_digest=True)),
+        "sends more than|too large",
+    ),
+    "many large frames": (on_batch(many_bombs), "sends more than|too large"),
+    "text and frame": (on_batch(both), "comes twice"),
 }
 
 
@@ -272,3 +382,14 @@ def test_a_lie_about_an_update_leaves_the_old(world: World, tmp_path: Path) -> N
         assert again.was_there
         assert done.index == again.index
         assert not fetch(client, client.snapshot(world.second), target, Form.JSONL).was_there
+
+
+@pytest.mark.parametrize("lie", [a_bomb, many_bombs], ids=["one", "many"])
+def test_a_bomb_is_not_decoded_whoever_reads(world: World, lie: Callable[[pb.EntryBatch], None]) -> None:
+    """Also a reader who has no manifest to compare sizes with makes room for a batch's share alone."""
+    with (
+        lying(world.address, on_batch(lie)) as address,
+        Client(address) as client,
+        pytest.raises(VerificationError, match="too large, or was not asked for"),
+    ):
+        list(client.read(world.second))

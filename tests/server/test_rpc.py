@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import zstandard
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recension.archive.ingest import Ingestor
@@ -17,6 +18,7 @@ from recension.model import errors
 from recension.model.cursor import seal_token
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo, Shard
+from recension.server.rpc.snapshot import BATCH_TEXT
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import event_pb2 as event_pb
@@ -143,6 +145,19 @@ def test_a_batch_loads_no_more_than_it_sends(world: World, monkeypatch: pytest.M
     assert [] == loaded
 
 
+def test_a_batch_is_compressed_for_those_who_say_so(world: World) -> None:
+    """Texts that frames make smaller; the rest, and what is left out, is as ever."""
+    batch = revision_pb.BatchGetRevisionsRequest(project="demo", rev_ids=[1, 9_001, 9_002, 77_777])
+    plain = world.revision.BatchGetRevisions(batch)
+    batch.accept_frames = True
+    packed = world.revision.BatchGetRevisions(batch)
+    assert ["", "", "newer"] == [item.revision.slots[0].text for item in packed.items[:3]]
+    slot = packed.items[0].revision.slots[0]
+    slot.text = zstandard.decompress(slot.text_zstd).decode()
+    slot.ClearField("text_zstd")
+    assert plain == packed
+
+
 def test_large_texts_are_read_in_pieces(world: World) -> None:
     """A text beyond 2 MiB is left out of the answer and streamed, from any byte."""
     got = world.revision.GetRevision(revision_pb.GetRevisionRequest(project="demo", rev_id=9_001))
@@ -265,6 +280,41 @@ def test_a_snapshot_streams_whole(world: World, snapshots: tuple[str, str]) -> N
     assert batches[1].entries[0] == resumed[0].entries[0]
     request.shard.CopyFrom(convert.shard_to_proto(Shard(0, 2)))
     assert errors.InvalidCursorError is type(refused(lambda: list(world.snapshot.ReadSnapshot(request))))
+
+
+def test_texts_are_sent_as_stored_to_those_who_say_so(
+    world: World, store: MemoryStore, snapshots: tuple[str, str]
+) -> None:
+    """The same entries in the same order; whoever does not say so, or wants no texts, gets no frame."""
+    Ingestor(store).settle()
+
+    def asked(**more: Any) -> tuple[list[snapshot_pb.EntryBatch], list[snapshot_pb.Entry]]:
+        request = snapshot_pb.ReadSnapshotRequest(snapshot=snapshots[0], **more)
+        batches = [one.batch for one in world.snapshot.ReadSnapshot(request) if one.HasField("batch")]
+        return batches, [entry for batch in batches for entry in batch.entries]
+
+    plain, stored, bare = (
+        asked(),
+        asked(accept_frames=True),
+        asked(accept_frames=True, view=revision_pb.REVISION_VIEW_BASIC),
+    )
+    framed = 0
+    for one, other, without in zip(plain[1], stored[1], bare[1], strict=True):
+        (slot,), (sent,) = one.slots, other.slots
+        assert not slot.text_zstd
+        assert ("", b"") == (without.slots[0].text, without.slots[0].text_zstd)
+        if sent.text_zstd:
+            framed += 1
+            sent.text = zstandard.decompress(sent.text_zstd).decode()
+            sent.ClearField("text_zstd")
+        assert one == other
+    assert framed > PAGES // 2
+    sizes = [sum(entry.slots[0].size_bytes for entry in batch.entries[:-1]) for batch in stored[0]]
+    assert max(sizes) < BATCH_TEXT
+    request = snapshot_pb.ReadEntriesRequest(snapshot=snapshots[0], indexes=[5, 3], accept_frames=True)
+    chosen = next(iter(world.snapshot.ReadEntries(request))).batch.entries
+    texts = [zstandard.decompress(entry.slots[0].text_zstd).decode() for entry in chosen]
+    assert texts == [plain[1][at].slots[0].text for at in (5, 3)]
 
 
 def test_a_diff_streams(world: World, snapshots: tuple[str, str]) -> None:

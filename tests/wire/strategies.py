@@ -42,8 +42,20 @@ comments = st.builds(Comment.of, words) | st.just(HIDDEN_COMMENT)
 
 
 @st.composite
-def slots(draw: st.DrawFn, *, text: bool = True) -> Slot:
+def slots(draw: st.DrawFn, *, text: bool = True, frames: bool = False) -> Slot:
+    """``frames``: a text may be there as a frame, of any bytes: what passes it on does not look into it."""
     role, presence = draw(names), draw(st.sampled_from(list(Presence)))
+    if frames and draw(st.booleans()):
+        size = draw(st.integers(0, 60))
+        return Slot(
+            role,
+            "wikitext",
+            "",
+            presence,
+            size,
+            draw(digests),
+            frame=draw(st.binary(min_size=1, max_size=60)),
+        )
     if presence is not Presence.PRESENT:
         return Slot(role, draw(words), draw(words), presence)
     body = draw(words).encode()
@@ -74,7 +86,7 @@ def revisions(*, text: bool = True) -> st.SearchStrategy[Revision]:
     )
 
 
-def entries(*, text: bool = True) -> st.SearchStrategy[Entry]:
+def entries(*, text: bool = True, frames: bool = False) -> st.SearchStrategy[Entry]:
     return st.builds(
         Entry,
         project=names,
@@ -84,7 +96,7 @@ def entries(*, text: bool = True) -> st.SearchStrategy[Entry]:
         title=titles,
         namespace=numbers,
         title_inferred=st.booleans(),
-        slots=st.lists(slots(text=text), max_size=3).map(tuple),
+        slots=st.lists(slots(text=text, frames=frames), max_size=3).map(tuple),
         title_salt=st.binary(min_size=16, max_size=16),
         content_salt=st.binary(max_size=16),
         content_commitment=st.binary(max_size=32),

@@ -15,7 +15,7 @@ from tests.wire.strategies import entries
 
 
 @given(
-    st.lists(entries(), min_size=1, max_size=4),
+    st.lists(entries(frames=True), min_size=1, max_size=4),
     st.text(max_size=300),
     st.integers(0, 40),
     st.sampled_from([pb.ReadSnapshotResponse, pb.ReadEntriesResponse]),
@@ -33,6 +33,9 @@ def test_a_batch_is_the_message_of_its_entries(
         tuple(number for number, slot in enumerate(entry.slots) if slot.text_omitted) for entry in plain
     ]
     assert pb.EntryBatch(entries=plain).ByteSize() == batch.size
+    sent = [slot for entry in plain for slot in entry.slots if slot.text or slot.text_zstd]
+    assert sum(slot.size_bytes for slot in sent) == batch.text_bytes
+    assert {int(slot.presence) for slot in sent} <= {int(Presence.PRESENT)}
 
 
 def test_a_length_of_several_bytes_is_told() -> None:

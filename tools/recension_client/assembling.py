@@ -8,28 +8,36 @@ from dataclasses import replace
 from recension.model.digest import digest_of, format_digest
 from recension.model.errors import VerificationError
 from recension.model.event import Presence
-from recension.model.reading import Change, Entry, Revision, Slot
+from recension.model.reading import MAX_FRAME_TEXT, Change, Entry, Revision, Slot
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.wire import convert
+from recension.wire.frames import decoded
 
 Pieces = Mapping[str, bytes | bytearray]
 """By role: the texts that an answer left out for their size."""
+NO_ROOM = convert.TextBudget(-1, -1)
+"""Of answers in which no text comes in a frame."""
 
 
-def revision_of(message: revision_pb.Revision, pieces: Pieces, *, text: bool) -> Revision:
-    """Read a revision, checked; ``pieces`` are those of ``omitted_roles``. Raises ``VerificationError``."""
+def revision_of(
+    message: revision_pb.Revision, pieces: Pieces, room: convert.TextBudget = NO_ROOM, *, text: bool
+) -> Revision:
+    """Read a revision, checked; ``pieces`` are those of ``omitted_roles``, ``room`` as in ``entry_of``.
+
+    Raises ``VerificationError``.
+    """
     revision = convert.revision_from_proto(message, text=text)
     if not text:
         return revision
     where = f"revision {revision.rev_id}"
-    return replace(revision, slots=_filled(revision.slots, message.slots, pieces, where))
+    return replace(revision, slots=_filled(revision.slots, message.slots, pieces, where, room))
 
 
-def entry_of(message: snapshot_pb.Entry, pieces: Pieces, *, text: bool) -> Entry:
-    """Read an entry, checked. Raises ``VerificationError``."""
+def entry_of(message: snapshot_pb.Entry, pieces: Pieces, room: convert.TextBudget, *, text: bool) -> Entry:
+    """Read an entry, checked; ``room``: what is left for texts in frames. Raises ``VerificationError``."""
     entry = convert.entry_from_proto(message, text=text)
-    return _entry_filled(entry, message, pieces) if text else entry
+    return _entry_filled(entry, message, pieces, room) if text else entry
 
 
 def change_of(message: snapshot_pb.Change, before: Pieces, after: Pieces, *, text: bool) -> Change:
@@ -44,6 +52,11 @@ def change_of(message: snapshot_pb.Change, before: Pieces, after: Pieces, *, tex
         before=change.before and _entry_filled(change.before, message.before, before),
         after=change.after and _entry_filled(change.after, message.after, after),
     )
+
+
+def frames_room() -> convert.TextBudget:
+    """Return what is left, before anything is read, for texts in the frames of an answer."""
+    return convert.TextBudget(MAX_FRAME_TEXT, convert.MAX_ANSWER_TEXT)
 
 
 def omitted_roles(message: revision_pb.Revision) -> Iterator[str]:
@@ -69,20 +82,38 @@ def checked(text: bytes, digest: bytes, where: str) -> bytes:
     return text
 
 
-def _entry_filled(entry: Entry, message: snapshot_pb.Entry, pieces: Pieces) -> Entry:
+def _entry_filled(
+    entry: Entry, message: snapshot_pb.Entry, pieces: Pieces, room: convert.TextBudget = NO_ROOM
+) -> Entry:
     where = f"page {entry.page_id}, revision {entry.rev_id}"
-    return entry._replace(slots=_filled(entry.slots, message.slots, pieces, where))
+    return entry._replace(slots=_filled(entry.slots, message.slots, pieces, where, room))
 
 
 def _filled(
-    slots: tuple[Slot, ...], sent: Iterable[revision_pb.Slot], pieces: Pieces, where: str
+    slots: tuple[Slot, ...],
+    sent: Iterable[revision_pb.Slot],
+    pieces: Pieces,
+    where: str,
+    room: convert.TextBudget,
 ) -> tuple[Slot, ...]:
-    """Give slots the texts that came in pieces, and check all of them."""
+    """Give slots the texts that came in pieces or in frames, and check all of them."""
     filled = (
         slot._replace(text=bytes(pieces.get(slot.role, b""))) if message.text_omitted else slot
         for slot, message in zip(slots, sent, strict=True)
     )
-    return tuple(_check_slot(slot, where) for slot in filled)
+    return tuple(_check_slot(_unpacked(slot, where, room), where) for slot in filled)
+
+
+def _unpacked(slot: Slot, where: str, room: convert.TextBudget) -> Slot:
+    """Return a slot with the text of its frame."""
+    if slot.frame is None:
+        return slot
+    if slot.text is not None:
+        raise VerificationError(f"the text of {where}, slot {slot.role} comes twice")
+    if not room.take(slot.size_bytes):
+        raise VerificationError(f"the frame of {where}, slot {slot.role} is too large, or was not asked for")
+    text = decoded(slot.frame, slot.size_bytes, f"{where}, slot {slot.role}")
+    return slot._replace(text=text, frame=None)
 
 
 def _check_slot(slot: Slot, where: str) -> Slot:

@@ -37,10 +37,11 @@ from recension.model.reading import (
     place_behind,
 )
 from recension.v1 import revision_service_pb2 as revision_pb
+from recension.wire.convert import TextBudget
 from recension.wire.status import error_of
 from recension_client import questions, retrying
 from recension_client.ahead import closed
-from recension_client.assembling import omitted_roles, revision_of
+from recension_client.assembling import NO_ROOM, frames_room, omitted_roles, revision_of
 from recension_client.async_corpus import AsyncCorpus, AsyncSnapshot
 from recension_client.channel import counted, way_to
 from recension_client.corpus import digest_given
@@ -134,7 +135,10 @@ class AsyncClient:
     ) -> list[Revision | RecensionError]:
         """Return one outcome for each id, in the order asked; at most ``MAX_BATCH``."""
         outcomes = await self._ask(questions.revisions(project, rev_ids, known_at=known_at, text=text))
-        return [questions.error_in(one) or await self._whole(one.revision, text=text) for one in outcomes]
+        room = frames_room()
+        return [
+            questions.error_in(one) or await self._whole(one.revision, room, text=text) for one in outcomes
+        ]
 
     async def article(
         self,
@@ -336,11 +340,13 @@ class AsyncClient:
 
     # --- calls ---
 
-    async def _whole(self, message: revision_pb.Revision, *, text: bool) -> Revision:
+    async def _whole(
+        self, message: revision_pb.Revision, room: TextBudget = NO_ROOM, *, text: bool
+    ) -> Revision:
         """Read a revision, and fetch the texts left out for their size."""
         roles = omitted_roles(message) if text else ()
         pieces = {role: await self.text(message.project, message.rev_id, role) for role in roles}
-        return revision_of(message, pieces, text=text)
+        return revision_of(message, pieces, room, text=text)
 
     async def _ask(self, question: Question[_Item]) -> _Item:
         attempts = Attempts(self._retry, self._timeout or question.seconds)

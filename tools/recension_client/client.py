@@ -37,10 +37,11 @@ from recension.model.reading import (
     behind,
 )
 from recension.v1 import revision_service_pb2 as revision_pb
+from recension.wire.convert import TextBudget
 from recension.wire.status import error_of
 from recension_client import questions, retrying
 from recension_client.ahead import Leave, closed
-from recension_client.assembling import omitted_roles, revision_of
+from recension_client.assembling import NO_ROOM, frames_room, omitted_roles, revision_of
 from recension_client.channel import counted, way_to
 from recension_client.corpus import Corpus, Snapshot, digest_given
 from recension_client.questions import Channel, Listed, Question
@@ -148,7 +149,8 @@ class Client:
     ) -> list[Revision | RecensionError]:
         """Return one outcome for each id, in the order asked; at most ``MAX_BATCH``."""
         outcomes = self._ask(questions.revisions(project, rev_ids, known_at=known_at, text=text))
-        return [questions.error_in(one) or self._whole(one.revision, text=text) for one in outcomes]
+        room = frames_room()
+        return [questions.error_in(one) or self._whole(one.revision, room, text=text) for one in outcomes]
 
     def article(
         self,
@@ -340,11 +342,11 @@ class Client:
 
     # --- calls ---
 
-    def _whole(self, message: revision_pb.Revision, *, text: bool) -> Revision:
+    def _whole(self, message: revision_pb.Revision, room: TextBudget = NO_ROOM, *, text: bool) -> Revision:
         """Read a revision, and fetch the texts left out for their size."""
         roles = omitted_roles(message) if text else ()
         pieces = {role: self.text(message.project, message.rev_id, role) for role in roles}
-        return revision_of(message, pieces, text=text)
+        return revision_of(message, pieces, room, text=text)
 
     def _ask(self, question: Question[_Item]) -> _Item:
         attempts = Attempts(self._retry, self._timeout or question.seconds)

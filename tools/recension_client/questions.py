@@ -138,6 +138,7 @@ def revisions(
         rev_ids=map(id_of, rev_ids),
         known_at=position_of(known_at),
         view=view_of(text=text),
+        accept_frames=True,
     )
     return Question(lambda channel: RevisionServiceStub(channel).BatchGetRevisions, request, read)
 

@@ -12,7 +12,16 @@ from typing import Any, Generic, TypeVar
 from recension.model.credit import Attribution
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import UnreachableError, VerificationError
-from recension.model.reading import START, WHOLE, Change, Entry, Place, Shard
+from recension.model.reading import (
+    MAX_BATCH_FRAME_TEXT,
+    MAX_FRAME_TEXT,
+    START,
+    WHOLE,
+    Change,
+    Entry,
+    Place,
+    Shard,
+)
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
@@ -108,6 +117,7 @@ class _Bulk(Stream[_Item]):
 
     def _deliver(self) -> Sequence[_Item]:
         batch, self._batch = self._batch, None
+        self._room = convert.TextBudget(MAX_FRAME_TEXT, MAX_BATCH_FRAME_TEXT)
         items = [self._read(message) for message in self._messages(batch)]
         self._follow(items)
         self._cursor = batch.cursor
@@ -167,7 +177,7 @@ class _Entries(_Bulk[Entry]):
 
     def _read(self, message: pb.Entry) -> Entry:
         pieces = self._pieces_of((message.project, message.page_id)) if self._pieces else {}
-        return entry_of(message, pieces, text=self._text)
+        return entry_of(message, pieces, self._room, text=self._text)
 
     def _check_end(self, end: pb.ReadEnd) -> None:
         if end.entries != self.seen:
@@ -193,6 +203,7 @@ class EntryStream(_Entries):
             shard=convert.shard_to_proto(shard),
             view=view_of(text=text),
             after=convert.place_to_proto(after),
+            accept_frames=True,
         )
 
     def method(self, channel: Channel) -> Callable[..., Any]:
@@ -223,7 +234,7 @@ class ChosenStream(_Entries):
         """Begin a call for what did not come yet."""
         self._begin()
         return pb.ReadEntriesRequest(
-            snapshot=self._snapshot, indexes=self._left, view=view_of(text=self._text)
+            snapshot=self._snapshot, indexes=self._left, view=view_of(text=self._text), accept_frames=True
         )
 
     def _follow(self, items: Sequence[Entry]) -> None:

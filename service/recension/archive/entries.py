@@ -19,7 +19,7 @@ from recension.archive.pins import check_held
 from recension.archive.projects import Numbers
 from recension.archive.recent import Recent
 from recension.archive.sealed import CONTENT_FIELD, SealedReader
-from recension.archive.shown import slots_of, with_texts
+from recension.archive.shown import slots_of, with_stored, with_texts
 from recension.archive.trees import Node, TreeReader, bases_at, node_at
 from recension.model.errors import InvalidArgumentError, ProjectNotFoundError
 from recension.model.event import MAX_ID
@@ -85,7 +85,9 @@ class Entries:
         """Return what reads trees, for as long as the view is open."""
         return TreeReader(view, self._nodes)
 
-    def read(self, manifest: Manifest, shard: Shard, after: Place, *, text: bool) -> Iterator[Entry]:
+    def read(
+        self, manifest: Manifest, shard: Shard, after: Place, *, text: bool, stored: bool = False
+    ) -> Iterator[Entry]:
         """Yield a shard's entries by (project, page id), those behind a place."""
         for part in manifest.parts:
             if part.project < after[0]:
@@ -95,19 +97,24 @@ class Entries:
                 with self._store.view() as view:
                     check_held(view, manifest.snapshot_id)
                     opener = self.opener(view, part.project, manifest)
-                    entries, more = _slice(opener, self.trees(view), view, part, shard, last, text=text)
+                    entries, more = _slice(opener, self.trees(view), part, shard, last)
+                    if text:
+                        whole = _whole(view, entries, stored=stored)
+                        entries, more = whole, more or len(whole) < len(entries)
                 yield from entries
                 if more:
                     last = entries[-1].page_id
 
-    def read_at(self, manifest: Manifest, indexes: Sequence[int], *, text: bool) -> Iterator[Entry]:
+    def read_at(
+        self, manifest: Manifest, indexes: Sequence[int], *, text: bool, stored: bool = False
+    ) -> Iterator[Entry]:
         """Yield the entries at places of the order (project, page id), in the order asked."""
         sent = 0
         while sent < len(indexes):
             with self._store.view() as view:
                 check_held(view, manifest.snapshot_id)
                 entries = self._at(view, manifest, indexes[sent : sent + _SLICE])
-                entries = _whole(view, entries) if text else entries
+                entries = _whole(view, entries, stored=stored) if text else entries
             yield from entries
             sent += len(entries)
 
@@ -147,9 +154,9 @@ class Entries:
 
 
 def _slice(
-    opener: Opener, trees: TreeReader, view: View, part: ProjectPart, shard: Shard, last: int, *, text: bool
+    opener: Opener, trees: TreeReader, part: ProjectPart, shard: Shard, last: int
 ) -> tuple[list[Entry], bool]:
-    """Return the next entries, at least one if there are any, and whether more may follow."""
+    """Return the next entries without texts, at least one if there are any, and whether more may follow."""
     leaves: list[Leaf] = []
     more = False
     for run in trees.runs(part.root, last):
@@ -159,18 +166,17 @@ def _slice(
             more = True
             break
         leaves += run
-    entries = [held.entry for held in opener.open(leaves)]
-    if not text:
-        return entries, more
-    whole = _whole(view, entries)
-    return whole, more or len(whole) < len(entries)
+    return [held.entry for held in opener.open(leaves)], more
 
 
-def _whole(view: View, entries: list[Entry]) -> list[Entry]:
-    """Return entries with their texts: the first of those given, as many as one stream may hold at once."""
+def _whole(view: View, entries: list[Entry], *, stored: bool) -> list[Entry]:
+    """Return entries with their texts: the first of those given, as many as one stream may hold at once.
+
+    ``stored``: texts as they are stored will do.
+    """
     sizes = accumulate(sum(slot.size_bytes for slot in entry.slots) for entry in entries)
     entries = entries[: 1 + sum(size < _SLICE_BYTES for size in sizes)]
-    slots = with_texts(view, [entry.slots for entry in entries])
+    slots = (with_stored if stored else with_texts)(view, [entry.slots for entry in entries])
     return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)]
 
 

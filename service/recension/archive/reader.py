@@ -173,7 +173,13 @@ class Archive:
         return self._entries.read(self.snapshot(snapshot_id), WHOLE, after, text=False)
 
     def read(
-        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
+        self,
+        snapshot_id: bytes,
+        *,
+        shard: Shard = WHOLE,
+        after: Place = START,
+        text: bool = True,
+        stored: bool = False,
     ) -> Iterator[Entry]:
         """Yield a shard's entries by (project, page id)."""
         manifest = self.snapshot(snapshot_id)
@@ -181,9 +187,11 @@ class Archive:
             raise InvalidArgumentError(
                 f"no shard {shard.index} of {shard.count}", hint="shards run from 0 to count-1", field="shard"
             )
-        return self._entries.read(manifest, shard, after, text=text)
+        return self._entries.read(manifest, shard, after, text=text, stored=stored)
 
-    def read_at(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> Iterator[Entry]:
+    def read_at(
+        self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True, stored: bool = False
+    ) -> Iterator[Entry]:
         """Yield the entries at places of the order (project, page id), in the order asked."""
         manifest = self.snapshot(snapshot_id)
         count = sum(part.count for part in manifest.parts)
@@ -201,7 +209,7 @@ class Archive:
                     field="indexes",
                     value=index,
                 )
-        return self._entries.read_at(manifest, indexes, text=text)
+        return self._entries.read_at(manifest, indexes, text=text, stored=stored)
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not."""

@@ -8,9 +8,9 @@ from recension.archive.claims import Verdict
 from recension.archive.history import State
 from recension.archive.rows import EditRow
 from recension.archive.sealed import CONTENT_FIELD, Sealed, SealedReader
-from recension.archive.texts.reading import read_texts
+from recension.archive.texts.reading import Frame, read_stored, read_texts
 from recension.model.event import Presence
-from recension.model.reading import Slot
+from recension.model.reading import MAX_FRAME_TEXT, Slot
 from recension.model.record import Flag
 from recension.model.seal import read_content
 from recension.store.interface import View
@@ -56,10 +56,35 @@ def slots_of(sealed: Sealed, edit: EditRow, flags: int) -> Slots:
 def with_texts(view: View, some: Sequence[Slots]) -> list[Slots]:
     """Return slots with the texts of those that are present. Raises ``DataLossError`` for a lost one."""
     digests = [slot.digest for slots in some for slot in slots if slot.presence is Presence.PRESENT]
-    texts = iter(read_texts(view, digests))
+    return _filled(some, read_texts(view, digests))
+
+
+def with_stored(view: View, some: Sequence[Slots]) -> list[Slots]:
+    """Return slots with texts that nobody compared with their digests, or with their frames.
+
+    A frame stands for the text of an entry's only slot, of ``MAX_FRAME_TEXT`` at most.
+    Raises ``DataLossError`` for a text that is lost, or found to be damaged on the way.
+    """
+    digests, framed = [], set()
+    for slots in some:
+        for slot in slots:
+            if slot.presence is Presence.PRESENT:
+                digests.append(slot.digest)
+                if len(slots) == 1 and slot.size_bytes <= MAX_FRAME_TEXT:
+                    framed.add(slot.digest)
+    return _filled(some, read_stored(view, digests, framed))
+
+
+def _filled(some: Sequence[Slots], texts: Sequence[bytes | Frame]) -> list[Slots]:
+    """Give each slot that is present the next text."""
+    following = iter(texts)
     return [
         tuple(
-            slot._replace(text=next(texts)) if slot.presence is Presence.PRESENT else slot for slot in slots
+            _holding(slot, next(following)) if slot.presence is Presence.PRESENT else slot for slot in slots
         )
         for slots in some
     ]
+
+
+def _holding(slot: Slot, text: bytes | Frame) -> Slot:
+    return slot._replace(frame=text.data) if isinstance(text, Frame) else slot._replace(text=text)

@@ -23,6 +23,10 @@ MAX_PAGE = 1_000
 """Largest page of a list call."""
 MAX_INDEXES = 10_000
 """Largest number of places in one call."""
+MAX_FRAME_TEXT = 1024 * 1024
+"""Largest text that is sent as a zstd frame, in bytes."""
+MAX_BATCH_FRAME_TEXT = 2 * MAX_FRAME_TEXT
+"""Most text, in bytes, that the frames of one batch hold together: whoever decodes them has to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Slot(NamedTuple):
     """The content; ``None`` when not asked for, not present, or left out for its size."""
     sha1_verdict: str = ""
     """What became of upstream's SHA-1 claim: exact, exact_after_crlf, mismatch or absent."""
+    frame: bytes | None = None
+    """The content as a zstd frame, in place of ``text``; nobody compared it with ``digest`` yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,4 +422,29 @@ class Reader(Protocol):
 
     def prove(self, snapshot_id: bytes, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not. Raises ``ProjectNotFoundError``."""
+        ...
+
+
+class StoredReader(Reader, Protocol):
+    """The read protocol inside a server, where texts may leave as they are stored."""
+
+    def read(
+        self,
+        snapshot_id: bytes,
+        *,
+        shard: Shard = WHOLE,
+        after: Place = START,
+        text: bool = True,
+        stored: bool = False,
+    ) -> Iterator[Entry]:
+        """Yield a shard's entries; with ``stored`` texts are not compared with their digests.
+
+        An entry's only slot may then have a ``frame`` in place of a text of ``MAX_FRAME_TEXT`` at most.
+        """
+        ...
+
+    def read_at(
+        self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True, stored: bool = False
+    ) -> Iterator[Entry]:
+        """Yield the entries at places, ``stored`` as in ``read``."""
         ...

@@ -19,7 +19,7 @@ from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
-from recension.model.reading import Reader
+from recension.model.reading import StoredReader
 from recension.server import logs
 from recension.server.audit.checkpoints import AuditCheckpoints
 from recension.server.audit.log import AuditLog
@@ -155,12 +155,12 @@ class _HasReaders(Protocol):
     def free_dead_readers(self) -> int: ...
 
 
-def make_server(reader: Reader, ingestor: Ingestor, store: Store, config: ServeConfig) -> grpc.Server:
+def make_server(reader: StoredReader, ingestor: Ingestor, store: Store, config: ServeConfig) -> grpc.Server:
     """Return the server alone; add a port and start it."""
     return make_service(reader, ingestor, store, config).server
 
 
-def make_service(reader: Reader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
+def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
     """Return a server with everything it serves, not started and without a port."""
     reader = Licensed(reader)
     gate = Gate(config.stream_limit)

@@ -20,20 +20,20 @@ from recension.model.reading import (
     Place,
     ProjectInfo,
     Proof,
-    Reader,
     Revision,
     RevisionDiff,
     ServerInfo,
     Shard,
+    StoredReader,
     TimelineItem,
     TimelinePlace,
 )
 
 
 class Licensed:
-    """A ``Reader`` for whoever makes the call that is being answered. Safe for concurrent use."""
+    """A ``StoredReader`` for whoever makes the call that is being answered. Safe for concurrent use."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoredReader) -> None:
         """``reader``: what there is."""
         self._reader = reader
 
@@ -125,14 +125,22 @@ class Licensed:
         return self._reader.entries(snapshot_id, after=after)
 
     def read(
-        self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, text: bool = True
+        self,
+        snapshot_id: bytes,
+        *,
+        shard: Shard = WHOLE,
+        after: Place = START,
+        text: bool = True,
+        stored: bool = False,
     ) -> Iterator[Entry]:
         """Yield a shard's entries by (project, page id), with texts unless ``text`` is off."""
-        return self._reader.read(snapshot_id, shard=shard, after=after, text=text)
+        return self._reader.read(snapshot_id, shard=shard, after=after, text=text, stored=stored)
 
-    def read_at(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> Iterator[Entry]:
+    def read_at(
+        self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True, stored: bool = False
+    ) -> Iterator[Entry]:
         """Yield the entries at places of the order (project, page id), in the order asked."""
-        return self._reader.read_at(snapshot_id, indexes, text=text)
+        return self._reader.read_at(snapshot_id, indexes, text=text, stored=stored)
 
     def diff(
         self, before: bytes, after: bytes, *, start: Place = START, text: bool = False

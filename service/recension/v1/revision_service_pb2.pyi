@@ -149,6 +149,7 @@ class Slot(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     TEXT_OMITTED_FIELD_NUMBER: builtins.int
     SHA1_VERDICT_FIELD_NUMBER: builtins.int
+    TEXT_ZSTD_FIELD_NUMBER: builtins.int
     role: builtins.str
     """"main", "mediainfo", "html" ..."""
     model: builtins.str
@@ -167,6 +168,11 @@ class Slot(google.protobuf.message.Message):
     """The content is present but left out for its size; read it with ReadText."""
     sha1_verdict: builtins.str
     """What became of upstream's SHA-1 claim: "exact", "exact_after_crlf", "mismatch" or "absent"."""
+    text_zstd: builtins.bytes
+    """Instead of text, where the request said accept_frames: the content as one zstd frame (RFC 8878) that says the
+    size of its content, which is size_bytes, and needs no dictionary. At most 1 MiB of content in one frame, and
+    2 MiB in all those of a batch of entries.
+    """
     def __init__(
         self,
         *,
@@ -179,8 +185,9 @@ class Slot(google.protobuf.message.Message):
         text: builtins.str = ...,
         text_omitted: builtins.bool = ...,
         sha1_verdict: builtins.str = ...,
+        text_zstd: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "format", b"format", "model", b"model", "presence", b"presence", "role", b"role", "sha1_verdict", b"sha1_verdict", "size_bytes", b"size_bytes", "text", b"text", "text_omitted", b"text_omitted"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "format", b"format", "model", b"model", "presence", b"presence", "role", b"role", "sha1_verdict", b"sha1_verdict", "size_bytes", b"size_bytes", "text", b"text", "text_omitted", b"text_omitted", "text_zstd", b"text_zstd"]) -> None: ...
 
 global___Slot = Slot
 
@@ -338,12 +345,15 @@ class BatchGetRevisionsRequest(google.protobuf.message.Message):
     REV_IDS_FIELD_NUMBER: builtins.int
     KNOWN_AT_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
+    ACCEPT_FRAMES_FIELD_NUMBER: builtins.int
     project: builtins.str
     """Project."""
     known_at: builtins.int
     """Known-at position; 0 means the newest."""
     view: global___RevisionView.ValueType
     """FULL if unspecified."""
+    accept_frames: builtins.bool
+    """Texts may come compressed, in text_zstd."""
     @property
     def rev_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """At most 100 revision ids."""
@@ -355,8 +365,9 @@ class BatchGetRevisionsRequest(google.protobuf.message.Message):
         rev_ids: collections.abc.Iterable[builtins.int] | None = ...,
         known_at: builtins.int = ...,
         view: global___RevisionView.ValueType = ...,
+        accept_frames: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["known_at", b"known_at", "project", b"project", "rev_ids", b"rev_ids", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accept_frames", b"accept_frames", "known_at", b"known_at", "project", b"project", "rev_ids", b"rev_ids", "view", b"view"]) -> None: ...
 
 global___BatchGetRevisionsRequest = BatchGetRevisionsRequest
 

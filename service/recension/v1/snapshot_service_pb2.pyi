@@ -548,12 +548,17 @@ class ReadSnapshotRequest(google.protobuf.message.Message):
     CURSOR_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
+    ACCEPT_FRAMES_FIELD_NUMBER: builtins.int
     snapshot: builtins.str
     """Snapshot id."""
     cursor: builtins.str
     """Newest cursor of a stream that was cut; bound to snapshot and shard."""
     view: recension.v1.revision_service_pb2.RevisionView.ValueType
     """BASIC leaves the texts out; FULL if unspecified."""
+    accept_frames: builtins.bool
+    """Whoever asks compares every text with its digest: the server need not, and sends a text in text_zstd where it
+    is stored so. What was damaged there may then not decode, or have another digest.
+    """
     @property
     def shard(self) -> global___Shard:
         """Which part."""
@@ -570,9 +575,10 @@ class ReadSnapshotRequest(google.protobuf.message.Message):
         cursor: builtins.str = ...,
         view: recension.v1.revision_service_pb2.RevisionView.ValueType = ...,
         after: global___Place | None = ...,
+        accept_frames: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["after", b"after", "shard", b"shard"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "cursor", b"cursor", "shard", b"shard", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accept_frames", b"accept_frames", "after", b"after", "cursor", b"cursor", "shard", b"shard", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
 
 global___ReadSnapshotRequest = ReadSnapshotRequest
 
@@ -717,10 +723,13 @@ class ReadEntriesRequest(google.protobuf.message.Message):
     SNAPSHOT_FIELD_NUMBER: builtins.int
     INDEXES_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
+    ACCEPT_FRAMES_FIELD_NUMBER: builtins.int
     snapshot: builtins.str
     """Snapshot id."""
     view: recension.v1.revision_service_pb2.RevisionView.ValueType
     """BASIC leaves the texts out; FULL if unspecified."""
+    accept_frames: builtins.bool
+    """As in ReadSnapshot."""
     @property
     def indexes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Places in the order of (project, page id), the first entry's being 0; at most 10,000, in any order. A place that
@@ -733,8 +742,9 @@ class ReadEntriesRequest(google.protobuf.message.Message):
         snapshot: builtins.str = ...,
         indexes: collections.abc.Iterable[builtins.int] | None = ...,
         view: recension.v1.revision_service_pb2.RevisionView.ValueType = ...,
+        accept_frames: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["indexes", b"indexes", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accept_frames", b"accept_frames", "indexes", b"indexes", "snapshot", b"snapshot", "view", b"view"]) -> None: ...
 
 global___ReadEntriesRequest = ReadEntriesRequest
 

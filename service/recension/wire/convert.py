@@ -252,7 +252,7 @@ def _comment(text: str, *, hidden: bool) -> model.Comment:
 
 
 def slot_to_proto(slot: Slot, budget: TextBudget | None = None) -> revision_pb.Slot:
-    """Write a slot. A text that the budget has no room for is left out and marked."""
+    """Write a slot. A text or frame that the budget has no room for is left out and marked."""
     message = revision_pb.Slot(
         role=slot.role,
         model=slot.model,
@@ -267,6 +267,11 @@ def slot_to_proto(slot: Slot, budget: TextBudget | None = None) -> revision_pb.S
             message.text = slot.text.decode()
         else:
             message.text_omitted = True
+    elif slot.frame is not None and slot.presence is model.Presence.PRESENT:
+        if (budget or TextBudget()).take(slot.size_bytes):
+            message.text_zstd = slot.frame
+        else:
+            message.text_omitted = True
     return message
 
 
@@ -275,6 +280,7 @@ def slot_from_proto(message: revision_pb.Slot, *, text: bool = True) -> Slot:
     digest = parse_digest(message.digest, "digest") if message.digest else b""
     presence = _presence(message.presence, given=bool(digest))
     held = text and presence is model.Presence.PRESENT and not message.text_omitted
+    frame = message.text_zstd if held else b""
     return Slot(
         role=message.role,
         model=message.model,
@@ -282,8 +288,9 @@ def slot_from_proto(message: revision_pb.Slot, *, text: bool = True) -> Slot:
         presence=presence,
         size_bytes=message.size_bytes,
         digest=digest,
-        text=message.text.encode() if held else None,
+        text=message.text.encode() if held and not (frame and not message.text) else None,
         sha1_verdict=message.sha1_verdict,
+        frame=frame or None,
     )
 
 

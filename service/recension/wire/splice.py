@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from google.protobuf.descriptor import Descriptor
 
-from recension.model.reading import Entry
+from recension.model.event import Presence
+from recension.model.reading import Entry, Slot
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.wire import convert
@@ -41,6 +42,15 @@ _ENTRIES = _tag(snapshot_pb.EntryBatch.DESCRIPTOR, "entries")
 _CURSOR = _tag(snapshot_pb.EntryBatch.DESCRIPTOR, "cursor")
 _SLOTS = _tag(snapshot_pb.Entry.DESCRIPTOR, "slots")
 _TEXT = _tag(revision_pb.Slot.DESCRIPTOR, "text")
+_TEXT_ZSTD = _tag(revision_pb.Slot.DESCRIPTOR, "text_zstd")
+
+
+def _content(slot: Slot) -> tuple[bytes, bytes, int]:
+    """Return the field of a slot's content, its bytes, and those of the text."""
+    if slot.frame is not None and slot.presence is Presence.PRESENT:
+        return _TEXT_ZSTD, slot.frame, slot.size_bytes
+    text = slot.text or b""
+    return _TEXT, text, len(text)
 
 
 class EntryBatch:
@@ -50,6 +60,8 @@ class EntryBatch:
         """Begin with none."""
         self.size = 0
         """Bytes so far, without the cursor."""
+        self.text_bytes = 0
+        """Of the texts so far, those in frames decoded."""
         self._parts: list[bytes] = []
 
     def __bool__(self) -> bool:
@@ -61,14 +73,15 @@ class EntryBatch:
         parts = [convert.entry_to_proto(entry._replace(slots=())).SerializeToString()]
         omitted = []
         for number, slot in enumerate(entry.slots):
-            message = convert.slot_to_proto(slot._replace(text=None))
-            text = slot.text or b""
-            if not budget.take(len(text)):
+            message = convert.slot_to_proto(slot._replace(text=None, frame=None))
+            tag, content, size = _content(slot)
+            if not budget.take(size):
                 message.text_omitted = True
                 omitted.append(number)
-                text = b""
+                content, size = b"", 0
+            self.text_bytes += size
             head = message.SerializeToString()
-            tail = [_TEXT, _varint(len(text)), text] if text else []  # an empty one has no field
+            tail = [tag, _varint(len(content)), content] if content else []  # an empty one has no field
             parts += [_SLOTS, _varint(len(head) + sum(map(len, tail))), head, *tail]
         framing = [_ENTRIES, _varint(sum(map(len, parts)))]
         self._parts += framing + parts

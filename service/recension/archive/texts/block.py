@@ -91,6 +91,14 @@ class Block:
             frame += 1
         return frame, start, end
 
+    def alone(self, ordinal: int) -> bool:
+        """Say whether the first frame is one text and nothing else, and needs no prefix."""
+        return (
+            not self.prefix
+            and self.lengths[ordinal : ordinal + 1] == self.sizes[:1]
+            and not any(self.lengths[:ordinal])
+        )
+
     def offer(self, prefix: bytes) -> bytes:
         """Return the content of the first frame: what the block offers others as prefix."""
         return decode(self.page, self.frames[0], prefix)

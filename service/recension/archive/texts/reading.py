@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from recension.archive.texts.block import NO_PREFIX, Block, Prefix, damaged, decode, decode_chain, read_block
 from recension.model.digest import digest_of
@@ -13,6 +14,12 @@ from recension.store.interface import View
 _ORDINALS = 1 << 16
 _LONGEST_CHAIN = 10_000
 """Ends a circle of references, which only damage can make."""
+
+
+class Frame(NamedTuple):
+    """A text as it is stored: one zstd frame without a prefix, that holds nothing else."""
+
+    data: bytes
 
 
 def place_value(block: int, ordinal: int) -> bytes:
@@ -40,21 +47,47 @@ def read_texts(view: View, digests: Sequence[bytes]) -> list[bytes]:
 
     Holds the texts asked for and one block. Raises ``DataLossError`` when one is not there or not it.
     """
+    texts: dict[bytes, bytes] = {}
+    for number, some in _places(view, digests).items():
+        for digest, text in _texts_in(view, load(view, number), some):
+            if digest_of(text) != digest:
+                raise _lost(digest, "does not match its digest")
+            texts[digest] = text
+    return [texts[digest] for digest in digests]
+
+
+def read_stored(view: View, digests: Sequence[bytes], framed: Collection[bytes] = ()) -> list[bytes | Frame]:
+    """Return the texts with those digests for someone who compares them.
+
+    Those of ``framed`` are frames where they lie alone in smaller ones. Raises ``DataLossError`` when one is
+    not there, or its block is damaged.
+    """
+    texts: dict[bytes, bytes | Frame] = {}
+    for number, some in _places(view, digests).items():
+        block = load(view, number)
+        alone = {
+            digest: Frame(block.frames[0])
+            for at, digest in some
+            if digest in framed and block.alone(at) and len(block.frames[0]) < block.lengths[at]
+        }
+        texts |= alone
+        texts.update(_texts_in(view, block, [place for place in some if place[1] not in alone]))
+    return [texts[digest] for digest in digests]
+
+
+def _places(view: View, digests: Sequence[bytes]) -> dict[int, list[tuple[int, bytes]]]:
+    """Return where texts lie: for each block the (ordinal, digest) of those in it."""
     wanted: dict[int, list[tuple[int, bytes]]] = {}
     for digest, value in zip(digests, view.get_many([keys.text(digest) for digest in digests]), strict=True):
         if value is None:
             raise _lost(digest, "is missing")
         number, ordinal = read_place(value)
         wanted.setdefault(number, []).append((ordinal, digest))
-    texts: dict[bytes, bytes] = {}
-    for number, some in wanted.items():
-        texts.update(_texts_in(view, load(view, number), some))
-    return [texts[digest] for digest in digests]
+    return wanted
 
 
-def _texts_in(view: View, block: Block, wanted: list[tuple[int, bytes]]) -> dict[bytes, bytes]:
-    """Return texts of a block by their digests, which they are checked against."""
-    texts: dict[bytes, bytes] = {}
+def _texts_in(view: View, block: Block, wanted: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the (digest, text) of texts of a block; nothing of them is compared."""
     at, content = -1, b""
     for ordinal, digest in sorted(wanted):
         if ordinal >= len(block.lengths):
@@ -66,10 +99,7 @@ def _texts_in(view: View, block: Block, wanted: list[tuple[int, bytes]]) -> dict
         while at < frame:
             at += 1
             content = decode(block.page, block.frames[at], content)
-        text = texts[digest] = content[start:end]
-        if digest_of(text) != digest:
-            raise _lost(digest, "does not match its digest")
-    return texts
+        yield digest, content[start:end]
 
 
 def _lost(digest: bytes, why: str) -> DataLossError:

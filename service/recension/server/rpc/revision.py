@@ -12,6 +12,7 @@ from recension.model.digest import digest_of, format_digest
 from recension.model.errors import InvalidArgumentError, InvalidCursorError, RecensionError
 from recension.model.reading import (
     MAX_BATCH,
+    MAX_FRAME_TEXT,
     Reader,
     Revision,
     TimelineItem,
@@ -24,6 +25,7 @@ from recension.v1 import revision_service_pb2 as pb
 from recension.v1.event_pb2 import PRESENCE_PRESENT
 from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer
 from recension.wire import attribution, convert, differences
+from recension.wire.frames import encoded
 
 PIECE_BYTES = 512 * 1024
 """Size of a piece of a streamed text."""
@@ -41,6 +43,16 @@ def _item(outcome: Revision | RecensionError, budget: convert.TextBudget) -> pb.
     if isinstance(outcome, RecensionError):
         return pb.BatchGetRevisionsItem(error=convert.item_error_to_proto(outcome))
     return pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(outcome, budget))
+
+
+def _compress(revision: pb.Revision) -> None:
+    """Put the texts of a revision into frames, but for those that frames make no smaller."""
+    for slot in revision.slots:
+        text = slot.text.encode()
+        frame = encoded(text) if 0 < len(text) <= MAX_FRAME_TEXT else text
+        if len(frame) < len(text):
+            slot.text_zstd = frame
+            slot.ClearField("text")
 
 
 def _place_of(token: str, bound: Bound) -> tuple[int, TimelinePlace]:
@@ -99,6 +111,9 @@ class RevisionRpc(RevisionServiceServicer):
                 items.append(self._with_texts(outcome, known_at, budget))
             else:
                 items.append(_item(outcome, budget))
+        if request.accept_frames:
+            for item in items:
+                _compress(item.revision)
         return pb.BatchGetRevisionsResponse(items=items, as_of=pb.AsOf(known_at=known_at))
 
     def GetArticle(

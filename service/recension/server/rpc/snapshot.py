@@ -12,7 +12,16 @@ from recension.model.cursor import Bound, open_place, seal_place
 from recension.model.digest import parse_digest
 from recension.model.errors import QuotaExhaustedError
 from recension.model.manifest import Manifest
-from recension.model.reading import START, Change, Entry, Place, Reader
+from recension.model.reading import (
+    MAX_BATCH_FRAME_TEXT,
+    MAX_FRAME_TEXT,
+    START,
+    Change,
+    Entry,
+    Place,
+    Slot,
+    StoredReader,
+)
 from recension.server.gate import Gate, Turn
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
@@ -25,7 +34,9 @@ from recension.wire.splice import EntryBatch
 
 BATCH_BYTES = 512 * 1024
 """A batch is sent when it has reached this size. Measured: 256 KiB to 1 MiB reach 82-98 % of a C++ server."""
-MAX_INLINE_TEXT = 1024 * 1024
+BATCH_TEXT = MAX_BATCH_FRAME_TEXT - MAX_FRAME_TEXT
+"""A batch is also sent when its texts have reached this size, which frames take less than."""
+MAX_INLINE_TEXT = MAX_FRAME_TEXT
 """Texts of one entry beyond this many bytes follow their batch in pieces."""
 
 _SNAPSHOTS = ("ListSnapshots",)
@@ -37,7 +48,7 @@ _Answer = TypeVar("_Answer", pb.ReadSnapshotResponse, pb.ReadEntriesResponse)
 class SnapshotRpc(SnapshotServiceServicer):
     """Exact corpora: name them, read them, compare them."""
 
-    def __init__(self, reader: Reader, gate: Gate, makers: Gate) -> None:
+    def __init__(self, reader: StoredReader, gate: Gate, makers: Gate) -> None:
         """``reader``: where the answers come from; ``gate``: who may stream; ``makers``: who may make one."""
         self._reader = reader
         self._gate = gate
@@ -90,7 +101,9 @@ class SnapshotRpc(SnapshotServiceServicer):
         text = wants_text(request.view)
         with self._gate.admit() as turn:
             manifest = self._reader.snapshot(snapshot_id)
-            entries = self._reader.read(snapshot_id, shard=shard, after=after, text=text)
+            entries = self._reader.read(
+                snapshot_id, shard=shard, after=after, text=text, stored=request.accept_frames
+            )
             stream = _SnapshotStream(bound, after, turn, context)
             yield from stream.messages(entries)
             if not stream.abandoned:
@@ -101,7 +114,9 @@ class SnapshotRpc(SnapshotServiceServicer):
         text = wants_text(request.view)
         with self._gate.admit() as turn:
             manifest = self._reader.snapshot(snapshot_id)
-            entries = self._reader.read_at(snapshot_id, request.indexes, text=text)
+            entries = self._reader.read_at(
+                snapshot_id, request.indexes, text=text, stored=request.accept_frames
+            )
             stream = _ChosenStream((), START, turn, context)
             yield from stream.messages(entries)
             if not stream.abandoned:
@@ -212,9 +227,9 @@ class _EntryStream(_Stream, Generic[_Answer]):
         for entry in self._paid(entries):
             omitted = batch.add(entry, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
             self.entries += 1
-            self.text_bytes += sum(len(slot.text or b"") for slot in entry.slots)
+            self.text_bytes += sum(map(_text_size, entry.slots))
             self.place = (entry.project, entry.page_id)
-            if batch.size >= BATCH_BYTES or omitted:
+            if batch.size >= BATCH_BYTES or batch.text_bytes >= BATCH_TEXT or omitted:
                 yield batch.message(self.answer, self._cursor())
                 for chunk in _chunks(entry, omitted):
                     yield self.answer(chunk=chunk)
@@ -325,6 +340,11 @@ class _AttributionStream(_Stream):
 def _omitted(message: pb.Entry) -> tuple[int, ...]:
     """Return which slots of an entry are without their texts, for which there was no room."""
     return tuple(number for number, slot in enumerate(message.slots) if slot.text_omitted)
+
+
+def _text_size(slot: Slot) -> int:
+    """Return the bytes of a text that is sent, however it is."""
+    return slot.size_bytes if slot.frame is not None else len(slot.text or b"")
 
 
 def _chunks(entry: Entry, omitted: Iterable[int]) -> Iterator[pb.TextChunk]:
