@@ -95,6 +95,13 @@ class Slot(NamedTuple):
     frame: bytes | None = None
     """The content as a zstd frame, in place of ``text``; nobody compared it with ``digest`` yet."""
 
+    @property
+    def carried_bytes(self) -> int | None:
+        """Bytes of the text that comes along, in whichever form; ``None`` when none does."""
+        if self.text is not None:
+            return len(self.text)
+        return None if self.frame is None else self.size_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -439,7 +446,8 @@ class StoredReader(Reader, Protocol):
     ) -> Iterator[Entry]:
         """Yield a shard's entries; with ``stored`` texts are not compared with their digests.
 
-        An entry's only slot may then have a ``frame`` in place of a text of ``MAX_FRAME_TEXT`` at most.
+        An entry's only slot may then have a ``frame`` in place of a text of ``MAX_FRAME_TEXT`` at most:
+        whoever counts texts asks for ``carried_bytes``.
         """
         ...
 

@@ -19,7 +19,6 @@ from recension.model.reading import (
     Change,
     Entry,
     Place,
-    Slot,
     StoredReader,
 )
 from recension.server.gate import Gate, Turn
@@ -227,7 +226,7 @@ class _EntryStream(_Stream, Generic[_Answer]):
         for entry in self._paid(entries):
             omitted = batch.add(entry, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
             self.entries += 1
-            self.text_bytes += sum(map(_text_size, entry.slots))
+            self.text_bytes += sum(slot.carried_bytes or 0 for slot in entry.slots)
             self.place = (entry.project, entry.page_id)
             if batch.size >= BATCH_BYTES or batch.text_bytes >= BATCH_TEXT or omitted:
                 yield batch.message(self.answer, self._cursor())
@@ -340,11 +339,6 @@ class _AttributionStream(_Stream):
 def _omitted(message: pb.Entry) -> tuple[int, ...]:
     """Return which slots of an entry are without their texts, for which there was no room."""
     return tuple(number for number, slot in enumerate(message.slots) if slot.text_omitted)
-
-
-def _text_size(slot: Slot) -> int:
-    """Return the bytes of a text that is sent, however it is."""
-    return slot.size_bytes if slot.frame is not None else len(slot.text or b"")
 
 
 def _chunks(entry: Entry, omitted: Iterable[int]) -> Iterator[pb.TextChunk]:
