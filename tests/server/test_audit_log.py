@@ -416,3 +416,37 @@ def test_a_damaged_log_is_named(data: Path, capsys: pytest.CaptureFixture[str]) 
         assert "Traceback" not in said
     shutil.rmtree(data / "audit")
     assert run(capsys, "verify", "--data", str(data))[0] == 3
+
+
+def test_a_backup_brings_the_log(data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Backup and restore bring it along; where there is a log already, it is the newer one and stays."""
+    _, note, _ = run(capsys, "checkpoint", "--data", str(data))
+    (tmp_path / "kept").write_text(note, encoding="utf-8")
+    backup, restored = tmp_path / "backup", tmp_path / "restored"
+    assert main(["backup", "--data", str(data), str(backup), "--quiet"]) == 0
+    assert {path.name for path in (backup / "audit").iterdir()} == {"data.mdb"}
+    assert main(["restore", "--data", str(restored), str(backup), "--quiet"]) == 0
+    held = ("--checkpoint", str(tmp_path / "kept"))
+    assert run(capsys, "verify", "--data", str(restored), *held)[0] == 0
+    with closing(LmdbStore.open(data)) as store, closing(AuditStore(data)) as env:
+        AuditLog(store, env).append([call(99, START).document])
+    shutil.rmtree(data / "lmdb")
+    assert main(["restore", "--data", str(data), str(backup), "--quiet"]) == 0
+    _, out, _ = run(capsys, "show", "--data", str(data), "--json", "--limit", "1")
+    assert json.loads(out)["request"] == "r99"
+    assert run(capsys, "verify", "--data", str(data), *held)[0] == 0
+
+
+def test_a_damaged_log_is_not_backed_up(data: Path, tmp_path: Path) -> None:
+    """A backup holds what was recorded, or there is none; neither is a damaged one restored."""
+    backup = tmp_path / "backup"
+    assert main(["backup", "--data", str(data), str(backup), "--quiet"]) == 0
+    tables: Tables = read(data / "audit")
+    key = min(tables[b"records"])
+    tables[b"records"][key] = resealed(b"records", key, tables[b"records"][max(tables[b"records"])])
+    for path in (data / "audit", backup / "audit"):
+        write(path, tables)
+    assert main(["backup", "--data", str(data), str(tmp_path / "other"), "--quiet"]) == 3
+    assert not (tmp_path / "other").exists()
+    assert main(["restore", "--data", str(tmp_path / "restored"), str(backup), "--quiet"]) == 3
+    assert not (tmp_path / "restored" / "lmdb").exists()

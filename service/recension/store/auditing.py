@@ -22,14 +22,12 @@ from typing import cast
 import lmdb
 
 from recension.model.errors import AuditDamagedError, AuditUnusableError, RecensionError, StoreError
-from recension.model.merkle import EMPTY, Frontier
-from recension.store.directory import free_bytes, sync
+from recension.model.merkle import EMPTY, Frontier, leaf_hash
+from recension.store.directory import AUDIT_DIRECTORY, free_bytes, sync
 from recension.store.environment import DAMAGE, FULL, check_usable, open_env, settle
 from recension.store.interface import Row
 from recension.store.layout import SEAL_BYTES, seal
 
-AUDIT_DIRECTORY = "audit"
-"""Its name in the data directory."""
 MAP_BYTES = 2**38
 """Room for some 10^9 records; costs only addresses."""
 SCHEMA_VERSION = 1
@@ -197,15 +195,6 @@ class AuditStore:
                 for key, raw in _rows(opened, txn, DAYS)
             }
 
-    def copy(self, target: Path) -> int:
-        """Copy what is there now into a directory that does not exist, durable; return its records."""
-        with self._reading() as (opened, txn):
-            head = _head(opened, txn)
-            target.mkdir()
-            opened.env.copy(str(target), compact=True, txn=txn)
-        settle(target)
-        return head.size
-
     def close(self) -> None:
         """Let go of the directory. Idempotent."""
         self._drop()
@@ -262,8 +251,42 @@ class AuditStore:
             os.close(lock)
 
 
-def _open(path: Path) -> _Opened:
-    env = open_env(path, MAP_BYTES)
+def copy_audit(data: Path, target: Path) -> None:
+    """Copy the audit log of a data directory, or of a backup, to a directory that does not exist; durable.
+
+    Every record is read back, and the tree of them compared with the head. Without a log nothing is made.
+    Raises ``AuditDamagedError``, ``AuditUnusableError``.
+    """
+    path = data / AUDIT_DIRECTORY
+    if not path.exists():
+        return
+    with _named(path):
+        opened = _open(path, alone=not (path / "lock.mdb").exists())
+        try:
+            with opened.env.begin() as txn:
+                target.mkdir()
+                opened.env.copy(str(target), compact=True, txn=txn)
+        finally:
+            opened.env.close()
+        settle(target)
+        copied = _open(target, alone=True)
+        try:
+            with copied.env.begin() as txn:
+                _check_whole(copied, txn)
+        finally:
+            copied.env.close()
+
+
+def _check_whole(opened: _Opened, txn: lmdb.Transaction) -> None:
+    head, tree = _head(opened, txn), Frontier()
+    for key, raw in _rows(opened, txn, RECORDS):
+        tree.append(leaf_hash(_whole(RECORDS, key, raw)))
+    if (tree.size, tree.peaks) != (head.size, head.peaks):
+        raise AuditDamagedError("the records of the audit log are not those of its head", hint=_RESTORE)
+
+
+def _open(path: Path, *, alone: bool = False) -> _Opened:
+    env = open_env(path, MAP_BYTES, alone=alone)
     try:
         tables = {name: env.open_db(name, create=False) for name in TABLES}
         opened = _Opened(env, tables)
@@ -271,7 +294,8 @@ def _open(path: Path) -> _Opened:
             raw = txn.get(_SCHEMA_KEY, db=tables[META])
             _check_schema(path, _whole(META, _SCHEMA_KEY, raw or b""))
             _head(opened, txn)
-        env.reader_check()
+        if not alone:
+            env.reader_check()
     except lmdb.NotFoundError:
         env.close()
         raise AuditDamagedError(f"{path} is no audit log", hint=_RESTORE) from None

@@ -23,7 +23,7 @@ import lmdb
 from recension.model.errors import DataLossError, StoreError, WriterBusyError
 from recension.model.record import EMPTY_LOG, MAGIC, Head, commit_hash
 from recension.store.arrivals import ROWS_A_CHUNK
-from recension.store.directory import DataDirectory, check_room, free_bytes, remove, sync
+from recension.store.directory import AUDIT_DIRECTORY, DataDirectory, check_room, free_bytes, remove, sync
 from recension.store.environment import (
     FULL,
     Opened,
@@ -270,7 +270,7 @@ def arriving(path: Path) -> Iterator[Path]:
             raise WriterBusyError(
                 f"another process is writing {path}", hint="wait until it has finished", path=path
             ) from None
-        if {entry.name for entry in partial.iterdir()} - {"lmdb"}:
+        if {entry.name for entry in partial.iterdir()} - {"lmdb", AUDIT_DIRECTORY}:
             raise StoreError(f"{partial} is in the way", hint="remove or rename it", path=partial)
         try:
             yield partial

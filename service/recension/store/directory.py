@@ -41,6 +41,8 @@ RETRACTIONS_FOLDER = "retractions"
 """Name of the folder with the reports of retractions, and with what is looked for after them."""
 BACKUPS_FILE = "backups.json"
 """Name of the file that lists the backups that were made."""
+AUDIT_DIRECTORY = "audit"
+"""Name of the audit log's environment in a data directory, and in a backup."""
 
 
 class DataDirectory:

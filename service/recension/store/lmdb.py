@@ -30,8 +30,9 @@ from recension.model.errors import (
 )
 from recension.model.record import EMPTY_LOG, MAGIC, Head
 from recension.store.arrivals import NO_PILES, Filter, Piles, scattered
+from recension.store.auditing import copy_audit
 from recension.store.copying import arriving, backup_at, copy, copy_checked, used_bytes
-from recension.store.directory import LOOK_SECONDS, DataDirectory, free_bytes, remove, sync
+from recension.store.directory import AUDIT_DIRECTORY, LOOK_SECONDS, DataDirectory, free_bytes, remove, sync
 from recension.store.environment import (
     DAMAGE,
     FULL,
@@ -183,10 +184,14 @@ class LmdbStore:
             remove(directory.new)
             directory.new.mkdir()
             try:
+                if not (path / AUDIT_DIRECTORY).exists():  # else it is newer than any backup
+                    copy_audit(source.resolve(), directory.new / AUDIT_DIRECTORY)
                 with opened.env.begin() as txn:
                     copied = copy_checked(
                         opened, txn, directory.new, map_bytes, SCHEMA_VERSION, progress, cls._checker(check)
                     )
+                if (directory.new / AUDIT_DIRECTORY).exists():
+                    (directory.new / AUDIT_DIRECTORY).rename(path / AUDIT_DIRECTORY)
                 (directory.new / "lmdb").rename(directory.lmdb)
                 sync(path)
             finally:
@@ -410,12 +415,16 @@ class LmdbStore:
     ) -> Copied:
         """Write what is committed now to the directory ``path``, itself a data directory; durable on return.
 
-        Every row and the log are read back, then ``check`` is called with the copy; only then does it get its
-        name. Others read and write meanwhile; what they free is used again when the copy is finished. Raises
-        ``StoreError`` unless ``path`` is absent or empty, ``DataLossError`` or ``StoreFullError``.
+        The audit log comes along. Every row and the log are read back, then ``check`` is called with the
+        copy; only then does it get its name. Others read and write meanwhile; what they free is used
+        again when the copy is finished. Raises ``StoreError`` unless ``path`` is absent or empty,
+        ``DataLossError``, ``AuditDamagedError`` or ``StoreFullError``.
         """
         with arriving(path.resolve()) as partial:
             remove(partial / "lmdb")
+            remove(partial / AUDIT_DIRECTORY)
+            # First, so that no statement was taken over from a commit that the copy does not have.
+            copy_audit(self._directory.path, partial / AUDIT_DIRECTORY)
             opened = self.newest()
             with self.begin(opened) as txn:
                 return copy_checked(
