@@ -29,7 +29,16 @@ from recension.model.errors import (
     StoreVersionError,
 )
 from recension.store.arrivals import Arrivals
-from recension.store.directory import KEY_FILE, PEPPER_FILE, DataDirectory, FileId, sync
+from recension.store.directory import (
+    AUDIT_DIRECTORY,
+    BACKUPS_FILE,
+    KEY_FILE,
+    PEPPER_FILE,
+    RETRACTIONS_FOLDER,
+    DataDirectory,
+    FileId,
+    sync,
+)
 from recension.store.interface import STORES
 from recension.store.layout import (
     ARRIVALS,
@@ -62,7 +71,8 @@ _UNSAFE_FS = re.compile(
 
 _CREATE_HINT = "make one with `recension-server project create`"
 _OWN_NAMES = {
-    *("audit", "audit.lock", "audit.new", "lmdb.new", "lost+found", "swap.lock", "writer.lock"),
+    *(AUDIT_DIRECTORY, "audit.lock", "audit.new", BACKUPS_FILE, RETRACTIONS_FOLDER),
+    *("lmdb.new", "lost+found", "swap.lock", "writer.lock"),
     *(KEY_FILE + suffix for suffix in ("", ".audit", ".checkpoint", ".lock", ".new")),
     *(PEPPER_FILE + suffix for suffix in ("", ".lock")),
 }

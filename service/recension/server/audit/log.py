@@ -38,13 +38,13 @@ from recension.store.auditing import AuditHead, AuditStore, Change, Day, day_of
 from recension.store.interface import Store
 
 STATEMENTS = {
-    18: "pin",
-    20: "api-key",
-    21: "licensee",
-    22: "agreement",
-    23: "retraction",
-    24: "erasure",
-    25: "acknowledgement",
+    Kind.PIN: "pin",
+    Kind.API_KEY: "api-key",
+    Kind.LICENSEE: "licensee",
+    Kind.AGREEMENT: "agreement",
+    Kind.RETRACTION: "retraction",
+    Kind.RECEIPT: "receipt",
+    Kind.ACKNOWLEDGEMENT: "acknowledgement",
 }
 """Kinds of statements of the store's log that are taken over, and what records call them."""
 _COMMITS = 16
@@ -303,8 +303,14 @@ def _named(one: Statement) -> dict[str, Any]:
                 "licensee": document.get("licensee"),
                 "agreement": format_digest(digest_of(canonical_json(document))),
             }
+        case Kind.ACKNOWLEDGEMENT:
+            return {
+                "licensee": fields.get("owner"),
+                "key": fields.get("key"),
+                "snapshot": fields.get("snapshot"),
+            }
         case _:
-            return {name: fields.get(name) for name in ("licensee", "project", "pin", "snapshot")}
+            return {name: fields.get(name) for name in ("licensee", "project", "case", "retraction")}
 
 
 def _fields(one: Statement) -> dict[str, Any]:
