@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from recension.archive.clock import DrawnSalts
 from recension.model.errors import (
     InvalidEventError,
     PageNotFoundError,
@@ -24,6 +25,7 @@ from recension.model.event import (
     Visibility,
 )
 from recension.model.reading import ProjectInfo
+from recension.model.seal import SALT_BYTES
 from tests.archive.helpers import World, delete, edit, hide, move, restore
 from tests.archive.test_logbook import entry
 
@@ -194,3 +196,11 @@ def test_long_chains_and_short_and_large_texts_come_back() -> None:
         world.add(world.event(1, number, edit(number + 1, text)))
     got = [world.archive.text("w", number + 1).decode() for number in range(len(texts))]
     assert got == texts
+
+
+def test_drawn_salts_are_used_once() -> None:
+    """Salts that are drawn together are all of their length, and none comes twice, of two drawers either."""
+    one, other = DrawnSalts(), DrawnSalts()
+    salts = [draw("w", "same") for _ in range(1000) for draw in (one, other)]
+    assert {SALT_BYTES} == set(map(len, salts))
+    assert 2000 == len(set(salts))

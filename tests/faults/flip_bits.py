@@ -2,7 +2,8 @@
 
 Run by ``test_flips``: ``flip_bits SEED SECONDS FLIPS HABIT STATE SCRATCH``. Half of the flips hit any bit of
 the file; the others hit a row that is in use, and have to be noticed. The habit ``blind`` leaves out the
-checks of digests. The state is ``written``, or ``compacted``, in which rows lie in another way.
+checks of digests. The state is ``written``; ``compacted``, in which rows lie in another way; or ``waiting``,
+what an import leaves that was killed.
 
 A flip in a page that nothing uses, or beside the rows of one, changes nothing. As in ``damage_store``: a flip
 in a page's own structure may hide rows, which the check of the product finds, end the process, or let LMDB go
@@ -20,13 +21,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import lmdb
+import numpy as np
 
 from recension.store import copying, layout
 from recension.store import lmdb as module
 from tests.faults.children import in_a_child
 from tests.faults.durations import Duration
 from tests.faults.findings import Findings
-from tests.faults.histories import History, steps_of
+from tests.faults.histories import PILED, History, Step, steps_of
 from tests.faults.wholeness import problems_of
 from tests.faults.worker import work
 
@@ -72,20 +74,34 @@ def compact(data: Path) -> None:
         store.compact()
 
 
+def leave_waiting(data: Path, told: Path, steps: list[Step]) -> None:
+    """Do the steps of an import and leave it before its rows are in their places."""
+    assert steps[0].piled
+    with patch.object(module.LmdbStore, "_place_arrivals", lambda _: None):
+        work(data, told, steps, 0)
+
+
 def rows_in(folder: Path, data: bytes) -> list[tuple[str, int, int]]:
-    """Return (table, place, length) of the values in use, of which there is one copy in the file."""
+    """Return (table, place, length) of the values in use, wherever older copies of them lie."""
     out = []
     with closing(lmdb.open(str(folder), max_dbs=len(layout.TABLES), readonly=True, lock=False)) as env:
         tables = {name: env.open_db(name, create=False) for name in layout.TABLES}
-        with env.begin() as txn:
-            for name, table in tables.items():
-                for _, value in txn.cursor(table):
-                    place = data.find(value)
-                    if place >= 0 and data.find(value, place + 1) < 0:
-                        # Before a blob's digest stands the number of its pieces; missing ones read as none.
-                        skipped = name == layout.BLOBS
-                        out.append((name.decode(), place + skipped, len(value) - skipped))
+        with env.begin(buffers=True) as txn:
+            found = [(name, value) for name, table in tables.items() for _, value in txn.cursor(table)]
+            only = next(bytes(value) for _, value in found if data.count(value) == 1)
+            start = next(_address(value) for _, value in found if value == only) - data.find(only)
+            for name, value in found:
+                place = _address(value) - start
+                assert data[place : place + len(value)] == value
+                # Before a blob's digest stands the number of its pieces; missing ones read as none.
+                skipped = name == layout.BLOBS
+                if len(value) > skipped:
+                    out.append((name.decode(), place + skipped, len(value) - skipped))
     return out
+
+
+def _address(value: memoryview) -> int:
+    return int(np.frombuffer(value, np.uint8).ctypes.data)
 
 
 def places(data: bytes, rows: list[tuple[str, int, int]], moments: random.Random) -> tuple[str, Place]:
@@ -119,14 +135,19 @@ def main() -> int:
     seed, duration, flips, habit, state, scratch = sys.argv[1:]
     seconds = 60 if habit == "sound" else 2  # without checks some flips make for endless reads
     found = Findings()
-    folder, steps = Path(scratch), steps_of(seed, _STEPS)
+    steps = steps_of(PILED + seed if state == "waiting" else seed, _STEPS)
+    folder = Path(scratch)
     folder.mkdir()
     history, store = History(steps), folder / "data/lmdb"
-    in_a_child(partial(work, folder / "data", folder / "told", steps, 0))
+    if state == "waiting":
+        in_a_child(partial(leave_waiting, folder / "data", folder / "told", steps))
+    else:
+        in_a_child(partial(work, folder / "data", folder / "told", steps, 0))
     if state == "compacted":
         in_a_child(lambda: compact(folder / "data"))
     data = (store / "data.mdb").read_bytes()
     rows = in_a_child(lambda: rows_in(store, data))
+    assert (state == "waiting") == any(row[0] == "arrivals" for row in rows)
     if habit == "blind":
         blind()
     assert [] == problems_of(folder / "data", history, _STEPS)

@@ -24,6 +24,8 @@ from recension.store.memory import MemoryStore
 from tests.archive.helpers import NOW, World, delete, edit, fixed_salts, hide, move, restore
 
 PROJECT = "w"
+PILED = "piled "
+"""Begins the seed of a history that is written as an import: rows that come in no order wait in piles."""
 INFO = ProjectInfo(PROJECT, "https://w.example", "en", "CC0-1.0")
 _PAGES = 4
 _DAYS = 40
@@ -41,12 +43,15 @@ class Step:
     kind: str
     events: tuple[Event, ...] = ()
     text: bytes = b""
+    piled: bool = False
+    """Of the first: the history is an import."""
 
 
 class _Author:
     """Makes up steps."""
 
     def __init__(self, seed: str) -> None:
+        self._piled = seed.startswith(PILED)
         self._moments = random.Random(seed)
         self._world = World(MemoryStore())
         self._pages: dict[int, list[str]] = {}
@@ -56,7 +61,7 @@ class _Author:
 
     def steps(self, length: int) -> Iterator[Step]:
         """Yield the steps: at first one that creates the project, and of each kind one every now and then."""
-        yield Step("create")
+        yield Step("create", piled=self._piled)
         for number in range(1, length):
             yield self._step(number)
 

@@ -45,6 +45,7 @@ def kill_again(folder: Path, case: str, habit: str, found: Findings) -> Iterator
         problems = problems_of(data, history, done)
         found.add(f"{case}, {done} steps", problems)
         found.counts["kills" if was_killed else "ends"] += 1
+        found.counts["rows waited"] += not problems and in_a_child(lambda: rows_wait(data))
         if not was_killed:
             if not problems:
                 shutil.rmtree(folder)
@@ -56,6 +57,14 @@ def kill_again(folder: Path, case: str, habit: str, found: Findings) -> Iterator
         yield case
         if problems:
             return
+
+
+def rows_wait(data: Path) -> bool:
+    """Say whether rows of an import wait in a store, if it is one."""
+    if not (data / "lmdb").exists():
+        return False
+    store = LmdbStore.open(data, force_mount=True)
+    return bool(store.usage().tables["arrivals"].rows)
 
 
 def _position(data: Path) -> int:

@@ -11,9 +11,10 @@ from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
 
 Tell = Callable[[str, Findings], None]
+STATES = ["written", "compacted", "waiting"]
 
 
-@pytest.mark.parametrize("state", ["written", "compacted"])
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("duration", DURATIONS)
 def test_flips(duration: Duration, state: str, tmp_path: Path, tell: Tell) -> None:
     """Each flip in a row is noticed; no flip anywhere gives another text, or an error without a name."""
@@ -25,7 +26,7 @@ def test_flips(duration: Duration, state: str, tmp_path: Path, tell: Tell) -> No
     assert flips <= found.counts["cases"]
 
 
-@pytest.mark.parametrize("state", ["written", "compacted"])
+@pytest.mark.parametrize("state", STATES)
 def test_without_digests_flips_are_missed(state: str, tmp_path: Path, tell: Tell) -> None:
     """The comparison can fail: a store that takes rows as they are misses flips, or answers wrongly."""
     found = run_script("flip_bits", "blind", 0, 16, "blind", state, tmp_path / "scratch")

@@ -13,18 +13,24 @@ from recension.store.lmdb import LmdbStore
 from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
 from tests.faults.full_disk import leave_room
+from tests.faults.histories import PILED
 
 Tell = Callable[[str, Findings], None]
 DISKS = ["tmpfs 8m", "ext4 16m"]
 
 
 @pytest.mark.parametrize("duration", DURATIONS)
-@pytest.mark.parametrize("small_disk", DISKS, indirect=True)
-def test_a_disk_full_at_any_step(small_disk: Path, duration: Duration, tmp_path: Path, tell: Tell) -> None:
+@pytest.mark.parametrize(
+    "small_disk,kind", [*((disk, "") for disk in DISKS), (DISKS[0], PILED)], indirect=["small_disk"]
+)
+def test_a_disk_full_at_any_step(
+    small_disk: Path, kind: str, duration: Duration, tmp_path: Path, tell: Tell
+) -> None:
     """No room while appending, sealing or erasing: nothing is lost, nothing half done, and room helps."""
-    limits = (duration.seed, duration.seconds, 2)
+    seed = kind + duration.seed
+    limits = (seed, duration.seconds, 2)
     found = run_script("full_disk", *limits, "sound", tmp_path / "scratch", small_disk)
-    tell(duration.seed, found)
+    tell(seed, found)
     assert [] == found.broken
     assert found.counts["STORE_FULL"]
 

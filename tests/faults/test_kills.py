@@ -9,18 +9,24 @@ import pytest
 
 from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
+from tests.faults.histories import PILED
 
 Tell = Callable[[str, Findings], None]
 
 
+@pytest.mark.parametrize("kind,kills", [("", 14), (PILED, 8)], ids=["plain", "piled"])
 @pytest.mark.parametrize("duration", DURATIONS)
-def test_kills_at_random_moments(duration: Duration, tmp_path: Path, tell: Tell) -> None:
+def test_kills_at_random_moments(
+    duration: Duration, kind: str, kills: int, tmp_path: Path, tell: Tell
+) -> None:
     """Appending, sealing, erasing, compacting: no kill loses, hides or brings back anything."""
-    kills = 1000 if duration.seconds else 14
-    found = run_script("kill_steps", duration.seed, duration.seconds, kills, "sound", tmp_path / "scratch")
-    tell(duration.seed, found)
+    kills = 1000 if duration.seconds else kills
+    seed = kind + duration.seed
+    found = run_script("kill_steps", seed, duration.seconds, kills, "sound", tmp_path / "scratch")
+    tell(seed, found)
     assert [] == found.broken
     assert kills <= found.counts["kills"]
+    assert bool(kind) == bool(found.counts["rows waited"])
 
 
 def test_who_tells_too_early_is_found_out(tmp_path: Path, tell: Tell) -> None:

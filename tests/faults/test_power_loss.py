@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
+from tests.faults.histories import PILED
 
 Tell = Callable[[str, Findings], None]
 _SLICE = 40
@@ -26,13 +27,15 @@ def memory_disk() -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("kind", ["", PILED], ids=["plain", "piled"])
 @pytest.mark.parametrize("duration", DURATIONS)
-def test_power_losses(duration: Duration, tmp_path: Path, memory_disk: Path, tell: Tell) -> None:
+def test_power_losses(duration: Duration, kind: str, tmp_path: Path, memory_disk: Path, tell: Tell) -> None:
     """No choice of unsynced sectors loses what was told, or leaves anything that is not whole."""
     least = 1000 if duration.seconds else _SLICE
-    limits = (duration.seed, duration.seconds, least)
+    seed = kind + duration.seed
+    limits = (seed, duration.seconds, least)
     found = run_script("power_loss", *limits, "sound", tmp_path / "scratch", memory_disk)
-    tell(duration.seed, found)
+    tell(seed, found)
     assert [] == found.broken
     assert least <= found.counts["cases"]
 

@@ -9,22 +9,34 @@ import pytest
 
 from tests.faults.durations import DURATIONS, Duration
 from tests.faults.findings import Findings, run_script
+from tests.faults.histories import PILED
 from tests.faults.syscalls import Traced
 from tests.faults.worker import FAILED, refusals_of
 
 Tell = Callable[[str, Findings], None]
+FAULTS = ["signal=SIGKILL", "error=EIO", "error=ENOSPC"]
 _SLICE = 3
 
 
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("duration", DURATIONS)
-@pytest.mark.parametrize("fault", ["signal=SIGKILL", "error=EIO", "error=ENOSPC"])
-def test_a_fault_at_a_system_call(fault: str, duration: Duration, tmp_path: Path, tell: Tell) -> None:
+@pytest.mark.parametrize(
+    "kind,fault",
+    [
+        *(("", fault) for fault in FAULTS),
+        *((PILED, fault) for fault in FAULTS[:2]),
+        pytest.param(PILED, FAULTS[2], marks=pytest.mark.torture),
+    ],
+)
+def test_a_fault_at_a_system_call(
+    kind: str, fault: str, duration: Duration, tmp_path: Path, tell: Tell
+) -> None:
     """A fault at a write or sync leaves what was before or after it, has a name, and work goes on."""
     points = 0 if duration.seconds else _SLICE
-    limits = (duration.seed, duration.seconds, points)
+    seed = kind + duration.seed
+    limits = (seed, duration.seconds, points)
     found = run_script("syscalls", *limits, fault, "sound", tmp_path / "scratch")
-    tell(duration.seed, found)
+    tell(seed, found)
     assert [] == found.broken
     assert found.counts["cases"] >= _SLICE
     assert found.counts["missed"] <= found.counts["cases"] / 10

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from unittest.mock import patch
 
 from recension.model.errors import StoreError, StoreFailedError, StoreFullError
-from recension.store import environment
+from recension.store import arrivals, environment
+from recension.store import lmdb as module
 from recension.store.lmdb import LmdbStore
 from tests.faults.histories import Step, Writer, steps_of
 
@@ -45,18 +46,39 @@ def work(
     except StoreError as error:
         _tell(lines, error.reason)
         return FAILED
+    if steps[0].piled:
+        let_rows_wait()
     with closing(store):
         writer = Writer(store)
         for compacting, run in groupby(
             range(first, len(steps)), lambda number: steps[number].kind == "compact"
         ):
-            with nullcontext() if compacting else store.exclusive_writer():
-                for number in run:
-                    before(number)
-                    status = _do_and_tell(writer, number, steps[number], lines, habit)
-                    if status:
-                        return status
+            try:
+                with _writing(store, piled=steps[0].piled, compacting=compacting):
+                    for number in run:
+                        before(number)
+                        status = _do_and_tell(writer, number, steps[number], lines, habit)
+                        if status:
+                            return status
+            except (StoreFullError, StoreFailedError) as error:  # rows could not be brought to their places
+                _tell(lines, error.reason)
+                return FULL if isinstance(error, StoreFullError) else FAILED
     return 0
+
+
+def let_rows_wait() -> None:
+    """Let the rows of an import wait in a store of any size, and be sorted when they are few."""
+    module._IMPORT_FROM_ROWS, module._PLACED_ROWS, arrivals.FAN = 0, 20, 3
+
+
+@contextmanager
+def _writing(store: LmdbStore, *, piled: bool, compacting: bool) -> Iterator[None]:
+    with ExitStack() as held:
+        if not compacting:
+            held.enter_context(store.exclusive_writer())
+            if piled:
+                held.enter_context(store.importing())
+        yield
 
 
 def _do_and_tell(writer: Writer, number: int, step: Step, lines: int, habit: str) -> int:

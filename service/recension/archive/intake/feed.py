@@ -134,7 +134,7 @@ class Feed:
                     if kind == RUN:
                         break
                     if kind == BATCH:
-                        progress, fed = unpack_batch(meta, memoryview(body))
+                        progress, fed = unpack_batch(meta, body)
                         self._went_on(progress)
                         yield fed
                     else:
@@ -168,6 +168,7 @@ class _Child:
         self._path = path
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = bytearray()
         self._stderr: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -196,8 +197,11 @@ class _Child:
         if self._stderr is not None:
             self._stderr.close()
 
-    def frames(self) -> Iterator[tuple[bytes, bytes, bytearray]]:
-        """Yield kind, JSON and body of each frame; an error that the child sends is raised."""
+    def frames(self) -> Iterator[tuple[bytes, bytes, memoryview]]:
+        """Yield kind, JSON and body of each frame; an error that the child sends is raised.
+
+        A body stays as it is until the next frame is asked for.
+        """
         while True:
             header = self._read(HEADER.size)
             try:
@@ -209,16 +213,17 @@ class _Child:
                 raise self.nonsense(str(error)) from error
             yield kind, meta, body
 
-    def _read(self, size: int) -> bytearray:
-        """Read exactly ``size`` bytes; the child's death raises what it died of."""
-        buffer = bytearray(size)
-        view, done, file = memoryview(buffer), 0, self._output().fileno()
+    def _read(self, size: int) -> memoryview:
+        """Read exactly ``size`` bytes, in the place of those before; the child's death raises its cause."""
+        if size > len(self._buffer):  # most are about as long, and new memory costs as much as what is read
+            self._buffer = bytearray(size)
+        view, done, file = memoryview(self._buffer)[:size], 0, self._output().fileno()
         while done < size:
             count = os.readv(file, [view[done:]])
             if not count:
                 self._explain_death()
             done += count
-        return buffer
+        return view
 
     def _raise(self, value: object) -> NoReturn:
         if not isinstance(value, dict):
