@@ -62,8 +62,8 @@ _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _TEXT = re.compile(rb'"text": ?"')
 _QUOTE = re.compile(rb'(?<!\\)"')
-_CUT_BYTES = 2048
-"""Of a line; of a shorter one nothing is cut out."""
+_CUT_BYTES, _CUT_MOST_BYTES = 2048, 2**20
+"""Of a line: in a shorter one nothing is won, and of a longer one orjson takes more memory than there is."""
 _BEHIND_BYTES = 512
 """Where the end of a text is looked for, from the end of its line."""
 _UNPARSED = frozenset({"INVALID_JSON", "INVALID_UTF8"})
@@ -240,7 +240,7 @@ def _cut(line: bytes) -> object:
     ``"text":``, ends outside of any string if the rest is JSON at all, so both lines have the same tokens but
     for this one. A quote that does not end the text leaves something behind it that is no string.
     """
-    if len(line) < _CUT_BYTES or not (begin := _TEXT.search(line)):
+    if not _CUT_BYTES <= len(line) <= _CUT_MOST_BYTES or not (begin := _TEXT.search(line)):
         return None
     start = begin.end() - 1
     end = _QUOTE.search(line, max(start + 1, len(line) - _BEHIND_BYTES))
