@@ -38,6 +38,7 @@ COMMANDS = {
         "quote",
         "doctor",
         "proof",
+        "retractions",
     ],
     "recension-server": [
         "",
@@ -52,6 +53,7 @@ COMMANDS = {
         "retract",
         "retractions",
         "retractions list",
+        "retractions outstanding",
         "receipts",
         "receipts show",
         "receipts export",

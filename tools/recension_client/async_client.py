@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -36,6 +37,7 @@ from recension.model.reading import (
     TimelinePlace,
     place_behind,
 )
+from recension.model.retraction import Acknowledgement, Withdrawn
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.wire.convert import TextBudget
 from recension.wire.status import error_of
@@ -305,6 +307,20 @@ class AsyncClient:
     def pins(self) -> AsyncIterator[Pin]:
         """Yield the caller's pins in the order of their making, expired ones too."""
         return self._all(questions.pins)
+
+    def retractions(self, pin: str) -> AsyncIterator[Withdrawn]:
+        """Yield what was withdrawn from a pin since it was made, by (project, revision id); never its text.
+
+        An expired pin can be asked about too. Raises ``PinNotFoundError``.
+        """
+        return self._all(partial(questions.retractions, pin))
+
+    async def acknowledge(self, pin: str, through: int) -> Acknowledgement:
+        """Answer for all that was withdrawn from a pin up to a log position: it is removed here.
+
+        Raises ``PinNotFoundError``, ``InvalidArgumentError``.
+        """
+        return await self._ask(questions.acknowledge(pin, through))
 
     async def extend_pin(self, name: str, readable_until: int) -> Pin:
         """Make a pin live longer. ``readable_until``: microseconds since the epoch, none before the present.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import dropwhile, islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,6 +37,7 @@ from recension.model.reading import (
     TimelinePlace,
     behind,
 )
+from recension.model.retraction import Acknowledgement, Withdrawn
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.wire.convert import TextBudget
 from recension.wire.status import error_of
@@ -307,6 +309,20 @@ class Client:
     def pins(self) -> Iterator[Pin]:
         """Yield the caller's pins in the order of their making, expired ones too."""
         return self._all(questions.pins)
+
+    def retractions(self, pin: str) -> Iterator[Withdrawn]:
+        """Yield what was withdrawn from a pin since it was made, by (project, revision id); never its text.
+
+        An expired pin can be asked about too. Raises ``PinNotFoundError``.
+        """
+        return self._all(partial(questions.retractions, pin))
+
+    def acknowledge(self, pin: str, through: int) -> Acknowledgement:
+        """Answer for all that was withdrawn from a pin up to a log position: it is removed here.
+
+        Raises ``PinNotFoundError``, ``InvalidArgumentError``.
+        """
+        return self._ask(questions.acknowledge(pin, through))
 
     def extend_pin(self, name: str, readable_until: int) -> Pin:
         """Make a pin live longer. ``readable_until``: microseconds since the epoch, none before the present.

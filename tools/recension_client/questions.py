@@ -25,6 +25,7 @@ from recension.model.reading import (
     ServerInfo,
     TimelineItem,
 )
+from recension.model.retraction import Acknowledgement, Withdrawn, read_acknowledgement
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import checkpoint_service_pb2 as checkpoint_pb
 from recension.v1 import pin_service_pb2 as pin_pb
@@ -36,7 +37,7 @@ from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire import attribution, convert, differences
-from recension.wire.pins import pin_from_proto
+from recension.wire.pins import pin_from_proto, withdrawn_from_proto
 from recension_client.proof import proof_file
 from recension_client.trust import Inclusion
 from recension_client.verify import verify_proof
@@ -383,6 +384,29 @@ def extend_pin(name: str, readable_until: int) -> Question[Pin]:
 
     request = pin_pb.ExtendPinRequest(name=name, readable_until=convert.timestamp_to_proto(readable_until))
     return Question(lambda channel: PinServiceStub(channel).ExtendPin, request, read)
+
+
+def retractions(pin: str, token: str) -> Question[Listed[Withdrawn]]:
+    """Ask for a page of what was withdrawn from a pin."""
+
+    def read(answer: pin_pb.ListRetractionsResponse) -> Listed[Withdrawn]:
+        return Listed(list(map(withdrawn_from_proto, answer.entries)), answer.next_page_token)
+
+    request = pin_pb.ListRetractionsRequest(pin=pin, page_size=MAX_PAGE, page_token=token)
+    return Question(lambda channel: PinServiceStub(channel).ListRetractions, request, read)
+
+
+def acknowledge(pin: str, through: int) -> Question[Acknowledgement]:
+    """Ask for an answer about what was withdrawn from a pin to be recorded."""
+
+    def read(answer: pin_pb.AcknowledgeRetractionResponse) -> Acknowledgement:
+        said = read_acknowledgement(answer.statement.encode())
+        if said.through < through:
+            raise VerificationError("the server recorded another answer than was given")
+        return said
+
+    request = pin_pb.AcknowledgeRetractionRequest(pin=pin, through=through)
+    return Question(lambda channel: PinServiceStub(channel).AcknowledgeRetraction, request, read)
 
 
 def delete_pin(name: str) -> Question[None]:

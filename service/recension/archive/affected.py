@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from recension.archive.clock import Clock, system_clock
+from recension.archive.history import choice_of, page_at, selects
 from recension.archive.pins import newest_pins
 from recension.archive.projects import project_names
 from recension.archive.retracting import Place
 from recension.archive.trees import node_at
-from recension.model.manifest import read_manifest
+from recension.model.manifest import Manifest, read_manifest
 from recension.model.pin import PinStatement
 from recension.model.tree import children_of, leaves_of, level_of
 from recension.store import keys
@@ -39,7 +40,7 @@ class Affected:
     """What some revisions are part of."""
 
     snapshots: dict[bytes, frozenset[Place]]
-    """Withdrawn revisions by the id of a snapshot that can be read."""
+    """Withdrawn revisions by the id of a snapshot, also of a released one: whoever read it may have it."""
     pins: tuple[HeldPin, ...]
     """By owner and age; deleted ones are left out."""
 
@@ -73,8 +74,8 @@ class Affected:
 def affected(store: Store, places: Collection[Place], clock: Clock = system_clock) -> Affected:
     """Return the snapshots and pins that hold some revisions.
 
-    Reads each tree node on the way to their pages once, some 20 us. Released snapshots have no tree and are
-    left out. Raises ``DataLossError``.
+    Reads each tree node on the way to their pages once, some 20 us; a released snapshot has no tree, so each
+    revision is looked up in its page's history, some 100 us. Raises ``DataLossError``.
     """
     searches: dict[str, _Search] = {}
     snapshots: dict[bytes, frozenset[Place]] = {}
@@ -87,11 +88,11 @@ def affected(store: Store, places: Collection[Place], clock: Clock = system_cloc
             rows = view.scan(keys.snapshot_at(start), keys.snapshot_at(keys.END), limit=_SLICE)
             for _, payload in rows:
                 manifest = read_manifest(payload)
-                if view.get(keys.released(manifest.snapshot_id)) is not None:
-                    continue
+                released = view.get(keys.released(manifest.snapshot_id)) is not None
                 found: set[Place] = set()
                 for part in manifest.parts:
-                    found |= searches[part.project].below(view, part.root)
+                    search = searches[part.project]
+                    found |= search.in_history(view, manifest) if released else search.below(view, part.root)
                 if found:
                     snapshots[manifest.snapshot_id] = frozenset(found)
         if len(rows) < _SLICE:
@@ -106,6 +107,13 @@ def affected(store: Store, places: Collection[Place], clock: Clock = system_cloc
         )
     pins = tuple(sorted(pins, key=lambda one: (one.statement.owner, one.statement.made_at)))
     return Affected(snapshots, pins)
+
+
+def holds(view: View, manifest: Manifest, place: Place) -> bool:
+    """Say whether a revision is its page's entry in a snapshot, by the page's history alone."""
+    choice = choice_of(manifest.selector, manifest.as_of)
+    state = page_at(view, place.number, place.page, choice)
+    return state is not None and state.edit.rev == place.rev and selects(manifest.selector, state)
 
 
 class _Search:
@@ -124,6 +132,10 @@ class _Search:
         if known is None:
             known = self._found[digest] = frozenset(self._look(view, digest))
         return known
+
+    def in_history(self, view: View, manifest: Manifest) -> set[Place]:
+        """Return which of them a snapshot without a tree held."""
+        return {place for place in self._places.values() if holds(view, manifest, place)}
 
     def _look(self, view: View, digest: bytes) -> Iterator[Place]:
         node = node_at(view, digest)

@@ -15,6 +15,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
+from recension.archive.duties import LicenseeDuties
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
@@ -193,7 +194,10 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     def pins() -> LicenseePins:
         return LicenseePins(store, caller().owner)
 
-    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins), server)
+    def duties() -> LicenseeDuties:
+        return LicenseeDuties(store, caller().owner, caller().key_id)
+
+    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins, duties), server)
     checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(
         CheckpointRpc(reader, pins, ledger, signer), server
     )

@@ -40,7 +40,11 @@ ROLES: dict[str, frozenset[Role]] = {
             _READERS,
             "CreateSnapshot ListEntries ReadSnapshot ReadEntries DiffSnapshots ProveEntry ReadAttribution",
         ),
-        ("PinService", _READERS, "CreatePin GetPin ListPins ExtendPin DeletePin"),
+        (
+            "PinService",
+            _READERS,
+            "CreatePin GetPin ListPins ExtendPin DeletePin ListRetractions AcknowledgeRetraction",
+        ),
         ("CheckpointService", _ALL, "GetCheckpoint GetInclusionProof GetConsistencyProof"),
         ("IngestService", _OPERATORS, "Append"),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from recension.archive.affected import Affected, affected
 from recension.archive.clock import system_clock
+from recension.archive.duties import owing
 from recension.archive.ledger import Ledger, current_key
 from recension.archive.projects import project_names
 from recension.archive.receipts import awaiting_receipt, prove, receipts, unproven
@@ -86,6 +87,8 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     chosen = listing.add_subparsers(title="commands", metavar="COMMAND", required=True)
     every = chosen.add_parser("list", help="list all retractions, and whether each is proved to be erased")
     _finish(every, lambda arguments: _list(arguments, open_store))
+    outstanding = chosen.add_parser("outstanding", help="list the pins for which a licensee owes an answer")
+    _finish(outstanding, lambda arguments: _outstanding(arguments, open_store))
 
     signed = commands.add_parser("receipts", help="show the signed receipts of erasures")
     chosen = signed.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -408,6 +411,32 @@ def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         sys.stdout.write("\t".join(map(str, (*cells, what))) + "\n")
     if not rows:
         sys.stderr.write("nothing was withdrawn\n")
+    return 0
+
+
+def _outstanding(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    with closing(open_store(arguments.data)) as store:
+        rows: list[dict[str, object]] = [
+            {
+                "owner": one.pin.owner,
+                "pin": one.pin.name,
+                "id": one.pin.id.hex(),
+                "snapshot": format_digest(one.pin.snapshot_id),
+                "expired": one.expired,
+                "entries": one.entries,
+                "since": one.since,
+                "answered_through": one.through,
+            }
+            for one in owing(store)
+        ]
+    if arguments.json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return 0
+    for row in rows:
+        since = f"{row['entries']:,} entries since position {row['since']}"
+        sys.stdout.write(f"{row['owner'] or '-'}\t{row['pin']}\t{since}\n")
+    if not rows:
+        sys.stderr.write("everybody has answered\n")
     return 0
 
 

@@ -19,6 +19,8 @@ from recension.model.errors import StoreError
 
 VALUE_BYTES = 16
 _PIECE_BYTES = 16 << 20
+_READERS = "lock.mdb"
+"""LMDB's table of readers holds no values; whoever opens and closes the file loses its readers' locks."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ def _files(root: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(root):
         for name in sorted(names):
             path = Path(folder) / name
+            if name == _READERS:
+                continue
             try:
                 if stat.S_ISREG(path.lstat().st_mode):
                     yield path

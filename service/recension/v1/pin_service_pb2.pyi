@@ -334,3 +334,146 @@ class DeletePinResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___DeletePinResponse = DeletePinResponse
+
+@typing.final
+class WithdrawnEntry(google.protobuf.message.Message):
+    """An entry of a pin of which something was withdrawn since the pin was made."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    PAGE_ID_FIELD_NUMBER: builtins.int
+    REV_ID_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    WITHDRAWN_AT_FIELD_NUMBER: builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project."""
+    page_id: builtins.int
+    """Page."""
+    rev_id: builtins.int
+    """Revision that the pin's snapshot shows of the page."""
+    reason: builtins.str
+    """Why: "copyright", "privacy", "court-order", "defamation", "contributor-request", "licence", "safety", "error" or
+    "other" of a retraction; "upstream" of what upstream itself hides. Codes may be added.
+    """
+    position: builtins.int
+    """Log position from which it is withdrawn."""
+    acknowledged: builtins.bool
+    """Whether the caller has answered for it."""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What was withdrawn: some of "comment", "contributor", "text"."""
+
+    @property
+    def withdrawn_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When that was recorded."""
+
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        page_id: builtins.int = ...,
+        rev_id: builtins.int = ...,
+        parts: collections.abc.Iterable[builtins.str] | None = ...,
+        reason: builtins.str = ...,
+        position: builtins.int = ...,
+        withdrawn_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        acknowledged: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["withdrawn_at", b"withdrawn_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "page_id", b"page_id", "parts", b"parts", "position", b"position", "project", b"project", "reason", b"reason", "rev_id", b"rev_id", "withdrawn_at", b"withdrawn_at"]) -> None: ...
+
+global___WithdrawnEntry = WithdrawnEntry
+
+@typing.final
+class ListRetractionsRequest(google.protobuf.message.Message):
+    """Request of ListRetractions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PIN_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    pin: builtins.str
+    """Name of a pin."""
+    page_size: builtins.int
+    """At most this many, up to 1,000; 0 means 100."""
+    page_token: builtins.str
+    """next_page_token of the page before; bound to the pin."""
+    def __init__(
+        self,
+        *,
+        pin: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pin", b"pin"]) -> None: ...
+
+global___ListRetractionsRequest = ListRetractionsRequest
+
+@typing.final
+class ListRetractionsResponse(google.protobuf.message.Message):
+    """Answer of ListRetractions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WithdrawnEntry]:
+        """Entries by (project, revision id)."""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[global___WithdrawnEntry] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListRetractionsResponse = ListRetractionsResponse
+
+@typing.final
+class AcknowledgeRetractionRequest(google.protobuf.message.Message):
+    """Request of AcknowledgeRetraction."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PIN_FIELD_NUMBER: builtins.int
+    THROUGH_FIELD_NUMBER: builtins.int
+    pin: builtins.str
+    """Name of a pin."""
+    through: builtins.int
+    """Log position up to which everything withdrawn is answered for: the greatest of the entries that were listed."""
+    def __init__(
+        self,
+        *,
+        pin: builtins.str = ...,
+        through: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pin", b"pin", "through", b"through"]) -> None: ...
+
+global___AcknowledgeRetractionRequest = AcknowledgeRetractionRequest
+
+@typing.final
+class AcknowledgeRetractionResponse(google.protobuf.message.Message):
+    """Answer of AcknowledgeRetraction."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: builtins.int
+    statement: builtins.str
+    """The newest answer about the pin: canonical JSON, a leaf of the checkpoint log (docs/format.md)."""
+    def __init__(
+        self,
+        *,
+        statement: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["statement", b"statement"]) -> None: ...
+
+global___AcknowledgeRetractionResponse = AcknowledgeRetractionResponse

@@ -63,6 +63,16 @@ class PinServiceStub(object):
                 request_serializer=recension_dot_v1_dot_pin__service__pb2.DeletePinRequest.SerializeToString,
                 response_deserializer=recension_dot_v1_dot_pin__service__pb2.DeletePinResponse.FromString,
                 _registered_method=True)
+        self.ListRetractions = channel.unary_unary(
+                '/recension.v1.PinService/ListRetractions',
+                request_serializer=recension_dot_v1_dot_pin__service__pb2.ListRetractionsRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_pin__service__pb2.ListRetractionsResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeRetraction = channel.unary_unary(
+                '/recension.v1.PinService/AcknowledgeRetraction',
+                request_serializer=recension_dot_v1_dot_pin__service__pb2.AcknowledgeRetractionRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_pin__service__pb2.AcknowledgeRetractionResponse.FromString,
+                _registered_method=True)
 
 
 class PinServiceServicer(object):
@@ -126,6 +136,27 @@ class PinServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRetractions(self, request, context):
+        """Lists what was withdrawn from a pin since it was made: by a retraction, or because upstream hides it. Never its
+        text. By (project, revision id); an expired pin can be asked about too.
+
+        Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeRetraction(self, request, context):
+        """Answers for all that was withdrawn from a pin up to a log position: it is removed wherever the licensee had it.
+        Recorded with the caller's key. Safe to repeat; an answer for less than an earlier one changes nothing.
+
+        Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (a position that is not in the log); RESOURCE_EXHAUSTED
+        (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PinServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,6 +184,16 @@ def add_PinServiceServicer_to_server(servicer, server):
                     servicer.DeletePin,
                     request_deserializer=recension_dot_v1_dot_pin__service__pb2.DeletePinRequest.FromString,
                     response_serializer=recension_dot_v1_dot_pin__service__pb2.DeletePinResponse.SerializeToString,
+            ),
+            'ListRetractions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRetractions,
+                    request_deserializer=recension_dot_v1_dot_pin__service__pb2.ListRetractionsRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_pin__service__pb2.ListRetractionsResponse.SerializeToString,
+            ),
+            'AcknowledgeRetraction': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeRetraction,
+                    request_deserializer=recension_dot_v1_dot_pin__service__pb2.AcknowledgeRetractionRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_pin__service__pb2.AcknowledgeRetractionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -294,6 +335,60 @@ class PinService(object):
             '/recension.v1.PinService/DeletePin',
             recension_dot_v1_dot_pin__service__pb2.DeletePinRequest.SerializeToString,
             recension_dot_v1_dot_pin__service__pb2.DeletePinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRetractions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.PinService/ListRetractions',
+            recension_dot_v1_dot_pin__service__pb2.ListRetractionsRequest.SerializeToString,
+            recension_dot_v1_dot_pin__service__pb2.ListRetractionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeRetraction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.PinService/AcknowledgeRetraction',
+            recension_dot_v1_dot_pin__service__pb2.AcknowledgeRetractionRequest.SerializeToString,
+            recension_dot_v1_dot_pin__service__pb2.AcknowledgeRetractionResponse.FromString,
             options,
             channel_credentials,
             insecure,

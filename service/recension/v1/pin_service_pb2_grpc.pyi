@@ -79,6 +79,27 @@ class PinServiceStub:
     Errors: NOT_FOUND (PIN_NOT_FOUND); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
     """
 
+    ListRetractions: grpc.UnaryUnaryMultiCallable[
+        recension.v1.pin_service_pb2.ListRetractionsRequest,
+        recension.v1.pin_service_pb2.ListRetractionsResponse,
+    ]
+    """Lists what was withdrawn from a pin since it was made: by a retraction, or because upstream hides it. Never its
+    text. By (project, revision id); an expired pin can be asked about too.
+
+    Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+    """
+
+    AcknowledgeRetraction: grpc.UnaryUnaryMultiCallable[
+        recension.v1.pin_service_pb2.AcknowledgeRetractionRequest,
+        recension.v1.pin_service_pb2.AcknowledgeRetractionResponse,
+    ]
+    """Answers for all that was withdrawn from a pin up to a log position: it is removed wherever the licensee had it.
+    Recorded with the caller's key. Safe to repeat; an answer for less than an earlier one changes nothing.
+
+    Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (a position that is not in the log); RESOURCE_EXHAUSTED
+    (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
+    """
+
 class PinServiceAsyncStub:
     """Holds on exact corpora: while a pin lives, its snapshot stays readable.
 
@@ -138,6 +159,27 @@ class PinServiceAsyncStub:
     """Ends a pin, live or expired. What it alone held may be removed from then on.
 
     Errors: NOT_FOUND (PIN_NOT_FOUND); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
+    """
+
+    ListRetractions: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.pin_service_pb2.ListRetractionsRequest,
+        recension.v1.pin_service_pb2.ListRetractionsResponse,
+    ]
+    """Lists what was withdrawn from a pin since it was made: by a retraction, or because upstream hides it. Never its
+    text. By (project, revision id); an expired pin can be asked about too.
+
+    Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+    """
+
+    AcknowledgeRetraction: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.pin_service_pb2.AcknowledgeRetractionRequest,
+        recension.v1.pin_service_pb2.AcknowledgeRetractionResponse,
+    ]
+    """Answers for all that was withdrawn from a pin up to a log position: it is removed wherever the licensee had it.
+    Recorded with the caller's key. Safe to repeat; an answer for less than an earlier one changes nothing.
+
+    Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (a position that is not in the log); RESOURCE_EXHAUSTED
+    (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
     """
 
 class PinServiceServicer(metaclass=abc.ABCMeta):
@@ -209,6 +251,31 @@ class PinServiceServicer(metaclass=abc.ABCMeta):
         """Ends a pin, live or expired. What it alone held may be removed from then on.
 
         Errors: NOT_FOUND (PIN_NOT_FOUND); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
+        """
+
+    @abc.abstractmethod
+    def ListRetractions(
+        self,
+        request: recension.v1.pin_service_pb2.ListRetractionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.pin_service_pb2.ListRetractionsResponse, collections.abc.Awaitable[recension.v1.pin_service_pb2.ListRetractionsResponse]]:
+        """Lists what was withdrawn from a pin since it was made: by a retraction, or because upstream hides it. Never its
+        text. By (project, revision id); an expired pin can be asked about too.
+
+        Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR).
+        """
+
+    @abc.abstractmethod
+    def AcknowledgeRetraction(
+        self,
+        request: recension.v1.pin_service_pb2.AcknowledgeRetractionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.pin_service_pb2.AcknowledgeRetractionResponse, collections.abc.Awaitable[recension.v1.pin_service_pb2.AcknowledgeRetractionResponse]]:
+        """Answers for all that was withdrawn from a pin up to a log position: it is removed wherever the licensee had it.
+        Recorded with the caller's key. Safe to repeat; an answer for less than an earlier one changes nothing.
+
+        Errors: NOT_FOUND (PIN_NOT_FOUND); INVALID_ARGUMENT (a position that is not in the log); RESOURCE_EXHAUSTED
+        (STORE_FULL); UNAVAILABLE (WRITER_BUSY, STORE_FAILED).
         """
 
 def add_PinServiceServicer_to_server(servicer: PinServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from recension.model.digest import format_digest
 from recension.model.errors import VerificationError
 from recension.model.pin import Pin, read_pin
+from recension.model.retraction import Part, Withdrawn
 from recension.v1 import pin_service_pb2 as pb
 from recension.wire.convert import timestamp_from_proto, timestamp_to_proto
 
@@ -39,3 +40,31 @@ def pin_from_proto(message: pb.Pin) -> Pin:
             pin=message.name,
         )
     return pin
+
+
+def withdrawn_to_proto(entry: Withdrawn) -> pb.WithdrawnEntry:
+    """Write an entry of a pin of which something was withdrawn."""
+    return pb.WithdrawnEntry(
+        project=entry.project,
+        page_id=entry.page_id,
+        rev_id=entry.rev_id,
+        parts=[part.value for part in entry.parts],
+        reason=entry.reason,
+        position=entry.position,
+        withdrawn_at=timestamp_to_proto(entry.withdrawn_at),
+        acknowledged=entry.acknowledged,
+    )
+
+
+def withdrawn_from_proto(message: pb.WithdrawnEntry) -> Withdrawn:
+    """Read an entry. Parts that this version does not know are left out; reasons are taken as they are."""
+    return Withdrawn(
+        message.project,
+        message.page_id,
+        message.rev_id,
+        tuple(part for part in Part if part.value in message.parts),
+        message.reason,
+        message.position,
+        timestamp_from_proto(message.withdrawn_at, "withdrawn_at"),
+        message.acknowledged,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from recension.model.errors import (
     VerificationError,
 )
 from recension.model.manifest import Manifest
+from recension.model.retraction import Withdrawn
 from recension_client import lockfile
 from recension_client.cli import arguments, output
 from recension_client.cli.arguments import DIFFERENT, OK, Commands, connect
+from recension_client.cli.withdrawn import in_files, pin_of
 from recension_client.client import Client
 from recension_client.export import checking, rendition
 from recension_client.export.fetching import Fetched, fetch, needed_bytes, read_held
@@ -57,6 +59,9 @@ def register(commands: Commands) -> None:
     one.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="default: the lock's")
     arguments.lock(one)
     one.add_argument("--plain", action="store_true", help="render the plain text again, and compare")
+    one.add_argument(
+        "--online", action="store_true", help="ask the server what was withdrawn since; 1 if its text is here"
+    )
 
 
 def _fetch(options: Namespace) -> int:
@@ -213,7 +218,9 @@ def _say(done: Fetched, target: Path, options: Namespace) -> None:
 
 
 def _verify(options: Namespace) -> int:
-    if options.folder is not None and not options.lock_given:
+    since: Sequence[Withdrawn] | None = None
+    there = False
+    if options.folder is not None and not options.lock_given and not options.online:
         target, locked, plain = options.folder, None, None
     else:
         lock = lockfile.read(options.lock)
@@ -221,13 +228,19 @@ def _verify(options: Namespace) -> int:
         locked, plain = lock.index, lock.rendition
         if locked is None:
             raise LockError(f"{options.lock} names no files", hint="run: recension fetch")
+        if options.online:
+            with connect(options, locked=lock.server) as client:
+                check_signed(client, lock)
+                since = list(client.retractions(pin_of(client, lock)))
+            there = bool(in_files(lock, since, target))
     with Folder.at(target) as root:
         index = read_held(root) if locked is None else locked
         text = sum(record.text_bytes for record in index.files)
         with output.transfer("verify", text) as watch:
             verdict = checking.check(root, index, watch=watch)
         verdict.problems.extend(_plain_problems(root, index, plain, text, options))
-    return say_verdict(verdict, index.job.manifest.snapshot_id, options)
+    said = say_verdict(verdict, index.job.manifest.snapshot_id, options, since)
+    return DIFFERENT if there else said
 
 
 def _plain_problems(
@@ -249,8 +262,13 @@ def _plain_problems(
         yield error.message
 
 
-def say_verdict(verdict: checking.Verdict, snapshot_id: bytes, options: Namespace) -> int:
-    """Write what was found, and return the exit code."""
+def say_verdict(
+    verdict: checking.Verdict,
+    snapshot_id: bytes,
+    options: Namespace,
+    since: Sequence[Withdrawn] | None = None,
+) -> int:
+    """Write what was found, and return the exit code; ``since``: what the server says was withdrawn since."""
     if options.json:
         output.write_json(
             {
@@ -270,6 +288,7 @@ def say_verdict(verdict: checking.Verdict, snapshot_id: bytes, options: Namespac
                     for found in verdict.projects
                 ],
             }
+            | ({} if since is None else {"retracted_since": list(map(_retracted, since))})
         )
         return OK if verdict.ok else DIFFERENT
     lines = list(verdict.problems)
@@ -281,10 +300,25 @@ def say_verdict(verdict: checking.Verdict, snapshot_id: bytes, options: Namespac
                 lines.append(f"{found.project}: {name}: {shown} ({pages.count:,})")
         if found.ok:
             lines.append(f"{found.project}: ok: {found.pages:,} pages, {found.text_bytes:,} bytes of text")
+    for one in since or ():
+        what = ", ".join(one.parts)
+        lines.append(f"{one.project}: retracted since: page {one.page_id}: {what} ({one.reason})")
     lines.append(f"{'ok' if verdict.ok else 'DIFFERENT'}: {format_digest(snapshot_id)}")
     for line in lines:
         output.write_line((line,), (0,))
     return OK if verdict.ok else DIFFERENT
+
+
+def _retracted(one: Withdrawn) -> dict[str, object]:
+    return {
+        "project": one.project,
+        "page_id": one.page_id,
+        "rev_id": one.rev_id,
+        "parts": [part.value for part in one.parts],
+        "reason": one.reason,
+        "position": one.position,
+        "acknowledged": one.acknowledged,
+    }
 
 
 def _kinds(found: checking.Findings) -> tuple[tuple[str, checking.Pages], ...]:

@@ -10,7 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
-from recension_client.cli import corpora, differences, exports, holds, locks, output, pages, proofs, shell
+from recension_client.cli import (
+    corpora,
+    differences,
+    exports,
+    holds,
+    locks,
+    output,
+    pages,
+    proofs,
+    retractions,
+    shell,
+)
 from recension_client.cli.arguments import Commands
 
 _NAMED_ERROR = 3
@@ -88,7 +99,7 @@ def _drop_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     commands = Commands()
-    for group in (pages, corpora, differences, exports, proofs, locks, holds, shell):
+    for group in (pages, corpora, differences, exports, proofs, locks, holds, retractions, shell):
         group.register(commands)
     return commands.parser
 

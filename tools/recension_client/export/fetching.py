@@ -53,7 +53,7 @@ _NEXT = "next"
 _DONE = "done"
 _OLD = "old"
 _JOB = "job.json"
-_LOCK = "lock"
+LOCK = "lock"
 _MAX_RECORD_BYTES = 65_536
 
 LEAST_RATIO = 3
@@ -105,7 +105,7 @@ def fetch(
     with ExitStack() as stack:
         root = stack.enter_context(Folder.at(target, create=True))
         work = stack.enter_context(root.folder(WORK, create=True))
-        stack.enter_context(work.held(_LOCK))
+        stack.enter_context(work.held(LOCK))
         _recover(root, work)
         held = _held(root)
         if held is not None and held.job == job and _whole(root, held):

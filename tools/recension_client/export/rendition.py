@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from shutil import copyfileobj
 from tempfile import TemporaryFile
 from threading import Event
 from typing import IO, Any, BinaryIO, Self
@@ -345,7 +346,7 @@ class _Run:
             if finished is not None:
                 self._watch(source.text_bytes)
                 return finished
-            record = self._write(folder, file, source)
+            record = self._copied(folder, file, source) or self._write(folder, file, source)
         done.write(name, json.dumps(asdict(record)).encode())
         return record
 
@@ -356,6 +357,32 @@ class _Run:
             keep(plain)
         folder.rename(part, file.name)
         return record
+
+    def _copied(self, folder: Folder, file: ShardFile, source: FileRecord) -> PlainFile | None:
+        """Take the plain text of a shard that is the same as it was when it was rendered, if there is one."""
+        with suppress(ExportError):
+            held = read_rendition(self._root, self._export)
+            if held is None or replace(held, files=()) != self._job:
+                return None
+            record = next((each for each in held.files if each.path == source.path), None)
+            if record is None or record.source_sha256 != source.sha256:
+                return None
+            part = f"{file.name}.part"
+            with (
+                naming(folder.path(file.name)),
+                self._root.folder(PLAIN) as plain,
+                plain.folder(file.folder) as old,
+                old.open(file.name) as shard,
+                folder.create(part) as copy,
+            ):
+                copyfileobj(shard, copy)
+                keep(copy)
+                same = digest_of(copy)[0] == record.sha256
+            if same:
+                folder.rename(part, file.name)
+                self._watch(source.text_bytes)
+                return record
+        return None
 
     def _seen(self, size: int) -> None:
         if self._stop.is_set():

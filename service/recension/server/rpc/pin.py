@@ -9,20 +9,22 @@ import grpc
 from recension.model.cursor import open_place, seal_place
 from recension.model.digest import parse_digest
 from recension.model.pin import Pins
+from recension.model.retraction import Duties
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
 from recension.v1 import pin_service_pb2 as pb
 from recension.v1.pin_service_pb2_grpc import PinServiceServicer
 from recension.wire import convert
-from recension.wire.pins import pin_to_proto
+from recension.wire.pins import pin_to_proto, withdrawn_to_proto
 
 
 class PinRpc(PinServiceServicer):
     """Holds on exact corpora."""
 
-    def __init__(self, pins: Callable[[], Pins]) -> None:
-        """``pins``: those of whoever makes the call; others do not exist for them."""
+    def __init__(self, pins: Callable[[], Pins], duties: Callable[[], Duties]) -> None:
+        """``pins``, ``duties``: those of whoever makes the call; others do not exist for them."""
         self._pins = pins
+        self._duties = duties
 
     def CreatePin(self, request: pb.CreatePinRequest, context: grpc.ServicerContext) -> pb.CreatePinResponse:
         snapshot_id = parse_digest(request.snapshot, "snapshot")
@@ -51,3 +53,21 @@ class PinRpc(PinServiceServicer):
     def DeletePin(self, request: pb.DeletePinRequest, context: grpc.ServicerContext) -> pb.DeletePinResponse:
         self._pins().delete(request.name, allow_missing=request.allow_missing)
         return pb.DeletePinResponse()
+
+    def ListRetractions(
+        self, request: pb.ListRetractionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRetractionsResponse:
+        size = page_size_of(request.page_size, DEFAULT_PAGE)
+        bound = ("ListRetractions", request.pin)
+        after = open_place(request.page_token, bound, "page_token")
+        entries, more = take_page(
+            self._duties().retractions(request.pin, after=after), size, withdrawn_to_proto
+        )
+        token = seal_place(bound, (entries[-1].project, entries[-1].rev_id)) if more else ""
+        return pb.ListRetractionsResponse(entries=entries, next_page_token=token)
+
+    def AcknowledgeRetraction(
+        self, request: pb.AcknowledgeRetractionRequest, context: grpc.ServicerContext
+    ) -> pb.AcknowledgeRetractionResponse:
+        said = self._duties().acknowledge(request.pin, request.through)
+        return pb.AcknowledgeRetractionResponse(statement=said.encoded.decode())
