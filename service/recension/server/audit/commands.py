@@ -1,4 +1,4 @@
-"""The commands ``audit show``, ``audit verify``, ``audit export`` and ``audit checkpoint``."""
+"""The commands ``audit show``, ``verify``, ``export`` and ``checkpoint``, and ``report licensee``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from recension.model.note import VerifierKey, read_key
 from recension.server.audit.checkpoints import AuditCheckpoints, audit_key, last_path
 from recension.server.audit.export import FORMS, export
 from recension.server.audit.log import AuditLog, Wanted
+from recension.server.audit.report.gather import Month, gather
 from recension.server.audit.verify import Held, verify
 from recension.server.checking import FOUND, OpenStore
 from recension.server.signing import Signer
@@ -84,6 +86,16 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
 
     sign = chosen.add_parser("checkpoint", help="sign a checkpoint of now and print it, to be kept elsewhere")
     _finish(sign, lambda arguments: _checkpoint(arguments, open_store))
+
+    report = commands.add_parser("report", help="what a licensee was served in a month")
+    told = report.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    one = told.add_parser(
+        "licensee", help="delivered, refused, pins, agreements, retractions and answers of a month"
+    )
+    one.add_argument("name", metavar="NAME", help="the licensee")
+    one.add_argument("--month", required=True, metavar="M", help="2026-11, by UTC")
+    one.add_argument("--html", type=Path, metavar="FILE", help="write a page that prints")
+    _finish(one, lambda arguments: _report(arguments, open_store))
 
 
 def _filter(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +241,23 @@ def _export(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         sys.stdout.write(json.dumps({"file": str(arguments.file), "records": count}) + "\n")
     else:
         sys.stderr.write(f"{arguments.file}: {count:,} records\n")
+    return 0
+
+
+def _report(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    month = Month.read(arguments.month)
+    with opened(arguments, open_store) as (store, log):
+        document = gather(store, log, arguments.name, month)
+    if arguments.html is not None:
+        from recension.server.audit.report.page import render  # noqa: PLC0415 - jinja2 is slow to import
+
+        try:
+            arguments.html.write_text(render(document, version("recension")), encoding="utf-8")
+        except OSError as error:
+            raise InvalidArgumentError(f"{arguments.html} cannot be written: {error}", field="html") from None
+        sys.stderr.write(f"{arguments.html}: {arguments.name}, {month.name}\n")
+    if arguments.html is None or arguments.json:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return 0
 
 
