@@ -71,11 +71,12 @@ class AsyncClient:
         *,
         key: str = "",
         tls_ca: str = "",
+        tls_cert: str = "",
         timeout_seconds: float | None = None,
         retry: Retry | None = None,
     ) -> None:
         """All as of ``Client``."""
-        self._way = way_to(target, key, tls_ca)
+        self._way = way_to(target, key, tls_ca, tls_cert)
         self._timeout = timeout_seconds
         self._retry = retry or retrying.DEFAULT
         self._channel: grpc.aio.Channel | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ import grpc
 
 from recension.model.access import Secret
 from recension.model.errors import InvalidArgumentError
+from recension.model.private import OpenToOthersError, read_private
 from recension_client.questions import Channel
 
 MAX_RECEIVE_BYTES = 8 * 1024 * 1024
@@ -33,6 +35,9 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
+_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+"""A JSON web token."""
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 _NO_PROXY = ("grpc.enable_http_proxy", 0)
 """gRPC asks the environment's proxy for this machine too: it would read what is sent, or reach another."""
 
@@ -65,17 +70,19 @@ class Way:
         return grpc.aio.secure_channel(self.target, self.credentials, options=self.options)
 
 
-def way_to(target: str, key: str = "", tls_ca: str = "") -> Way:
+def way_to(target: str, key: str = "", tls_ca: str = "", tls_cert: str = "") -> Way:
     """Return the way to a server.
 
-    ``key``: what to show. ``tls_ca``: path of the roots that its certificate has to lead to, PEM; ``SYSTEM``
-    for those that gRPC brings along; empty without TLS. Raises ``InvalidArgumentError`` for what is no key or
-    no root, and for a key that others could read on its way.
+    ``key``: what to show, or a token of one's own issuer. ``tls_ca``: path of the roots that its certificate
+    has to lead to, PEM; ``SYSTEM`` for those that gRPC brings along; empty without TLS. ``tls_cert``: path of
+    one's own certificate and its private key, PEM, of mode 600; empty for none. Raises
+    ``InvalidArgumentError`` for what is no key, root or certificate, and for a key that others could read on
+    its way.
     """
-    credentials = _credentials(tls_ca)
+    credentials = _credentials(tls_ca, tls_cert)
     if not key:
         return Way(target, credentials, ())
-    shown = Secret.parse(key).written
+    shown = key if _TOKEN.fullmatch(key) else Secret.parse(key).written
     if credentials is None and not _stays_here(target):
         raise InvalidArgumentError(
             f"the way to {target[:200]} is not encrypted: the key is not sent there",
@@ -85,11 +92,16 @@ def way_to(target: str, key: str = "", tls_ca: str = "") -> Way:
     return Way(target, credentials, (("authorization", f"Bearer {shown}"),))
 
 
-def _credentials(tls_ca: str) -> grpc.ChannelCredentials | None:
+def _credentials(tls_ca: str, tls_cert: str) -> grpc.ChannelCredentials | None:
     if not tls_ca:
+        if tls_cert:
+            raise InvalidArgumentError(
+                "a certificate is shown over TLS alone", hint="give --tls-ca too", field="tls_cert"
+            )
         return None
+    key, chain = _own(tls_cert) if tls_cert else (None, None)
     if tls_ca == SYSTEM:
-        return grpc.ssl_channel_credentials()
+        return grpc.ssl_channel_credentials(None, key, chain)
     try:
         roots = Path(tls_ca).read_bytes()
     except OSError as error:
@@ -98,7 +110,27 @@ def _credentials(tls_ca: str) -> grpc.ChannelCredentials | None:
         raise InvalidArgumentError(
             f"{tls_ca} holds no certificate in PEM", hint="ask the operator for the root", field="tls_ca"
         )
-    return grpc.ssl_channel_credentials(roots)
+    return grpc.ssl_channel_credentials(roots, key, chain)
+
+
+def _own(path: str) -> tuple[bytes, bytes]:
+    """Return the private key and the certificates of a file."""
+    try:
+        text = read_private(Path(path))
+    except OpenToOthersError as error:
+        raise InvalidArgumentError(f"{path}: {error}", hint=f"chmod 600 {path}", field="tls_cert") from None
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"{path} cannot be read: {error}", field="tls_cert") from None
+    blocks = [match[0] for match in _PEM.finditer(text)]
+    keys = [block for block in blocks if "PRIVATE KEY" in block]
+    chain = [block for block in blocks if "BEGIN CERTIFICATE" in block]
+    if len(keys) != 1 or not chain:
+        raise InvalidArgumentError(
+            f"{path} holds {len(keys)} private keys and {len(chain)} certificates in PEM",
+            hint="put one's certificate, those that lead to its root, and its private key into one file",
+            field="tls_cert",
+        )
+    return keys[0].encode(), "\n".join(chain).encode()
 
 
 def _stays_here(target: str) -> bool:

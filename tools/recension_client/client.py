@@ -70,17 +70,19 @@ class Client:
         *,
         key: str = "",
         tls_ca: str = "",
+        tls_cert: str = "",
         timeout_seconds: float | None = None,
         retry: Retry | None = None,
     ) -> None:
         """``target``: ``host:port``.
 
         ``key``: what the operator gave to show, if the server asks for one. ``tls_ca``: path of the roots
-        that the server's certificate has to lead to, or ``system``; empty without TLS.
+        that the server's certificate has to lead to, or ``system``; empty without TLS. ``tls_cert``: path of
+        one's own certificate and its private key, if the server asks for one.
         ``timeout_seconds``: deadline of each question, tries and pauses together, else 30, and 600 to make a
         snapshot; streams have none. ``retry``: when to ask again, within it.
         """
-        self._way = way_to(target, key, tls_ca)
+        self._way = way_to(target, key, tls_ca, tls_cert)
         self._timeout = timeout_seconds
         self._retry = retry or retrying.DEFAULT
         self._lock = threading.Lock()

@@ -162,6 +162,13 @@ class CertificateUnusableError(RecensionError):
     reason = "CERTIFICATE_UNUSABLE"
 
 
+class TokenKeysUnusableError(RecensionError):
+    """The file of the keys that tokens are checked with cannot be read, or is no such file."""
+
+    fault = Fault.PRECONDITION
+    reason = "TOKEN_KEYS_UNUSABLE"
+
+
 class PepperUnusableError(RecensionError):
     """The secret under which API keys are kept is missing, damaged, or open to others."""
 

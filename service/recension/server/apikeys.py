@@ -16,6 +16,7 @@ from recension.model.access import ID_BYTES, ApiKey, Role
 from recension.model.errors import InvalidArgumentError
 from recension.model.instant import format_instant, parse_instant
 from recension.server.checking import OpenStore
+from recension.server.limits.quotas import keys_seen
 from recension.server.pepper import Pepper
 from recension.store.directory import PEPPER_FILE
 
@@ -113,12 +114,13 @@ def _revoke(arguments: argparse.Namespace, open_store: OpenStore) -> int:
 def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with _keyring(arguments, open_store) as keyring:
         found = keyring.all()
+    seen = keys_seen(arguments.data)
     now = time.time_ns() // 1000
     if arguments.json:
-        sys.stdout.write(json.dumps([_row(key, now) for key in found]) + "\n")
+        sys.stdout.write(json.dumps([_row(key, now, seen) for key in found]) + "\n")
         return 0
     for key in found:
-        row = _row(key, now)
+        row = _row(key, now, seen)
         sys.stdout.write("\t".join(map(str, row.values())) + "\n")
     if not found:
         sys.stderr.write(
@@ -127,7 +129,7 @@ def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     return 0
 
 
-def _row(key: ApiKey, now: int) -> dict[str, str]:
+def _row(key: ApiKey, now: int, seen: dict[bytes, int]) -> dict[str, str]:
     state = "revoked" if key.revoked else "live" if key.is_live(now) else "expired"
     return {
         "id": key.id.hex(),
@@ -135,4 +137,5 @@ def _row(key: ApiKey, now: int) -> dict[str, str]:
         "role": key.role.value,
         "expires_at": format_instant(key.expires_at),
         "state": state,
+        "last_used_at": format_instant(seen[key.id]) if key.id in seen else "",
     }

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
 import structlog
+from grpc_channelz.v1 import channelz  # type: ignore[import-untyped]
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
+from recension.archive.agreements import Agreements
 from recension.archive.duties import LicenseeDuties
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
@@ -28,6 +31,7 @@ from recension.server.audit.writer import Audit
 from recension.server.config import ServeConfig
 from recension.server.door import Door, caller
 from recension.server.gate import Gate, Watchdog
+from recension.server.identity import Identification
 from recension.server.interceptors import Outermost
 from recension.server.licensed import Licensed
 from recension.server.limits.desk import TEND_SECONDS, Limits
@@ -39,6 +43,7 @@ from recension.server.rpc.pin import PinRpc
 from recension.server.rpc.revision import RevisionRpc
 from recension.server.rpc.snapshot import SnapshotRpc
 from recension.server.signing import Signer
+from recension.server.tokens import Tokens
 from recension.store.auditing import AuditStore
 from recension.store.interface import Store
 from recension.v1 import (
@@ -171,7 +176,9 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
-    door = Door(Keyring(store, Pepper(config.pepper_path)))
+    tokens = Tokens(Path(config.jwt_keys)) if config.jwt_keys else None
+    identity = Identification(Keyring(store, Pepper(config.pepper_path)), Agreements(store), tokens)
+    door = Door(identity, asks_certificates=bool(config.tls_client_ca))
     ledger = Ledger(store)
     signer = Signer(store, ledger, config.key_path)
     audited = AuditStore(config.data)
@@ -215,6 +222,8 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     )
     health_pb2_grpc.add_HealthServicer_to_server(condition, health_server)
 
+    if config.channelz:
+        channelz.add_channelz_servicer(server)
     if config.reflection:
         _add_reflection(server)
     return Service(
@@ -254,6 +263,7 @@ def _add_reflection(server: grpc.Server) -> None:
 
 def _limits(config: ServeConfig) -> list[tuple[str, int]]:
     return [
+        ("grpc.enable_channelz", int(config.channelz)),
         ("grpc.so_reuseport", int(config.workers > 1)),
         # Beyond this a connection's calls wait at the client; without it a flood of resets starves others.
         ("grpc.max_concurrent_streams", 100),

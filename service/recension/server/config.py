@@ -45,6 +45,12 @@ class ServeConfig:
     """Path of the certificate and what leads to its root, PEM; empty means that nothing is encrypted."""
     tls_key: str = ""
     """Path of the certificate's private key, PEM."""
+    tls_client_ca: str = ""
+    """Path of the roots that certificates of clients have to lead to, PEM; empty means that none is asked."""
+    jwt_keys: str = ""
+    """Path of the keys of issuers whose tokens are taken; empty means that none is."""
+    channelz: bool = False
+    """Whether operators may look into gRPC's channels and sockets."""
     health_listen: str = ""
     """Where health is answered with threads of its own; empty means the port after ``listen``'s."""
 
@@ -67,6 +73,12 @@ class ServeConfig:
                 "tls_cert, tls_key: a certificate needs its key, and a key its certificate",
                 hint="give both --tls-cert and --tls-key, or none",
                 field="tls_cert",
+            )
+        if self.tls_client_ca and not self.tls_cert:
+            raise InvalidArgumentError(
+                "tls_client_ca: clients show certificates only where the server does",
+                hint="give --tls-cert and --tls-key too",
+                field="tls_client_ca",
             )
         host, port = split_address(self.listen, "listen")
         if not self.tls_cert:

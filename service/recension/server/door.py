@@ -6,21 +6,21 @@ A store in which no key was ever made has no door: whoever reaches the port, on 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
-from recension.archive.keyring import Keyring
-from recension.model.access import Role, Secret
-from recension.model.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError
+from recension.model.access import Role
+from recension.model.errors import PermissionDeniedError, UnauthenticatedError
 from recension.model.pin import NOBODY
 
 LOOK_SECONDS = 2.0
 """A stream looks this often whether its caller's key is still good."""
-_HEADER = "authorization"
-_SCHEME = "bearer "
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 """Health is for everyone; whether reflection is served is configured."""
+_CHANNELZ = "/grpc.channelz."
+"""Tells of peers and sockets; whether it is served is configured too."""
 
 _ALL = frozenset(Role)
 _READERS = frozenset({Role.LICENSEE, Role.OPERATOR})
@@ -53,6 +53,8 @@ ROLES: dict[str, frozenset[Role]] = {
 """Which roles may call a method. One that is not listed is for nobody."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
+Certificate = Mapping[str, Sequence[bytes]]
+"""What gRPC says of a connection (``ServicerContext.auth_context``); empty without a client certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,11 @@ class Caller:
     """The licensee, operator or auditor."""
     role: Role = Role.OPERATOR
     key_id: bytes = b""
-    """Empty where nobody is told from others."""
+    """Empty where no key was shown."""
 
 
-_ANYBODY = Caller()
-_caller: ContextVar[Caller] = ContextVar("caller", default=_ANYBODY)
+ANYBODY = Caller()
+_caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
 
 
 def caller() -> Caller:
@@ -80,70 +82,76 @@ def act_for(who: Caller) -> None:
     _caller.set(who)
 
 
-class Admission:
-    """Leave to make one call, as long as the caller's key is good."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A caller, and what the call showed."""
 
-    def __init__(self, keyring: Keyring | None, who: Caller) -> None:
-        """``keyring``: where to look again; ``None`` for a method that is open."""
-        self.caller = who
-        self._keyring = keyring
+    caller: Caller
+    still: Callable[[], bool]
+    """Says whether what was shown is good yet: keys are revoked, certificates taken away, tokens expire."""
+
+
+class Identity(Protocol):
+    """Tells callers from each other."""
+
+    def find(self, metadata: Metadata, certificate: Certificate) -> Known:
+        """Return who calls. Raises ``UnauthenticatedError``, ``PepperUnusableError``."""
+        ...
+
+
+class Admission:
+    """Leave to make one call, as long as what the caller showed is good."""
+
+    def __init__(self, known: Known) -> None:
+        self.caller = known.caller
+        self._still = known.still
         self._looked_at = time.monotonic()
 
     def check(self) -> None:
-        """Look again, if it is time to. Raises ``UnauthenticatedError`` once the key is not good any more."""
+        """Look again, if it is time to. Raises ``UnauthenticatedError`` once it is not good any more."""
         now = time.monotonic()
-        if self._keyring is None or now - self._looked_at < LOOK_SECONDS:
+        if now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
-        who = self.caller
-        if not (self._keyring.is_live(who.key_id) if who.key_id else self._keyring.is_empty()):
-            raise _stranger()
+        if not self._still():
+            raise stranger()
 
 
 class Door:
     """Lets calls in."""
 
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
+    def __init__(self, identity: Identity, *, asks_certificates: bool = False) -> None:
+        """``identity``: tells who calls; ``asks_certificates``: whether clients show any."""
+        self.asks_certificates = asks_certificates
+        self._identity = identity
 
     def admit(
-        self, method: str, metadata: Metadata, know: Callable[[Caller], None] = lambda _: None
+        self,
+        method: str,
+        metadata: Metadata,
+        certificate: Certificate,
+        know: Callable[[Caller], None] = lambda _: None,
     ) -> Admission:
         """Let a call in. ``know`` is told who calls, before they are refused for their role.
 
         Raises ``UnauthenticatedError``, ``PermissionDeniedError``, ``PepperUnusableError``.
         """
         if method.startswith(_OPEN):
-            return Admission(None, _ANYBODY)
-        if self._keyring.is_empty():
-            return Admission(self._keyring, _ANYBODY)
-        shown = _shown(metadata)
-        key = None if shown is None else self._keyring.find(shown)
-        if key is None:
-            raise _stranger()
-        who = Caller(key.owner, key.role, key.id)
+            return Admission(Known(ANYBODY, lambda: True))
+        known = self._identity.find(metadata, certificate)
+        who = known.caller
         know(who)
-        if key.role not in ROLES.get(method, ()):
+        if who.role not in (_OPERATORS if method.startswith(_CHANNELZ) else ROLES.get(method, ())):
             raise PermissionDeniedError(
-                f"a key of the role {key.role} does not open {method.rpartition('/')[2]}",
+                f"the role {who.role} does not open {method.rpartition('/')[2]}",
                 hint="ask the operator for a key of another role",
-                role=key.role,
+                role=who.role,
             )
-        return Admission(self._keyring, who)
+        return Admission(known)
 
 
-def _shown(metadata: Metadata) -> Secret | None:
-    """Return the key of a call, if it shows just one and that can be a key."""
-    values = [value for name, value in metadata if name == _HEADER]
-    if len(values) != 1 or not isinstance(values[0], str) or not values[0].lower().startswith(_SCHEME):
-        return None
-    try:
-        return Secret.parse(values[0][len(_SCHEME) :])
-    except InvalidArgumentError:
-        return None
-
-
-def _stranger() -> UnauthenticatedError:
+def stranger() -> UnauthenticatedError:
+    """Return the error of who shows nothing that is good: whatever is wrong, it is the same."""
     return UnauthenticatedError(
         "this server answers callers with a key alone, and this call has none that is good",
         hint="set RECENSION_KEY, or name a file with --key-file; a key may be expired, revoked or mistyped:"

@@ -297,15 +297,17 @@ class _Call:
         Raises as ``Door.admit`` does, ``AuditUnusableError``, ``OverloadedError``.
         """
         try:
-            return door.admit(self._method, self._context.invocation_metadata(), self._know)
+            # What TLS tells of a peer is of no use without a certificate, and takes some time to ask for.
+            certificate: Any = self._context.auth_context() if door.asks_certificates else {}
+            return door.admit(self._method, self._context.invocation_metadata(), certificate, self._know)
         except UnauthenticatedError:
             self._audit.stranger()
             raise
 
     def _know(self, who: Caller) -> None:
         """Take note of who calls, before it is known whether they may."""
-        if who.key_id:
-            self._who = {"caller": who.owner, "key": who.key_id.hex()}
+        if who.owner:
+            self._who = {"caller": who.owner} | ({"key": who.key_id.hex()} if who.key_id else {})
         if who.owner and self._method.startswith(_OURS):
             self._audited.append((who, self._audit.admit(who.role)))
             if self._is_over:

@@ -23,6 +23,8 @@ READERS_FREED = "readers_freed"
 """Processes that read the store were killed, and their slots are free again."""
 CERTIFICATE_UNUSABLE = "certificate_unusable"
 """The certificate's files have changed and cannot be used; the one before is still shown."""
+ISSUERS_UNUSABLE = "issuers_unusable"
+"""The file of the keys that tokens are checked with has changed and cannot be used; those before stay."""
 QUOTA_NOT_SETTLED = "quota_not_settled"
 """What was reserved of a licensee's quota and not used could not be given back: it counts as used."""
 QUOTA_LOST = "quota_lost"
@@ -42,6 +44,14 @@ STALLED = "STALLED"
 _MAX_VALUE_CHARACTERS = 2_048
 
 
+_SECRET = re.compile(
+    r"(?<=rcn_[0-9a-f]{16})_[0-9A-Za-z_]+"  # what follows a key's id
+    r"|eyJ[\w-]+\.[\w-]+\.[\w-]*"  # a token
+    r"|(?i:(?<=bearer )\S+)"  # whatever is shown at the door
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    re.DOTALL,
+)
+_SHORTEST_SECRET = 16
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of a line."""
 
@@ -57,12 +67,30 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _redacted,
             _tame,
             renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(file=target),
         cache_logger_on_first_use=False,
     )
+
+
+def _redacted(logger: WrappedLogger, name: str, fields: EventDict) -> EventDict:  # noqa: ARG001
+    """Take secrets out of every value, whoever put them there."""
+    return {key: _without_secrets(value) for key, value in fields.items()}
+
+
+def _without_secrets(value: object) -> object:
+    if isinstance(value, str):
+        return value if len(value) < _SHORTEST_SECRET else _SECRET.sub("[redacted]", value)
+    if isinstance(value, bytes):
+        return _without_secrets(value.decode(errors="replace"))
+    if isinstance(value, dict):
+        return {_without_secrets(key): _without_secrets(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_without_secrets(item) for item in value]
+    return value
 
 
 def _tame(logger: WrappedLogger, name: str, fields: EventDict) -> EventDict:  # noqa: ARG001

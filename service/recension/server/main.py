@@ -34,6 +34,7 @@ from recension.server.pepper import Pepper
 from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
 from recension.server.signing import Signer
 from recension.server.tls import Certificates
+from recension.server.tokens import Tokens
 from recension.store.directory import PEPPER_FILE
 from recension.store.lmdb import LmdbStore
 from recension.wire.status import error_of
@@ -160,6 +161,18 @@ def _parser() -> argparse.ArgumentParser:
         "--tls-cert", default="", metavar="FILE", help="certificate and what leads to its root, PEM"
     )
     served.add_argument("--tls-key", default="", metavar="FILE", help="its private key, PEM, of mode 600")
+    served.add_argument(
+        "--tls-client-ca",
+        default="",
+        metavar="FILE",
+        help="roots of the certificates that clients have to show, PEM",
+    )
+    served.add_argument(
+        "--jwt-keys", default="", metavar="FILE", help="issuers whose tokens are taken, and their keys, JSON"
+    )
+    served.add_argument(
+        "--channelz", action="store_true", help="let operators look into gRPC's channels and sockets"
+    )
     served.add_argument(
         "--pepper",
         default="",
@@ -294,6 +307,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         pepper=arguments.pepper,
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
+        tls_client_ca=arguments.tls_client_ca,
+        jwt_keys=arguments.jwt_keys,
+        channelz=arguments.channelz,
     )
     logs.configure()
     _prepare(config.data, sample=arguments.sample)
@@ -309,7 +325,9 @@ def _serve(arguments: argparse.Namespace) -> int:
                 field="listen",
             )
         if config.tls_cert:
-            Certificates(Path(config.tls_cert), Path(config.tls_key)).credentials()
+            Certificates.of(config).credentials()
+        if config.jwt_keys:
+            Tokens(Path(config.jwt_keys))
     return serve(config, _open_service)
 
 

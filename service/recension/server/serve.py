@@ -95,7 +95,7 @@ def _listen(service: Service, config: ServeConfig) -> tuple[str, str]:
     # Health tells nobody anything, and who watches a server has no certificates.
     add = service.server.add_insecure_port
     if config.tls_cert:
-        credentials = Certificates(Path(config.tls_cert), Path(config.tls_key)).credentials()
+        credentials = Certificates.of(config).credentials()
         add = partial(service.server.add_secure_port, server_credentials=credentials)
     pairs = (
         (add, config.listen, "listen"),

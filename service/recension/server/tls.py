@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Self
 
 import grpc
 import structlog
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from recension.model.errors import CertificateUnusableError
 from recension.model.private import OpenToOthersError, read_private
 from recension.server import logs
+from recension.server.config import ServeConfig
 
 _Stamp = tuple[tuple[int, int, int, int], ...]
 """Inode, size and times of change of each file: of what is in it, and of its mode too."""
@@ -23,12 +25,23 @@ _Stamp = tuple[tuple[int, int, int, int], ...]
 class Certificates:
     """A chain of certificates and its private key, PEM, in two files. Safe for concurrent use."""
 
-    def __init__(self, chain: Path, key: Path) -> None:
-        """``chain``: the server's certificate, then those that lead to a root; ``key``: its private key."""
+    def __init__(self, chain: Path, key: Path, client_roots: Path | None = None) -> None:
+        """``chain``: the server's certificate, then those that lead to a root; ``key``: its private key.
+
+        ``client_roots``: the roots that certificates of clients have to lead to, PEM; with it each client has
+        to show one.
+        """
         self._chain = chain
         self._key = key
+        self._client_roots = client_roots
         self._lock = threading.Lock()
         self._seen: _Stamp = ()
+
+    @classmethod
+    def of(cls, config: ServeConfig) -> Self:
+        """Return those that a server is told to show, and to ask of its clients."""
+        roots = Path(config.tls_client_ca) if config.tls_client_ca else None
+        return cls(Path(config.tls_cert), Path(config.tls_key), roots)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return what a port is secured with. Raises ``CertificateUnusableError``."""
@@ -36,6 +49,7 @@ class Certificates:
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
             self._read(),
             self._newer,  # type: ignore[arg-type] # the stub forgets that None is "no other"
+            require_client_authentication=self._client_roots is not None,
         )
         return credentials
 
@@ -57,7 +71,7 @@ class Certificates:
 
     def _stamp(self) -> _Stamp:
         try:
-            found = [path.stat() for path in (self._chain, self._key)]
+            found = [path.stat() for path in (self._chain, self._key, self._client_roots) if path]
         except OSError as error:
             raise _unusable(self._chain, os.strerror(error.errno or 0)) from None
         return tuple((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
@@ -76,9 +90,21 @@ class Certificates:
             raise _unusable(self._chain, os.strerror(error.errno or 0)) from None
         check_pair(self._chain, chain, self._key, key.encode())
         configuration: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(
-            [(key.encode(), chain)]
+            [(key.encode(), chain)], root_certificates=self._roots()
         )
         return configuration
+
+    def _roots(self) -> bytes | None:
+        if self._client_roots is None:
+            return None
+        try:
+            roots = self._client_roots.read_bytes()
+            x509.load_pem_x509_certificates(roots)
+        except OSError as error:
+            raise _unusable(self._client_roots, os.strerror(error.errno or 0)) from None
+        except ValueError:
+            raise _unusable(self._client_roots, "it holds no certificate in PEM") from None
+        return roots
 
 
 def check_pair(chain_path: Path, chain: bytes, key_path: Path, key: bytes) -> None:

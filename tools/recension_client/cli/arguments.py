@@ -61,6 +61,7 @@ def connect(options: Namespace, *, locked: str = "") -> Client:
         options.server or locked or DEFAULT_SERVER,
         key=_key(options),
         tls_ca=options.tls_ca,
+        tls_cert=options.tls_cert,
         timeout_seconds=options.timeout,
     )
 
@@ -151,6 +152,12 @@ def _common(*, top: bool) -> Parser:
         metavar="FILE",
         default=os.environ.get("RECENSION_TLS_CA", "") if top else argparse.SUPPRESS,
         help="roots of the server's certificate, PEM, or: system (default: RECENSION_TLS_CA, else no TLS)",
+    )
+    group.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        default=os.environ.get("RECENSION_TLS_CERT", "") if top else argparse.SUPPRESS,
+        help="one's own certificate and its private key, PEM (default: RECENSION_TLS_CERT, else none)",
     )
     group.add_argument(
         "--timeout",

@@ -29,13 +29,16 @@ class Served:
     they come from a folder that was fetched.
     """
 
-    def __init__(self, target: str, snapshot: str, *, key: str = "", tls_ca: str = "") -> None:
+    def __init__(
+        self, target: str, snapshot: str, *, key: str = "", tls_ca: str = "", tls_cert: str = ""
+    ) -> None:
         """``target``: ``host:port``; ``snapshot``: its id, ``sha256:<64 hex>``, as in ``recension.lock``.
 
-        ``key`` and ``tls_ca``: as a ``Client`` has them; the key goes to the processes that this object is
-        sent to. Asks for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client`` raises.
+        ``key``, ``tls_ca`` and ``tls_cert``: as a ``Client`` has them; the key goes to the processes that
+        this object is sent to. Asks for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client``
+        raises.
         """
-        self._connect = partial(Client, target, key=key, tls_ca=tls_ca)
+        self._connect = partial(Client, target, key=key, tls_ca=tls_ca, tls_cert=tls_cert)
         self._snapshot = parse_digest(snapshot, "snapshot")
         with self._connect() as client:
             manifest = client.snapshot(self._snapshot)

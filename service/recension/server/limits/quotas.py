@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import secrets
 import struct
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from recension.model.agreement import Quotas as Limits
 from recension.model.errors import QuotaExhaustedError
 from recension.model.instant import format_instant
 from recension.server.limits.processes import PROCESS_BYTES, is_alive, this_process
-from recension.store.counters import Cells, Counters
+from recension.store.counters import QUOTAS, Cells, Counters
 from recension.wire.status import RETRY_DELAY, SUBJECT
 
 _SHARES = 8
@@ -204,6 +206,18 @@ class Quotas:
         """Return when each key was used last, as far as anyone has said so."""
         with self._counters.looking() as cells:
             return {key[1:]: _KEY_SEEN.unpack(at)[0] for key, at in cells.rows(b"k")}
+
+
+def keys_seen(data: Path) -> dict[bytes, int]:
+    """Return when each key was used last, some seconds late; microseconds since the epoch, by the keys' ids.
+
+    Raises what ``Counters`` raises.
+    """
+    counters = Counters(data, QUOTAS)
+    if not counters.exist():
+        return {}
+    with closing(counters):
+        return Quotas(counters).keys_seen()
 
 
 def day_of(now: int) -> str:
