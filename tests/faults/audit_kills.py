@@ -72,7 +72,7 @@ def work(data: Path, told: Path, name: str, snapshot: str, habit: str) -> None:
             ]
             if habit == "early":
                 _tell(out, calls)
-            log.append([one.document for one in calls])
+            log.append([one.entry for one in calls])
             _tell(out, calls)
 
 

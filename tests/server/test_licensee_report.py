@@ -80,7 +80,7 @@ class Reported:
 
         record(store, clock, answered)
         self.log = AuditLog(store, AuditStore(data), clock=clock)
-        self.log.append([one.document for one in self._calls()])
+        self.log.append([one.entry for one in self._calls()])
 
     def _calls(self) -> Iterator[Call]:
         for number, payload in enumerate(PAYLOADS):

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from recension.model.errors import AuditDamagedError
 from recension.model.instant import format_instant, parse_instant
@@ -25,6 +27,14 @@ MAX_TEXT = 255
 """Characters of what a caller named."""
 _INSTANTS = ("ended_at", "recorded_at", "since", "until")
 _UNWRITABLE = re.compile("[\ud800-\udfff]")
+
+
+class Entry(NamedTuple):
+    """A record that has no index yet."""
+
+    at: int
+    """When it happened, microseconds since the epoch."""
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +72,21 @@ class Call:
     """What is true, where the caller was told less: that something is there, and forbidden."""
 
     @property
-    def document(self) -> dict[str, Any]:
+    def entry(self) -> Entry:
         """The record without its index."""
         fields: dict[str, Any] = {
-            name: value for name in CALL_FIELDS if (value := getattr(self, name)) not in ("", 0)
+            name: value for name, value in zip(CALL_FIELDS, _values(self), strict=True) if value
         }
         for name in _NAMED:
             if name in fields:
                 fields[name] = _UNWRITABLE.sub("\ufffd", fields[name][:MAX_TEXT])
-        return {**fields, "kind": CALL, "ended_at": format_instant(self.ended_at)}
+        fields["kind"] = CALL
+        fields["ended_at"] = _written(self.ended_at)
+        return Entry(self.ended_at, fields)
 
 
 CALL_FIELDS = tuple(Call.__dataclass_fields__)
+_values = attrgetter(*CALL_FIELDS)
 _NAMED = ("project", "snapshot", "pin")
 
 
@@ -98,6 +111,18 @@ class Record:
     def number(self, name: str) -> int:
         """Return a field that is a number; 0 without it."""
         return int(self.fields.get(name, 0))
+
+
+def _written(instant: int) -> str:
+    """Return ``format_instant``, of which a server asks many in one second."""
+    second, micros = divmod(instant, 1_000_000)
+    start = _second(second)
+    return f"{start}.{micros:06d}".rstrip("0") + "Z" if micros else f"{start}Z"
+
+
+@lru_cache(4)
+def _second(second: int) -> str:
+    return format_instant(second * 1_000_000)[:-1]
 
 
 def encode_record(index: int, document: Mapping[str, Any]) -> bytes:

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from recension.archive.clock import Clock, system_clock
 from recension.model.audit import (
+    FORMAT,
     REPLACED,
     STATEMENT,
+    Entry,
     Record,
-    encode_record,
-    instant_of,
     read_record,
 )
 from recension.model.digest import digest_of, format_digest
@@ -52,8 +54,6 @@ _COMMITS = 16
 _QUIET_COMMITS = 1024
 """So many commits without a statement are passed over before that is remembered for its own sake."""
 _SLICE = 1024
-
-Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class _Taken:
     start: int
     position: int
     hash: bytes
-    documents: list[Document]
+    documents: list[Entry]
     more: bool
 
     @property
@@ -117,7 +117,7 @@ class AuditLog:
         self._followed: tuple[int, bytes] = 0, NO_PARENT
         self.env = env
 
-    def append(self, documents: Sequence[Document] = ()) -> None:
+    def append(self, documents: Sequence[Entry] = ()) -> None:
         """Append records, behind the statements that the store's log has brought; durable when it returns.
 
         ``documents``: without their index. Raises ``AuditUnusableError``, ``AuditDamagedError``; then it is
@@ -183,7 +183,7 @@ class AuditLog:
 
     def _new_statements(self, head: AuditHead) -> _Taken:
         position, hash_ = head.taken, head.taken_hash
-        documents: list[Document] = []
+        documents: list[Entry] = []
         if not self._is_followed(head):
             position, hash_, documents = self._go_back(head)
         more = True
@@ -207,7 +207,7 @@ class AuditLog:
         self._followed = (head.taken, head.taken_hash)
         return True
 
-    def _go_back(self, head: AuditHead) -> tuple[int, bytes, list[Document]]:
+    def _go_back(self, head: AuditHead) -> tuple[int, bytes, list[Entry]]:
         """Return the newest commit that both have, of a store that was restored from a backup."""
         position, hash_ = 0, NO_PARENT
         for record in self._backwards(head.size):
@@ -217,14 +217,15 @@ class AuditLog:
                     position, hash_ = there, bytes.fromhex(record.get("commit"))
                     break
         newest = self._store.log.head()
-        document = {
+        now = max(self._clock(), newest.recorded_at)
+        said = {
             "kind": REPLACED,
-            "recorded_at": format_instant(max(self._clock(), newest.recorded_at)),
+            "recorded_at": format_instant(now),
             "position": newest.position,
             "taken": head.taken,
             "commit": head.taken_hash.hex(),
         }
-        return position, hash_, [document]
+        return position, hash_, [Entry(now, said)]
 
     def _backwards(self, size: int) -> Iterator[Record]:
         while size:
@@ -232,7 +233,7 @@ class AuditLog:
             yield from reversed(list(self._from(start, size)))
             size = start
 
-    def _write(self, taken: _Taken, documents: Sequence[Document]) -> bool | None:
+    def _write(self, taken: _Taken, documents: Sequence[Entry]) -> bool | None:
         """Write one group; say whether the store's log goes on, or ``None`` if another process was first."""
         if not documents and not taken.is_due:
             return False
@@ -247,12 +248,12 @@ class AuditLog:
         self.env.update(make)
         return None if lost else taken.more
 
-    def _change(self, head: AuditHead, taken: _Taken, group: list[Document]) -> Change:
-        encoded = [encode_record(index, one) for index, one in enumerate(group, head.size)]
+    def _change(self, head: AuditHead, taken: _Taken, group: list[Entry]) -> Change:
+        encoded = [_encoded(index, one.fields) for index, one in enumerate(group, head.size)]
         tree = Frontier(head.size, head.peaks)
         for record in encoded:
             tree.append(leaf_hash(record))
-        times = [instant_of(one) for one in group]
+        times = [one.at for one in group]
         logged_at = max(self._clock(), head.logged_at, *times) if times else head.logged_at
         day = head.day
         if times:
@@ -262,15 +263,16 @@ class AuditLog:
         return Change(made, encoded)
 
 
-def _document(position: int, ordinal: int, record: bytes, hash_: bytes, one: Statement) -> Document:
+def _document(position: int, ordinal: int, record: bytes, hash_: bytes, one: Statement) -> Entry:
     """Return what is recorded of a statement: where it stands, its digest, and whom it is about."""
+    at = recorded_at(record)
     named = _named(one)
     document: dict[str, Any] = {
         "kind": STATEMENT,
         "statement": STATEMENTS[one.kind],
         "position": position,
         "commit": hash_.hex(),
-        "recorded_at": format_instant(recorded_at(record)),
+        "recorded_at": format_instant(at),
         "payload": format_digest(digest_of(one.payload)),
         **{name: value for name, value in named.items() if isinstance(value, str) and value},
     }
@@ -281,7 +283,12 @@ def _document(position: int, ordinal: int, record: bytes, hash_: bytes, one: Sta
         document["ended"] = True
     if str(position) == fields.get("made_at"):
         document["first"] = True
-    return document
+    return Entry(at, document)
+
+
+def _encoded(index: int, fields: Mapping[str, Any]) -> bytes:
+    """Return ``encode_record``, at a tenth of its cost."""
+    return orjson.dumps({**fields, "format": FORMAT, "index": index}, option=orjson.OPT_SORT_KEYS)
 
 
 def _named(one: Statement) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import structlog
 
 from recension.archive.clock import Clock, system_clock
 from recension.model.access import Role
-from recension.model.audit import STRANGERS, Call
+from recension.model.audit import STRANGERS, Call, Entry
 from recension.model.errors import AuditUnusableError, OverloadedError, RecensionError
 from recension.model.instant import format_instant
 from recension.server import logs
-from recension.server.audit.log import AuditLog, Document
+from recension.server.audit.log import AuditLog
 from recension.store.auditing import day_of
 from recension.wire.status import RETRY_DELAY
 
@@ -63,8 +63,8 @@ class Audit:
         self._clock = clock
         self._places = threading.BoundedSemaphore(places)
         self._lines = structlog.get_logger()
-        self._queue: deque[Call | Document] = deque()
-        self._group: list[Call | Document] = []
+        self._queue: deque[Call | Entry] = deque()
+        self._group: list[Call | Entry] = []
         """What is being written, or has to be tried again."""
         self._in_doubt = 0
         """Behind which index of the log to look for it, and 1; 0 if it was not tried yet."""
@@ -108,7 +108,7 @@ class Audit:
     def append(self, call: Call, *, has_place: bool = True) -> None:
         """Hand over the record of a call that is over. Never waits."""
         if not has_place:
-            self._lines.error(logs.AUDIT_UNWRITTEN, **call.document)
+            self._lines.error(logs.AUDIT_UNWRITTEN, **call.entry.fields)
             return
         self._queue.append(call)
         if not self._wake.is_set():
@@ -179,8 +179,8 @@ class Audit:
             self._failure = None
         return True
 
-    def _next(self) -> list[Call | Document]:
-        group: list[Call | Document] = []
+    def _next(self) -> list[Call | Entry]:
+        group: list[Call | Entry] = []
         while self._queue and len(group) < _MOST_AT_ONCE:
             group.append(self._queue.popleft())
         if self._queue:
@@ -192,7 +192,7 @@ class Audit:
         if not (self._in_doubt and self.log.find(_request_of(self._group[0]), self._in_doubt - 1)):
             self.log.env.make()
             self._in_doubt = self.log.env.head().size + 1 if self._group else 0
-            self.log.append([one.document if isinstance(one, Call) else one for one in self._group])
+            self.log.append(list(map(_entry_of, self._group)))
         self._in_doubt = 0
         if calls := sum(isinstance(one, Call) for one in self._group):
             self._places.release(calls)
@@ -212,15 +212,14 @@ class Audit:
             if not self._strangers or now - self._strangers_since < seconds * 1_000_000:
                 return
             count, since, self._strangers = self._strangers, self._strangers_since, 0
-        self._queue.append(
-            {
-                "kind": STRANGERS,
-                "request": secrets.token_hex(8),
-                "count": count,
-                "since": format_instant(since),
-                "until": format_instant(now),
-            }
-        )
+        told = {
+            "kind": STRANGERS,
+            "request": secrets.token_hex(8),
+            "count": count,
+            "since": format_instant(since),
+            "until": format_instant(now),
+        }
+        self._queue.append(Entry(since, told))
 
     def _sign_daily(self) -> None:
         today = day_of(self._clock())
@@ -239,8 +238,12 @@ class Audit:
     def _leave(self) -> None:
         """Tell what found no place in the log."""
         for one in (*self._group, *self._queue):
-            self._lines.error(logs.AUDIT_UNWRITTEN, **(one.document if isinstance(one, Call) else one))
+            self._lines.error(logs.AUDIT_UNWRITTEN, **_entry_of(one).fields)
 
 
-def _request_of(one: Call | Document) -> str:
-    return one.request if isinstance(one, Call) else str(one["request"])
+def _request_of(one: Call | Entry) -> str:
+    return one.request if isinstance(one, Call) else str(one.fields["request"])
+
+
+def _entry_of(one: Call | Entry) -> Entry:
+    return one.entry if isinstance(one, Call) else one
