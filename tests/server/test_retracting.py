@@ -11,9 +11,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from recension.archive.check.run import Check
+from recension.archive.retracting import retractions
 from recension.archive.sealed import CONTENT_FIELD, find_sealed, open_sealed
 from recension.archive.texts.reading import load, texts_of
 from recension.model.event import Comment, Contributor, Edit, Presence, SlotText
@@ -255,6 +258,85 @@ def test_beside_an_ingest_it_is_hidden_and_erased_later(
     run(capsys, "key", "create", "example.org/log", "--data", data)
     assert json.loads(run(capsys, "compact", "--data", data, "--json"))["receipts"] == ["c-1"]
     assert found(CANARIES, data) == set()
+
+
+def test_escrow_and_the_way_back(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of it is legible without the secret; with it all is as it was, and may be withdrawn anew."""
+    secret, public, bundle = tmp_path / "secret.pem", tmp_path / "public.pem", tmp_path / "bundle"
+    key = X25519PrivateKey.generate()
+    pem = Encoding.PEM
+    secret.write_bytes(key.private_bytes(pem, PrivateFormat.PKCS8, NoEncryption()))
+    secret.chmod(0o600)
+    public.write_bytes(key.public_key().public_bytes(pem, PublicFormat.SubjectPublicKeyInfo))
+    escrow = ("--escrow-key", public, "--escrow-out", bundle)
+    with closing(LmdbStore.open(data)) as store:
+        before = World(store).archive.revision("w", 2).revision
+    retract(capsys, data, *escrow)
+    assert not bundle.exists()
+    retract(capsys, data, "--yes", *escrow)
+    assert not any(canary.encode() in bundle.read_bytes() for canary in CANARIES)
+    run(capsys, "compact", "--data", data)
+    assert found(CANARIES, data) == set()
+
+    back = ("retract", "w", "--reverse", "c-1", "--bundle", bundle, "--data", data, "--escrow-secret", secret)
+    assert "would be shown" in run(capsys, *back)
+    run(capsys, *back, "--yes")
+    with closing(LmdbStore.open(data)) as store:
+        again = World(store)
+        assert again.archive.revision("w", 2).revision == before
+        edit = by(2, f"{FILLER}born 0004711 {TEXT}", WHO, COMMENT)
+        assert again.ingestor.append("w", [again.event(1, 2, edit)]).rejected == ()
+        check = Check(store)
+        check.run()
+        assert check.state.shown == []
+    assert main([*map(str, back), "--yes"]) == 3
+    assert "not taken back" in capsys.readouterr().err
+    run(capsys, "key", "create", "example.org/log", "--data", data)
+    assert json.loads(run(capsys, "compact", "--data", data, "--json"))["receipts"] == []
+    assert found(CANARIES, data) == set(CANARIES)
+    assert retract(capsys, data, "--yes")["erased"] == {"texts": 1, "values": 3}
+
+
+def test_escrow_that_cannot_be(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key of another kind, a bundle in the data directory, one that is there, another secret: named."""
+    public, signing = tmp_path / "public.pem", tmp_path / "signing.pem"
+    pem, form = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(X25519PrivateKey.generate().public_key().public_bytes(pem, form))
+    signing.write_bytes(Ed25519PrivateKey.generate().public_key().public_bytes(pem, form))
+    taken, bundle, other = tmp_path / "taken", tmp_path / "bundle", tmp_path / "other.pem"
+    taken.touch()
+    what = [
+        "retract",
+        "w",
+        "--revision",
+        "2",
+        "--reason",
+        "other",
+        "--case",
+        "c",
+        "--data",
+        str(data),
+        "--yes",
+    ]
+    for arguments, said in (
+        (("--escrow-key", signing, "--escrow-out", bundle), "no X25519 key"),
+        (("--escrow-key", public, "--escrow-out", data / "bundle"), "in the data directory"),
+        (("--escrow-key", public, "--escrow-out", taken), "exists"),
+        (("--escrow-key", public), "--escrow-out"),
+    ):
+        assert main([*what, *map(str, arguments)]) == 3
+        assert said in capsys.readouterr().err
+    with closing(LmdbStore.open(data)) as store, store.view() as view:
+        assert list(retractions(view)) == []
+    assert main([*what, "--escrow-key", str(public), "--escrow-out", str(bundle)]) == 0
+    form_ = PrivateFormat.PKCS8
+    other.write_bytes(X25519PrivateKey.generate().private_bytes(pem, form_, NoEncryption()))
+    other.chmod(0o600)
+    back = ["retract", "w", "--reverse", "c", "--bundle", str(bundle), "--data", str(data)]
+    capsys.readouterr()
+    assert main([*back, "--escrow-secret", str(other)]) == 3
+    assert "cannot be opened" in capsys.readouterr().err
+    assert main(back) == 3
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from recension.archive.ingest import append_commit
 from recension.archive.prepared import Prepared, prepare
 from recension.archive.projects import definition_of, project_number
 from recension.archive.replay import LABELS, commit_rows
-from recension.archive.rows import HIDDEN, EditRow, read_edit_value, read_page_value
+from recension.archive.rows import HIDDEN, EditRow, read_edit_value, read_page_value, read_visibility
 from recension.archive.sealed import (
     CONTENT_FIELD,
     Sealed,
@@ -33,6 +33,7 @@ from recension.archive.sealed import (
     sealed_blobs,
 )
 from recension.model.errors import (
+    CaseNotFoundError,
     ContributorNotFoundError,
     DataLossError,
     InvalidArgumentError,
@@ -415,6 +416,48 @@ class Retractor:
         source = f"retraction:{statement.id.hex()}:{place.rev}"
         return prepare(Event(statement.project, place.page, now, source, what), self._salts)
 
+    # --- taking back ----------------------------------------------------------------------------
+
+    def reversible(self, case: str, escrow: bytes) -> list[tuple[int, Retraction]]:
+        """Return the retractions of a case whose bundle has that digest and that were not taken back.
+
+        Raises ``CaseNotFoundError``.
+        """
+        with self._store.view() as view:
+            all_ = list(retractions(view))
+        reversed_ = {one.reverses for _, one in all_}
+        found = [
+            (position, one)
+            for position, one in all_
+            if one.case == case and one.escrow == escrow and not one.reverses and one.id not in reversed_
+        ]
+        if not found:
+            raise CaseNotFoundError(
+                f"no retraction of case {case[:200]!r} that this bundle is of, and that was not taken back",
+                hint="list them with: recension-server retractions list",
+            )
+        return found
+
+    def take_back(self, position: int) -> int:
+        """Show again what the retraction at a position hid, as far as nothing else hides it.
+
+        Returns the position of the commit. What was erased has to be put back before.
+        """
+        commit = self._commit(position)
+        said = retraction_in(commit)
+        changes = []
+        with self._store.view() as view:
+            number = project_number(view, said.project)
+            for item in commit.items:
+                if isinstance(item, Skeleton):
+                    place = Place(number, item.page_id, item.rev_id)
+                    changes.append((place, flags_before(view, place, position)))
+        id_ = token_bytes(ID_BYTES)
+        reversal = make_retraction(
+            id_, said.case, said.reason, said.project, said.parts, len(changes), reverses=said.id
+        )
+        return self.change(reversal, changes)
+
     # --- erasing --------------------------------------------------------------------------------
 
     def erase(self, plan: Plan) -> Erasure:
@@ -449,6 +492,22 @@ class Retractor:
         return Erasure(texts, purge_fields(self._store, purges))
 
 
+def flags_before(view: View, place: Place, position: int) -> int:
+    """Return what is hidden of a revision but for the commit at a position, which is a retraction.
+
+    A change that came later has what the retraction hides among its flags, so what it means by itself is
+    not known: then all of it stays hidden.
+    """
+    start = keys.visibility(place.number, place.rev)
+    later = view.last(
+        keys.visibility(place.number, place.rev, position + 1), keys.visibility(place.number, place.rev + 1)
+    )
+    if later is not None:
+        return read_visibility(later[1])[0]
+    before = view.last(start, keys.visibility(place.number, place.rev, position))
+    return _own_flags(view, place) if before is None else read_visibility(before[1])[0]
+
+
 def retraction_in(commit: Commit) -> Retraction:
     """Return the retraction that a commit records. Raises ``InvalidArgumentError`` if it records none."""
     for item in commit.items:
@@ -480,14 +539,18 @@ def withdrawn_at(view: View, number: int, rev: int) -> int:
 
 def _flags(view: View, place: Place) -> int:
     """Return what is hidden of a revision now."""
+    return hidden_flags(view, place.number, place.rev, _own_flags(view, place), _NEWEST)
+
+
+def _own_flags(view: View, place: Place) -> int:
+    """Return what was hidden of a revision as it came."""
     row = view.last(keys.revision(place.number, place.rev), keys.revision(place.number, place.rev + 1))
-    own = 0
-    if row is not None:
-        page, time = read_page_value(row[1])
-        _, position, ordinal = keys.read_revision(row[0])
-        edit = view.get(keys.edit(place.number, page, time, place.rev, position, ordinal))
-        own = 0 if edit is None else read_edit_value(edit)[0] & HIDDEN
-    return hidden_flags(view, place.number, place.rev, own, _NEWEST)
+    if row is None:
+        return 0
+    page, time = read_page_value(row[1])
+    _, position, ordinal = keys.read_revision(row[0])
+    edit = view.get(keys.edit(place.number, page, time, place.rev, position, ordinal))
+    return 0 if edit is None else read_edit_value(edit)[0] & HIDDEN
 
 
 def _page(number: int, page: int) -> tuple[bytes, bytes]:

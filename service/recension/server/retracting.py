@@ -18,6 +18,7 @@ from recension.archive.duties import owing
 from recension.archive.ledger import Ledger, current_key
 from recension.archive.projects import project_names
 from recension.archive.receipts import awaiting_receipt, prove, receipts, unproven
+from recension.archive.restoring import put_back, withheld_by
 from recension.archive.retracting import Erasure, Place, Plan, Retractor, Wanted, retractions
 from recension.archive.stating import record
 from recension.model.digest import format_digest
@@ -26,6 +27,7 @@ from recension.model.instant import format_instant
 from recension.model.record import Kind, Statement
 from recension.model.retraction import ID_BYTES, Part, Reason, Receipt, check_case, make_receipt
 from recension.server.checking import OpenStore
+from recension.server.escrow import read_bundle, read_public, write_bundle
 from recension.server.searching import Searched, Searcher
 from recension.server.signing import Signer
 from recension.server.sought import Backups, Sought
@@ -65,10 +67,8 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     one.add_argument(
         "--file", metavar="LIST", type=Path, help="a line for each: a revision id, id:PAGE, or user:NAME"
     )
-    one.add_argument(
-        "--reason", choices=[reason.value for reason in Reason], required=True, help="licensees see it"
-    )
-    one.add_argument("--case", metavar="ID", required=True, help="what the operator calls the case")
+    one.add_argument("--reason", choices=[reason.value for reason in Reason], help="licensees see it")
+    one.add_argument("--case", metavar="ID", default="", help="what the operator calls the case")
     one.add_argument(
         "--parts",
         metavar="PARTS",
@@ -80,6 +80,16 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
         action="store_true",
         help="also revisions elsewhere that hold such a text",
     )
+    one.add_argument(
+        "--escrow-key",
+        metavar="FILE",
+        type=Path,
+        help="keep what is erased, for this X25519 key, PEM",
+    )
+    one.add_argument("--escrow-out", metavar="FILE", type=Path, help="where, outside of the data directory")
+    one.add_argument("--reverse", metavar="CASE", default="", help="take a case back, by what was kept")
+    one.add_argument("--bundle", metavar="FILE", type=Path, help="what was kept of it")
+    one.add_argument("--escrow-secret", metavar="FILE", type=Path, help="the private key, PEM, of mode 600")
     one.add_argument("--yes", action="store_true", help="do it; without it nothing is changed")
     _finish(one, lambda arguments: _retract(arguments, open_store))
 
@@ -128,7 +138,12 @@ class _Done:
 
 
 def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    if arguments.reverse:
+        return _reverse(arguments, open_store)
     check_case(arguments.case)
+    if arguments.reason is None:
+        raise InvalidArgumentError("no reason is given", hint="give --reason", field="reason")
+    _check_escrow(arguments)
     wanted = _wanted(arguments)
     parts = arguments.parts or (tuple(Part) if wanted.contributors else _DEFAULT_PARTS)
     with closing(open_store(arguments.data)) as store:
@@ -192,7 +207,11 @@ def _carry_out(
     document: dict[str, object],
 ) -> _Done:
     """Hide first, so that nobody reads on; then erase, unless an ingest holds the right to write."""
-    positions = tuple(retractor.mask(plan, arguments.case, Reason(arguments.reason)))
+    escrow = b""
+    if arguments.escrow_key is not None:
+        public = read_public(arguments.escrow_key)
+        escrow = write_bundle(arguments.escrow_out, withheld_by(store, plan), _names(store), public)
+    positions = tuple(retractor.mask(plan, arguments.case, Reason(arguments.reason), escrow=escrow))
     report = None
     for position in positions:
         facts = {"case": arguments.case, "reason": arguments.reason, "position": position}
@@ -301,6 +320,49 @@ def _say(
         return
     tell(f"erased {done.erasure.texts:,} texts and {done.erasure.fields:,} values\n")
     tell(f"the file still has their bytes: run recension-server compact --data {arguments.data}\n")
+
+
+def _check_escrow(arguments: argparse.Namespace) -> None:
+    if (arguments.escrow_key is None) != (arguments.escrow_out is None):
+        raise InvalidArgumentError("escrow takes --escrow-key and --escrow-out", field="escrow_out")
+    if arguments.escrow_out is not None:
+        read_public(arguments.escrow_key)
+        if arguments.escrow_out.resolve().is_relative_to(arguments.data.resolve()):
+            raise InvalidArgumentError(
+                f"{arguments.escrow_out} is in the data directory",
+                hint="name a file elsewhere: what is kept of an erasure may not lie beside it",
+                field="escrow_out",
+            )
+
+
+def _reverse(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    """Take a case back: what was erased is put back first, and shown by the commit that follows."""
+    if arguments.bundle is None or arguments.escrow_secret is None:
+        raise InvalidArgumentError(
+            "without what was kept of it nothing can be taken back",
+            hint="give --bundle and --escrow-secret",
+            field="bundle",
+        )
+    with closing(open_store(arguments.data)) as store:
+        numbers = {name: number for number, name in _names(store).items()}
+        escrow, withheld = read_bundle(arguments.bundle, numbers, arguments.escrow_secret)
+        retractor = Retractor(store)
+        cases = retractor.reversible(arguments.reverse, escrow)
+        revisions = sum(one.revisions for _, one in cases)
+        positions = []
+        if arguments.yes:
+            with store.exclusive_writer():
+                put_back(store, withheld)
+                positions = [retractor.take_back(position) for position, _ in cases]
+            for position, _ in cases:
+                Sought(arguments.data).forget(position)
+    if arguments.json:
+        said = {"case": arguments.reverse, "dry_run": not arguments.yes, "revisions": revisions}
+        sys.stdout.write(json.dumps(said | {"positions": positions}) + "\n")
+        return 0
+    would = "are shown again" if arguments.yes else "would be shown again; with --yes they are"
+    sys.stdout.write(f"case {arguments.reverse}: {revisions:,} revisions {would}\n")
+    return 0
 
 
 # --- compaction -----------------------------------------------------------------------------------
