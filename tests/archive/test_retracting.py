@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,8 @@ class Kept:
         self.values: dict[int, Values] = {}
 
     def __call__(self, position: int, values: Values) -> None:
-        self.values[position] = values
+        before = self.values.get(position, Values(set(), set(), set()))
+        self.values[position] = Values(*(old | new for old, new in zip(before, values, strict=True)))
 
 
 def retract(
@@ -294,3 +296,82 @@ def test_row_that_stayed_is_found_out(world: World) -> None:
         prove(world.store, position, values)
     world.store.rewrite([Rewrite({}, {row: None}, {})])
     prove(world.store, position, values)
+
+
+class _KilledError(BaseException):
+    """As a kill: nothing catches it."""
+
+
+class Dying:
+    """A store whose process dies at a write: before it is stored, or right after."""
+
+    def __init__(self, store: Store, write: int, *, stored: bool) -> None:
+        self._store = store
+        self._left = write
+        self._stored = stored
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit(self, *arguments: Any) -> Any:
+        """As of the store."""
+        return self._write("commit", arguments)
+
+    def rewrite(self, *arguments: Any) -> Any:
+        """As of the store."""
+        return self._write("rewrite", arguments)
+
+    def _write(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        self._left -= 1
+        if self._left < 0 and not self._stored:
+            raise _KilledError
+        done = getattr(self._store, name)(*arguments)
+        if self._left < 0:
+            raise _KilledError
+        return done
+
+
+def small_world() -> World:
+    """Return an archive in which a retraction takes a few writes."""
+    world = World()
+    world.add(*(world.event(page, 1, by(page, words(page, 2000), title=f"P{page}")) for page in range(1, 5)))
+    world.add(world.event(1, 2, by(9, words(1, 2000), title="P1")))
+    return world
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_killed_at_every_write(stored: bool) -> None:  # noqa: FBT001 - pytest passes it so
+    """Run again it comes to the same end, and what was hidden once is never shown."""
+    whole = retract(small_world(), revisions(1, 2, 3, 9))
+    kills = 0
+    while True:
+        world = small_world()
+        kept = Kept()
+        dying: Any = Dying(world.store, kills, stored=stored)
+        retractor = Retractor(dying, keep=kept)
+        plan = retractor.plan("w", revisions(1, 2, 3, 9))
+        hidden = False
+        try:
+            retractor.mask(plan, "case-1", Reason.PRIVACY)
+            hidden = True
+            retractor.erase(plan)
+            break
+        except _KilledError:
+            kills += 1
+        if hidden:
+            assert text_of(world, 2) == HIDDEN
+        check = Check(world.store)
+        check.run()
+        assert check.state.shown == []
+        again = Retractor(world.store, keep=kept)
+        rest = again.plan("w", revisions(1, 2, 3, 9))
+        again.mask(rest, "case-1", Reason.PRIVACY)
+        again.erase(rest)
+        with world.store.view() as view:
+            ((position, _),) = retractions(view)
+        assert [text_of(world, rev) for rev in (1, 2, 3, 9)] == [HIDDEN] * 4
+        proven = prove(world.store, position, kept.values[position])
+        assert (proven.texts, proven.revisions) == (3, 4)
+        assert again.plan("w", revisions(1, 2, 3, 9)).left == []
+    assert kills >= 5
+    assert len(whole.targets) == 4

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from recension.archive.erase import erase_text
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
+from recension.archive.retracting import Retractor, Wanted
 from recension.model.digest import digest_of
 from recension.model.event import Edit, Event, Presence
 from recension.model.manifest import OnHidden, Selector
 from recension.model.reading import ProjectInfo
 from recension.model.record import EMPTY_LOG, Head
+from recension.model.retraction import Reason
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
@@ -43,6 +45,7 @@ class Step:
     kind: str
     events: tuple[Event, ...] = ()
     text: bytes = b""
+    rev: int = 0
     piled: bool = False
     """Of the first: the history is an import."""
 
@@ -103,6 +106,18 @@ class _Author:
         return self._world.event(page, day, edit(self._revision, text))
 
 
+def with_retractions(steps: list[Step], seed: str, number: int) -> None:
+    """Put retractions of revisions that are known by then into the steps of a history."""
+    moments = random.Random(f"{seed} retract")
+    for _ in range(number):
+        at = moments.randrange(2, len(steps) + 1)
+        known = [
+            event.what.rev_id for step in steps[:at] for event in step.events if isinstance(event.what, Edit)
+        ]
+        if known:
+            steps.insert(at, Step("retract", rev=moments.choice(known)))
+
+
 def steps_of(seed: str, length: int) -> list[Step]:
     """Return the steps of a history."""
     return list(_Author(seed).steps(length))
@@ -139,6 +154,8 @@ class History:
                     held[event.what.rev_id] = event.what.slots[0].text
             if step.kind == "erase":
                 held |= {rev: None for rev, text in held.items() if text == step.text}
+            if step.kind == "retract":
+                held[step.rev] = None
         return held
 
 
@@ -162,6 +179,14 @@ class Writer:
             case "erase":
                 self._ingestor.forget_texts()  # nothing may be sealed meanwhile
                 erase_text(self.store, digest_of(step.text))
+            case "retract":
+                self._ingestor.forget_texts()
+                retractor = Retractor(
+                    self.store, clock=lambda: NOW, salts=fixed_salts, new_id=lambda: step.rev.to_bytes(16)
+                )
+                plan = retractor.plan(PROJECT, Wanted(revisions=frozenset({step.rev})))
+                retractor.mask(plan, "case", Reason.OTHER)
+                retractor.erase(plan)
             case "snapshot":
                 archive = Archive(self.store, clock=lambda: NOW)
                 archive.create_snapshot(Selector.of([PROJECT], on_hidden=OnHidden.SKIP), valid_at=NOW)

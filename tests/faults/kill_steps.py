@@ -17,12 +17,13 @@ from recension.store.lmdb import LmdbStore
 from tests.faults.children import in_a_child, killed
 from tests.faults.durations import Duration
 from tests.faults.findings import Findings
-from tests.faults.histories import History, Step, steps_of
+from tests.faults.histories import History, Step, steps_of, with_retractions
 from tests.faults.wholeness import problems_of
 from tests.faults.worker import done_of, work
 
 _STEPS = 40
 _MOST_STEPS = 6
+_RETRACTIONS = 4
 _SCALES = (0.002, 0.01, 0.05, 0.5)
 """Seconds; a step takes 10 ms, a compaction half a second."""
 
@@ -32,6 +33,7 @@ def kill_again(folder: Path, case: str, habit: str, found: Findings) -> Iterator
     moments = random.Random(case)
     steps = steps_of(case, _STEPS)
     steps.insert(moments.randrange(1, _STEPS), Step("compact"))
+    with_retractions(steps, case, _RETRACTIONS)
     history = History(steps)
     data, told = folder / "data", folder / "told"
     folder.mkdir(parents=True)

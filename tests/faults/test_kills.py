@@ -19,7 +19,7 @@ Tell = Callable[[str, Findings], None]
 def test_kills_at_random_moments(
     duration: Duration, kind: str, kills: int, tmp_path: Path, tell: Tell
 ) -> None:
-    """Appending, sealing, erasing, compacting: no kill loses, hides or brings back anything."""
+    """Appending, sealing, erasing, retracting, compacting: no kill loses, hides or brings back anything."""
     kills = 1000 if duration.seconds else kills
     seed = kind + duration.seed
     found = run_script("kill_steps", seed, duration.seconds, kills, "sound", tmp_path / "scratch")

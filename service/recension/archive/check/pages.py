@@ -11,6 +11,7 @@ from recension.archive.check.state import Remedy, summed
 from recension.archive.check.work import Told, Work
 from recension.archive.history import edit_row
 from recension.archive.projects import project_names, tally_of
+from recension.archive.retracting import withdrawn_flags
 from recension.archive.rows import EditRow
 from recension.archive.sealed import CONTENT_FIELD
 from recension.archive.texts.block import TAIL, Block, parent
@@ -19,6 +20,7 @@ from recension.archive.texts.rows import GONE, SHORT_DIGEST, read_page_block, re
 from recension.model.errors import DataLossError
 from recension.model.event import Presence
 from recension.model.instant import MAX_INSTANT, MIN_INSTANT
+from recension.model.record import Flag
 from recension.model.seal import read_content
 from recension.store import keys
 from recension.store.interface import Row, View
@@ -184,12 +186,18 @@ class _Page:
                     told += self._slot_faults(view, slot.digest, edit.rev)
         return told
 
+    def _is_withdrawn(self, view: View, rev: int) -> bool:
+        """Say whether a text is to be erased: it goes before what names it, so it may be missing."""
+        return bool(withdrawn_flags(view, self._page[0], rev) & Flag.TEXT_HIDDEN)
+
     def _slot_faults(self, view: View, digest: bytes, rev: int) -> list[Told]:
         place = f"text sha256:{digest.hex()}"
         try:
             value = view.get(keys.text(digest))
         except DataLossError:
             return []  # told by the phase ``texts``
+        if value is None and self._is_withdrawn(view, rev):
+            return []
         if value is None:
             return [("text-missing", place, f"revision {rev} names it, and no row leads to it", Remedy.TEXT)]
         number, ordinal = read_place(value)
