@@ -54,12 +54,17 @@ class LicenseePins:
         *,
         clock: Clock = system_clock,
         new_id: Callable[[], bytes] = random_id,
+        agreement: Callable[[str], bytes] = lambda _: b"",
     ) -> None:
-        """``owner``: whose pins; those of others do not exist here. Ids are injected for tests alone."""
+        """``owner``: whose pins; those of others do not exist here. Ids are injected for tests alone.
+
+        ``agreement``: returns the digest of the version that an owner is under now, empty for none.
+        """
         self._store = store
         self._owner = owner
         self._clock = clock
         self._new_id = new_id
+        self._agreement = agreement
 
     def create(
         self, name: str, snapshot_id: bytes, readable_until: int, labels: Mapping[str, str] | None = None
@@ -69,6 +74,7 @@ class LicenseePins:
         check_labels(labels or {})
         check_instant(readable_until)
         id_ = self._new_id()
+        agreement = self._agreement(self._owner)
 
         def decide(view: View, position: int, now: int) -> Statement | None:
             found = self._newest(view, name)
@@ -91,7 +97,14 @@ class LicenseePins:
                 )
             check_readable(view, snapshot_id)
             pin = make_pin(
-                self._owner, name, id_, snapshot_id, labels or {}, readable_until, made_at=position
+                self._owner,
+                name,
+                id_,
+                snapshot_id,
+                labels or {},
+                readable_until,
+                made_at=position,
+                agreement=agreement,
             )
             return Statement(Kind.PIN, pin.encoded)
 
@@ -124,6 +137,7 @@ class LicenseePins:
         """Make a pin live longer. Raises ``PinNotFoundError``, ``PinExpiredError``."""
         check_name(name)
         check_instant(readable_until)
+        agreement = self._agreement(self._owner)
 
         def decide(view: View, position: int, now: int) -> Statement | None:  # noqa: ARG001 - a decision's shape
             found = self._found(view, name)
@@ -138,7 +152,9 @@ class LicenseePins:
                     hint="a pin is never shortened; delete it if it is not needed",
                     field="readable_until",
                 )
-            return Statement(Kind.PIN, _changed(found, readable_until=readable_until).encoded)
+            return Statement(
+                Kind.PIN, _changed(found, readable_until=readable_until, agreement=agreement).encoded
+            )
 
         record(self._store, self._clock, decide)
         return self._present(name)
@@ -263,10 +279,23 @@ def _is_same(
     return readable_until in {_read(value).readable_until for _, value in rows}
 
 
-def _changed(pin: PinStatement, *, readable_until: int | None = None, deleted: bool = False) -> PinStatement:
-    until = pin.readable_until if readable_until is None else readable_until
+def _changed(
+    pin: PinStatement,
+    *,
+    readable_until: int | None = None,
+    deleted: bool = False,
+    agreement: bytes | None = None,
+) -> PinStatement:
     return make_pin(
-        pin.owner, pin.name, pin.id, pin.snapshot_id, dict(pin.labels), until, pin.made_at, deleted=deleted
+        pin.owner,
+        pin.name,
+        pin.id,
+        pin.snapshot_id,
+        dict(pin.labels),
+        pin.readable_until if readable_until is None else readable_until,
+        pin.made_at,
+        deleted=deleted,
+        agreement=pin.agreement if agreement is None else agreement,
     )
 
 

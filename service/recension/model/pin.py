@@ -46,6 +46,8 @@ class PinStatement:
     made_at: int
     """Log position of the pin's first statement."""
     deleted: bool = False
+    agreement: bytes = b""
+    """Digest of the agreement under which it was made, or last extended; empty where there was none."""
     encoded: bytes = field(compare=False, default=b"")
     """The canonical JSON."""
 
@@ -119,6 +121,7 @@ def make_pin(
     made_at: int,
     *,
     deleted: bool = False,
+    agreement: bytes = b"",
 ) -> PinStatement:
     """Return a statement with its canonical bytes. Raises ``InvalidArgumentError`` for what is none."""
     check_name(name)
@@ -138,9 +141,20 @@ def make_pin(
     }
     if deleted:
         document["deleted"] = True
+    if agreement:
+        document["agreement"] = format_digest(agreement)
     kept = tuple(sorted(labels.items()))
     return PinStatement(
-        owner, name, id_, snapshot_id, kept, readable_until, made_at, deleted, canonical_json(document)
+        owner,
+        name,
+        id_,
+        snapshot_id,
+        kept,
+        readable_until,
+        made_at,
+        deleted,
+        agreement,
+        canonical_json(document),
     )
 
 
@@ -163,6 +177,7 @@ def read_pin(encoded: bytes) -> PinStatement:
             parse_instant(document["readable_until"]),
             int(document["made_at"]),
             deleted=document.get("deleted", False) is True,
+            agreement=parse_digest(document["agreement"], "agreement") if "agreement" in document else b"",
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidArgumentError(f"not a pin: {str(error)[:200]}", field="pin") from None

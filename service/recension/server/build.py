@@ -36,6 +36,8 @@ from recension.server.interceptors import Outermost
 from recension.server.licensed import Licensed
 from recension.server.limits.desk import TEND_SECONDS, Limits
 from recension.server.pepper import Pepper
+from recension.server.rpc.admin import AdminRpc
+from recension.server.rpc.agreement import AgreementRpc
 from recension.server.rpc.catalog import CatalogRpc
 from recension.server.rpc.checkpoint import CheckpointRpc
 from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
@@ -47,6 +49,10 @@ from recension.server.tokens import Tokens
 from recension.store.auditing import AuditStore
 from recension.store.interface import Store
 from recension.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    agreement_service_pb2,
+    agreement_service_pb2_grpc,
     catalog_service_pb2,
     catalog_service_pb2_grpc,
     checkpoint_service_pb2,
@@ -77,6 +83,8 @@ SERVICES = tuple(
         pin_service_pb2,
         checkpoint_service_pb2,
         ingest_service_pb2,
+        agreement_service_pb2,
+        admin_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
@@ -198,8 +206,10 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     )
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
 
+    agreements = Agreements(store)
+
     def pins() -> LicenseePins:
-        return LicenseePins(store, caller().owner)
+        return LicenseePins(store, caller().owner, agreement=agreements.ruling)
 
     def duties() -> LicenseeDuties:
         return LicenseeDuties(store, caller().owner, caller().key_id)
@@ -209,6 +219,8 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         CheckpointRpc(reader, pins, ledger, signer), server
     )
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
+    agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(AgreementRpc(agreements), server)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminRpc(agreements), server)
 
     condition = health.HealthServicer()
     for name in ("", *SERVICES):

@@ -25,6 +25,7 @@ _CHANNELZ = "/grpc.channelz."
 _ALL = frozenset(Role)
 _READERS = frozenset({Role.LICENSEE, Role.OPERATOR})
 _OPERATORS = frozenset({Role.OPERATOR})
+_OVERSEERS = frozenset({Role.OPERATOR, Role.AUDITOR})
 ROLES: dict[str, frozenset[Role]] = {
     f"/recension.v1.{service}/{method}": roles
     for service, roles, methods in (
@@ -47,6 +48,9 @@ ROLES: dict[str, frozenset[Role]] = {
         ),
         ("CheckpointService", _ALL, "GetCheckpoint GetInclusionProof GetConsistencyProof"),
         ("IngestService", _OPERATORS, "Append"),
+        ("AgreementService", _READERS, "GetOwnAgreement ListOwnAgreements"),
+        ("AdminService", _OVERSEERS, "GetLicensee ListLicensees GetAgreement ListAgreements"),
+        ("AdminService", _OPERATORS, "AddLicensee EndLicensee AddAgreement EndAgreement"),
     )
     for method in methods.split()
 }

@@ -44,6 +44,7 @@ class Pin(google.protobuf.message.Message):
     CREATED_POSITION_FIELD_NUMBER: builtins.int
     EXPIRED_FIELD_NUMBER: builtins.int
     STATEMENT_FIELD_NUMBER: builtins.int
+    AGREEMENT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, unique among the live pins of its licensee: 1 to 128 of the characters a-z, A-Z, 0-9, ".", "_", "-",
     beginning with a letter or a digit.
@@ -58,6 +59,8 @@ class Pin(google.protobuf.message.Message):
     """Whether readable_until is over."""
     statement: builtins.str
     """The newest statement of the pin in the log: canonical JSON, a leaf of the checkpoint log (docs/format.md)."""
+    agreement: builtins.str
+    """Digest of the agreement under which it was made or extended: "sha256:<64 hex>"; empty where there was none."""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """What the licensee wrote on it, such as run id, model or commit. At most 32; keys like names, of at most 63
@@ -84,9 +87,10 @@ class Pin(google.protobuf.message.Message):
         created_position: builtins.int = ...,
         expired: builtins.bool = ...,
         statement: builtins.str = ...,
+        agreement: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["created_at", b"created_at", "readable_until", b"readable_until"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["created_at", b"created_at", "created_position", b"created_position", "expired", b"expired", "id", b"id", "labels", b"labels", "name", b"name", "readable_until", b"readable_until", "snapshot", b"snapshot", "statement", b"statement"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agreement", b"agreement", "created_at", b"created_at", "created_position", b"created_position", "expired", b"expired", "id", b"id", "labels", b"labels", "name", b"name", "readable_until", b"readable_until", "snapshot", b"snapshot", "statement", b"statement"]) -> None: ...
 
 global___Pin = Pin
 

@@ -23,6 +23,7 @@ def pin_to_proto(pin: Pin) -> pb.Pin:
         created_position=statement.made_at,
         expired=pin.expired,
         statement=statement.encoded.decode(),
+        agreement=format_digest(statement.agreement) if statement.agreement else "",
     )
 
 
