@@ -39,6 +39,7 @@ COMMANDS = {
         "doctor",
         "proof",
         "retractions",
+        "agreement",
     ],
     "recension-server": [
         "",

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import grpc
 
+from recension.model.agreement import VersionInfo
 from recension.model.credit import Attribution, Credited
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import RecensionError, UnreachableError
@@ -336,6 +337,19 @@ class Client:
     def delete_pin(self, name: str) -> None:
         """End a pin, live or expired; one that is not there is as good as ended."""
         self._ask(questions.delete_pin(name))
+
+    # --- agreements ---
+
+    def own_agreement(self, version: str = "") -> VersionInfo | None:
+        """Return a version of the caller's agreement, by digest or ordinal; without one, what rules now.
+
+        ``None`` for a caller who needs none. Raises ``AgreementNotFoundError``.
+        """
+        return self._ask(questions.own_agreement(version))
+
+    def own_agreements(self) -> Iterator[VersionInfo]:
+        """Yield all versions of the caller's agreement in the order of their being added."""
+        return self._all(questions.own_agreements)
 
     # --- signed checkpoints ---
 

@@ -16,7 +16,7 @@ import tomlkit
 from tomlkit.container import Container
 from tomlkit.items import Table
 
-from recension.model.digest import format_digest
+from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import LockError, LockVersionError, RecensionError
 from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import Manifest, OnHidden, Redirects, read_manifest
@@ -45,6 +45,15 @@ class PinRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AgreementRecord:
+    """The version of the licensee's agreement that was in force when the lock was written."""
+
+    version: str
+    """Its digest, as it is written."""
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """The files that were made of the snapshot."""
 
@@ -68,6 +77,8 @@ class Lock:
     """The plain text that was made of the files."""
     server_key: str = ""
     """Verifier key that the server signed with when the lock was written; empty if it signed nothing."""
+    agreement: AgreementRecord | None = None
+    """None where none was needed."""
 
     @property
     def index(self) -> Index | None:
@@ -111,6 +122,8 @@ def document_of(lock: Lock) -> Document:
             for part in manifest.parts
         },
     }
+    if lock.agreement is not None:
+        document["agreement"] = asdict(lock.agreement)
     if lock.pin is not None:
         document["pin"] = asdict(lock.pin) | {"readable_until": format_instant(lock.pin.readable_until)}
     if lock.export is not None:
@@ -195,13 +208,20 @@ def _lock_of(document: Document) -> Lock:
         records = tuple(FileRecord(**record) for record in files["files"])
         export = Export(Form(files["form"]), _text(files["writer"]), records, folder)
     key = str(read_key(_text(document["server_key"]))) if "server_key" in document else ""
-    lock = Lock(_text(document["server"]), manifest, terms, pin, export, server_key=key)
+    agreement = _agreement(document["agreement"]) if "agreement" in document else None
+    lock = Lock(_text(document["server"]), manifest, terms, pin, export, server_key=key, agreement=agreement)
     if lock.index is None:
         return lock
     check_files(lock.index)
     return (
         replace(lock, rendition=rendition_of(document["plain"], lock.index)) if "plain" in document else lock
     )
+
+
+def _agreement(said: Document) -> AgreementRecord:
+    if type(said["ordinal"]) is not int or said["ordinal"] < 1:
+        raise ValueError(f"{str(said['ordinal'])[:80]!r} is no ordinal")
+    return AgreementRecord(format_digest(parse_digest(_text(said["version"]), "agreement")), said["ordinal"])
 
 
 def inner(folder: str) -> bool:

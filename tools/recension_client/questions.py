@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from recension.model.agreement import VersionInfo
 from recension.model.credit import Credited
 from recension.model.difference import MAX_CONTEXT
 from recension.model.digest import format_digest
@@ -26,17 +27,20 @@ from recension.model.reading import (
     TimelineItem,
 )
 from recension.model.retraction import Acknowledgement, Withdrawn, read_acknowledgement
+from recension.v1 import agreement_service_pb2 as agreement_pb
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import checkpoint_service_pb2 as checkpoint_pb
 from recension.v1 import pin_service_pb2 as pin_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1.agreement_service_pb2_grpc import AgreementServiceStub
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from recension.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension.wire import attribution, convert, differences
+from recension.wire.agreements import agreement_from_proto
 from recension.wire.pins import pin_from_proto, withdrawn_from_proto
 from recension_client.proof import proof_file
 from recension_client.trust import Inclusion
@@ -417,6 +421,37 @@ def delete_pin(name: str) -> Question[None]:
 
     request = pin_pb.DeletePinRequest(name=name, allow_missing=True)
     return Question(lambda channel: PinServiceStub(channel).DeletePin, request, read)
+
+
+# --- agreements ---
+
+
+def own_agreement(version: str) -> Question[VersionInfo | None]:
+    """Ask for a version of the caller's agreement, without a name for the one that rules."""
+
+    def read(answer: agreement_pb.GetOwnAgreementResponse) -> VersionInfo | None:
+        if answer.unrestricted and not answer.HasField("agreement"):
+            return None
+        found = agreement_from_proto(answer.agreement)
+        if version not in {"", found.version.name, str(found.version.ordinal)}:
+            raise VerificationError("the server sent another agreement than was asked for")
+        return found
+
+    request = agreement_pb.GetOwnAgreementRequest(version=version)
+    return Question(lambda channel: AgreementServiceStub(channel).GetOwnAgreement, request, read)
+
+
+def own_agreements(token: str) -> Question[Listed[VersionInfo]]:
+    """Ask for all versions of the caller's agreement in the order of their being added."""
+
+    def read(answer: agreement_pb.ListOwnAgreementsResponse) -> Listed[VersionInfo]:
+        return Listed(list(map(agreement_from_proto, answer.agreements)), answer.next_page_token)
+
+    return Question(
+        lambda channel: AgreementServiceStub(channel).ListOwnAgreements,
+        agreement_pb.ListOwnAgreementsRequest(page_size=MAX_PAGE, page_token=token),
+        read,
+    )
 
 
 # --- signed checkpoints ---

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from recension.model.agreement import Agreement, Cadence, Grant
+from recension.model.agreement import Agreement, Cadence, Grant, VersionInfo
 from recension.model.instant import format_instant
 
 _NOTHING = ""
@@ -19,6 +19,33 @@ class Difference:
     field: str
     before: str
     after: str
+
+
+def row_of(info: VersionInfo) -> dict[str, str | int | None]:
+    """Describe a version, but for its document."""
+    version = info.version
+    return {
+        "licensee": version.agreement.licensee,
+        "ordinal": version.ordinal,
+        "version": version.name,
+        "standing": info.standing.value,
+        "valid_from": format_instant(version.agreement.valid_from),
+        "valid_until": _instant(version.agreement.valid_until),
+        "ended_at": _instant(version.ends_at),
+        "added_at": format_instant(info.added_at),
+        "position": version.made_at,
+    }
+
+
+def _instant(at: int | None) -> str | None:
+    return None if at is None else format_instant(at)
+
+
+def shown(info: VersionInfo) -> list[tuple[str, str]]:
+    """Return (field, value) of a version and of all that its document says."""
+    facts = [(name, str(value)) for name, value in row_of(info).items() if value is not None]
+    told = {name for name, _ in facts}
+    return facts + [(name, value) for name, value in words_of(info.version.agreement) if name not in told]
 
 
 def words_of(agreement: Agreement) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from recension.archive.agreements import Agreements
 from recension.model.agreement import Standing, Version, VersionInfo, spans
-from recension.model.agreement_words import differences, words_of
+from recension.model.agreement_words import differences, row_of, shown
 from recension.model.instant import format_instant, parse_instant
 from recension.model.licensee import Licensee, make_licensee
 from recension.server.checking import OpenStore
@@ -141,7 +141,7 @@ def _licensee_show(agreements: Agreements, arguments: argparse.Namespace) -> int
     rules = next((one for one in told if one.standing is Standing.IN_FORCE), None)
     row = licensee_row(licensee)
     if arguments.json:
-        return _write_json(row | {"agreement": None if rules is None else version_row(rules)})
+        return _write_json(row | {"agreement": None if rules is None else row_of(rules)})
     for name, value in row.items():
         text = ", ".join(value) if isinstance(value, list) else str(value)
         if value or name == "ended":
@@ -188,7 +188,7 @@ def _add(agreements: Agreements, arguments: argparse.Namespace) -> int:
     agreement = read_file(arguments.file, arguments.licensee)
     version, added = agreements.add(agreement)
     if arguments.json:
-        return _write_json(version_row(_told(agreements, version)) | {"added": added})
+        return _write_json(row_of(_told(agreements, version)) | {"added": added})
     if not added:
         sys.stdout.write(f"{version.name}\n")
         sys.stderr.write(f"nothing added: version {version.ordinal} has this very document\n")
@@ -210,7 +210,7 @@ def _show(agreements: Agreements, arguments: argparse.Namespace) -> int:
     versions = agreements.versions(arguments.licensee)
     if arguments.json:
         return _write_json(
-            version_row(info)
+            row_of(info)
             | {
                 "document": json.loads(info.version.agreement.encoded),
                 "rules": [
@@ -219,12 +219,8 @@ def _show(agreements: Agreements, arguments: argparse.Namespace) -> int:
                 ],
             }
         )
-    for name, value in version_row(info).items():
-        if value is not None:
-            _line(name, str(value))
-    for name, value in words_of(info.version.agreement):
-        if name not in {"valid_from", "valid_until"}:
-            _line(name, value)
+    for name, value in shown(info):
+        _line(name, value)
     for line in _rules(versions):
         sys.stdout.write(f"{line}\n")
     return 0
@@ -239,7 +235,7 @@ def _rules(versions: Sequence[Version]) -> Iterator[str]:
 
 def _list(agreements: Agreements, arguments: argparse.Namespace) -> int:
     names = [arguments.licensee] if arguments.licensee else [one.name for one in agreements.licensees()]
-    rows = [version_row(info) for name in names for info in agreements.told(name)]
+    rows = [row_of(info) for name in names for info in agreements.told(name)]
     if arguments.json:
         return _write_json(rows)
     for row in rows:
@@ -270,7 +266,7 @@ def _end(agreements: Agreements, arguments: argparse.Namespace) -> int:
     agreements.end(arguments.licensee, arguments.at)
     told = agreements.told(arguments.licensee)
     if arguments.json:
-        return _write_json([version_row(info) for info in told])
+        return _write_json([row_of(info) for info in told])
     ends_at = max(at for info in told if (at := info.version.over_at) is not None)
     sys.stdout.write(f"{arguments.licensee} is served nothing from {format_instant(ends_at)} on\n")
     return 0
@@ -289,22 +285,6 @@ def licensee_row(licensee: Licensee) -> dict[str, Any]:
         "jwt_subject": licensee.jwt_subject,
         "ended": licensee.ended,
         "position": licensee.made_at,
-    }
-
-
-def version_row(info: VersionInfo) -> dict[str, Any]:
-    """Describe a version, but for its document."""
-    version = info.version
-    return {
-        "licensee": version.agreement.licensee,
-        "ordinal": version.ordinal,
-        "version": version.name,
-        "standing": info.standing.value,
-        "valid_from": format_instant(version.agreement.valid_from),
-        "valid_until": _instant(version.agreement.valid_until),
-        "ended_at": _instant(version.ends_at),
-        "added_at": format_instant(info.added_at),
-        "position": version.made_at,
     }
 
 

@@ -56,6 +56,7 @@ def pin_row(pin: Pin) -> Row:
         "expired": pin.expired,
         "created_at": format_instant(pin.created_at),
         "labels": dict(pin.labels),
+        "agreement": format_digest(pin.statement.agreement) if pin.statement.agreement else None,
     }
 
 

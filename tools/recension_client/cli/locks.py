@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from recension.model.digest import format_digest
-from recension.model.errors import ExportError, LockError, RecensionError
+from recension.model.errors import AgreementNotFoundError, ExportError, LockError, RecensionError
 from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import FORMAT, Manifest
 from recension.model.reading import Change, ServerInfo
@@ -24,7 +24,7 @@ from recension_client.export import jsonl, rendition
 from recension_client.export.fetching import DATA, differing, read_held
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Index, terms_of
-from recension_client.lockfile import Lock, PinRecord
+from recension_client.lockfile import AgreementRecord, Lock, PinRecord
 from recension_client.trust import trust_of
 
 _MICROS = 1_000_000
@@ -105,9 +105,22 @@ def _pin(options: Namespace) -> int:
             if key:
                 trust_of(key).check_pin(client, made.statement)
             pin = PinRecord(made.name, made.statement.id.hex(), made.readable_until)
-    lockfile.write(options.lock, Lock(options.server or DEFAULT_SERVER, manifest, terms, pin, server_key=key))
+        agreement = _agreed(client)
+    made_lock = Lock(
+        options.server or DEFAULT_SERVER, manifest, terms, pin, server_key=key, agreement=agreement
+    )
+    lockfile.write(options.lock, made_lock)
     _show(lockfile.read(options.lock), options)
     return OK
+
+
+def _agreed(client: Client) -> AgreementRecord | None:
+    """Return the version of the caller's agreement that is in force, if there is one."""
+    try:
+        info = client.own_agreement()
+    except AgreementNotFoundError:
+        return None
+    return None if info is None else AgreementRecord(info.version.name, info.version.ordinal)
 
 
 def _signed_key(client: Client, manifest: Manifest, known: str) -> str:
@@ -141,6 +154,8 @@ def _facts(lock: Lock) -> Iterator[tuple[str, str]]:
         yield part.project, f"{part.count:,} pages, {part.text_bytes:,} bytes of text"
     if lock.server_key:
         yield "signed with", lock.server_key
+    if lock.agreement is not None:
+        yield "agreement", _named(lock.agreement)
     if lock.pin is not None:
         yield "pin", f"{lock.pin.name}, until {format_instant(lock.pin.readable_until)}"
     if lock.export is not None:
@@ -157,25 +172,33 @@ def _facts(lock: Lock) -> Iterator[tuple[str, str]]:
         )
 
 
+def _named(agreement: AgreementRecord | None) -> str:
+    return "none" if agreement is None else f"version {agreement.ordinal}, {agreement.version}"
+
+
 def _lock(options: Namespace) -> int:
     if not options.check:
         _show(lockfile.read(options.lock), options)
         return OK
-    problems = list(_lock_problems(options))
+    agreement = None
+    try:
+        lock = lockfile.read(options.lock)
+        agreement = lock.agreement
+        problems = list(_lock_problems(lock, options))
+    except LockError as error:
+        problems = [error.message]
     if options.json:
-        output.write_json({"ok": not problems, "problems": problems})
-    else:
-        for problem in problems or ["ok"]:
-            output.write_line((problem,), (0,))
+        under = None if agreement is None else asdict(agreement)
+        output.write_json({"ok": not problems, "problems": problems, "agreement": under})
+        return DIFFERENT if problems else OK
+    for problem in problems or ["ok"]:
+        output.write_line((problem,), (0,))
+    if agreement is not None:
+        output.write_line((f"under agreement {_named(agreement)}",), (0,))
     return DIFFERENT if problems else OK
 
 
-def _lock_problems(options: Namespace) -> Iterator[str]:
-    try:
-        lock = lockfile.read(options.lock)
-    except LockError as error:
-        yield error.message
-        return
+def _lock_problems(lock: Lock, options: Namespace) -> Iterator[str]:
     if lock.index is None:
         output.note("the lock names no files")
         return
@@ -208,6 +231,7 @@ def _status(options: Namespace) -> int:
             for part in lock.manifest.parts
         }
         pin = None if lock.pin is None else client.pin(lock.pin.name)
+        agreement = _agreed(client)
         if lock.server_key and pin is not None:
             trust_of(lock.server_key).check_pin(client, pin.statement)
     if lock.pin is not None and pin is not None and lock.pin.id != pin.statement.id.hex():
@@ -217,9 +241,13 @@ def _status(options: Namespace) -> int:
     until = None if pin is None else format_instant(pin.readable_until)
     if options.json:
         snapshot = format_digest(lock.manifest.snapshot_id)
-        output.write_json({"snapshot": snapshot, "readable_until": until, "newer_positions": newer})
+        now = None if agreement is None else asdict(agreement)
+        row = {"snapshot": snapshot, "readable_until": until, "newer_positions": newer, "agreement": now}
+        output.write_json(row)
         return OK
     _show(lock, options)
+    if agreement != lock.agreement:
+        output.write_line(("in force now", _named(agreement)), (14, 0))
     output.write_line(("readable until", until or "no pin holds it"), (14, 0))
     for project, behind in newer.items():
         said = "nothing newer" if not behind else f"the log is {behind:,} positions further"
@@ -294,7 +322,14 @@ def _update(options: Namespace) -> int:
         key = _signed_key(client, manifest, lock.server_key)
         # A pin holds the older snapshot; the newer one has none until it is taken.
         moved = replace(
-            lock, manifest=manifest, terms=terms, pin=None, export=None, rendition=None, server_key=key
+            lock,
+            manifest=manifest,
+            terms=terms,
+            pin=None,
+            export=None,
+            rendition=None,
+            server_key=key,
+            agreement=_agreed(client),
         )
         if lock.export is None:
             lockfile.write(options.lock, moved)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension_client.cli import (
+    agreements,
     corpora,
     differences,
     exports,
@@ -99,7 +100,7 @@ def _drop_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     commands = Commands()
-    for group in (pages, corpora, differences, exports, proofs, locks, holds, retractions, shell):
+    for group in (pages, corpora, differences, exports, proofs, locks, holds, agreements, retractions, shell):
         group.register(commands)
     return commands.parser
 

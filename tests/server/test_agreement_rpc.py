@@ -1,0 +1,247 @@
+"""AdminService and AgreementService on a real server: who says, who reads, and who sees what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recension.archive.keyring import Keyring
+from recension.model import errors
+from recension.model.access import Role
+from recension.model.agreement import Standing
+from recension.model.digest import parse_digest
+from recension.model.instant import parse_instant
+from recension.model.pin import read_pin
+from recension.server.pepper import Pepper
+from recension.store.directory import PEPPER_FILE
+from recension.store.memory import MemoryStore
+from recension.v1 import admin_service_pb2 as pb
+from recension.v1 import agreement_service_pb2 as own_pb
+from recension.v1 import pin_service_pb2 as pin_pb
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1.admin_service_pb2_grpc import AdminServiceStub
+from recension.v1.agreement_service_pb2_grpc import AgreementServiceStub
+from recension.v1.pin_service_pb2_grpc import PinServiceStub
+from recension.wire.agreements import agreement_from_proto
+from recension.wire.convert import timestamp_to_proto
+from tests.server.helpers import Served, fill, refused, serving
+from tests.server.test_door import shown
+
+LATER = parse_instant("2999-01-01")
+DOCUMENT = {"grants": [{"projects": ["demo"], "freshness": "realtime"}], "valid_from": "2020-01-01"}
+
+
+class World:
+    """A server with an operator, an auditor and two licensees, and what each shows."""
+
+    def __init__(self, served: Served, keyring: Keyring) -> None:
+        self.served = served
+        self.admin = AdminServiceStub(served.channel)
+        self.own = AgreementServiceStub(served.channel)
+        self.pins = PinServiceStub(served.channel)
+        self.operator = shown(keyring.make("jane", Role.OPERATOR, LATER))
+        self.auditor = shown(keyring.make("audit", Role.AUDITOR, LATER))
+        self.acme = shown(keyring.make("acme", Role.LICENSEE, LATER))
+        self.other = shown(keyring.make("other", Role.LICENSEE, LATER))
+
+    def licensee(self, name: str = "acme", *, replace: bool = False, **fields: Any) -> pb.AddLicenseeResponse:
+        """Add a licensee."""
+        request = pb.AddLicenseeRequest(licensee=pb.Licensee(name=name, **fields), replace=replace)
+        return self.admin.AddLicensee(request, metadata=self.operator)
+
+    def agree(self, licensee: str = "acme", **fields: Any) -> pb.AddAgreementResponse:
+        """Add a version."""
+        document = json.dumps(DOCUMENT | fields)
+        return self.admin.AddAgreement(
+            pb.AddAgreementRequest(licensee=licensee, document=document), metadata=self.operator
+        )
+
+    def seen(self, who: Any, version: str = "") -> own_pb.GetOwnAgreementResponse:
+        """Ask for one's own."""
+        return self.own.GetOwnAgreement(own_pb.GetOwnAgreementRequest(version=version), metadata=who)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A server over a store of its own."""
+    store = MemoryStore()
+    fill(store)
+    pepper = Pepper(tmp_path / PEPPER_FILE)
+    pepper.make()
+    with serving(store, tmp_path) as served:
+        yield World(served, Keyring(store, pepper))
+
+
+def test_licensees_by_rpc(world: World) -> None:
+    """Added, said anew, listed by pages, ended."""
+    first = world.licensee(display_name="Acme Ltd", certificate_names=["URI:b", "DNS:a"], jwt_subject="s")
+    assert first.added
+    assert ["DNS:a", "URI:b"] == list(first.licensee.certificate_names)
+    again = world.licensee(display_name="Acme Ltd", certificate_names=["DNS:a", "URI:b"], jwt_subject="s")
+    assert (False, first.licensee) == (again.added, again.licensee)
+    assert isinstance(refused(lambda: world.licensee(contact="c")), errors.LicenseeExistsError)
+    assert "c" == world.licensee(contact="c", replace=True).licensee.contact
+    for name in ("bbb", "aaa"):
+        world.licensee(name)
+    names, token = [], ""
+    while True:
+        request = pb.ListLicenseesRequest(page_size=2, page_token=token)
+        page = world.admin.ListLicensees(request, metadata=world.auditor)
+        names += [one.name for one in page.licensees]
+        token = page.next_page_token
+        if not token:
+            break
+    assert ["aaa", "acme", "bbb"] == names
+    ended = world.admin.EndLicensee(pb.EndLicenseeRequest(name="acme"), metadata=world.operator)
+    assert ended.licensee.ended
+    assert (
+        ended.licensee
+        == world.admin.GetLicensee(pb.GetLicenseeRequest(name="acme"), metadata=world.auditor).licensee
+    )
+    assert isinstance(refused(world.agree), errors.LicenseeEndedError)
+    for bad in ({"name": "A"}, {"name": "a", "display_name": "\u202e"}):
+        assert isinstance(refused(lambda fields=bad: world.licensee(**fields)), errors.InvalidArgumentError)  # type: ignore[misc]
+
+
+def test_agreements_by_rpc(world: World) -> None:
+    """Added, found by number and digest, listed by pages, ended; faults name their place."""
+    assert isinstance(refused(world.agree), errors.LicenseeNotFoundError)
+    world.licensee()
+    first = world.agree()
+    assert (True, 1, own_pb.STANDING_IN_FORCE) == (
+        first.added,
+        first.agreement.ordinal,
+        first.agreement.standing,
+    )
+    assert (False, first.agreement) == (world.agree().added, world.agree().agreement)
+    assert {**DOCUMENT, "licensee": "acme", "valid_from": "2020-01-01T00:00:00Z"} | {
+        "format": "recension/agreement/v1"
+    } == json.loads(first.agreement.document)
+    second = world.agree(pin_retention_days=7).agreement
+    world.agree(valid_from="2990-01-01")
+
+    def get(version: str) -> own_pb.Agreement:
+        request = pb.GetAgreementRequest(licensee="acme", version=version)
+        found: own_pb.Agreement = world.admin.GetAgreement(request, metadata=world.auditor).agreement
+        return found
+
+    assert own_pb.STANDING_REPLACED == get("1").standing == get(first.agreement.version).standing
+    assert second == get("2")
+    assert own_pb.STANDING_TO_COME == get("").standing
+    assert isinstance(refused(lambda: get("9")), errors.AgreementNotFoundError)
+
+    ordinals, token = [], ""
+    while True:
+        listing = pb.ListAgreementsRequest(licensee="acme", page_size=2, page_token=token)
+        page = world.admin.ListAgreements(listing, metadata=world.auditor)
+        ordinals += [agreement_from_proto(one).version.ordinal for one in page.agreements]
+        token = page.next_page_token
+        if not token:
+            break
+    assert [1, 2, 3] == ordinals
+
+    bad = refused(lambda: world.agree(rates={"requests_per_second": 0}))
+    assert isinstance(bad, errors.InvalidAgreementError)
+    assert "rates.requests_per_second" == bad.metadata["field"]
+    assert isinstance(refused(lambda: world.agree(licensee="")), errors.InvalidAgreementError)
+    for text in ("{", '{"a": 1, "a": 2}', "[" * 100_000, "null"):
+        request = pb.AddAgreementRequest(licensee="acme", document=text)
+        found = refused(lambda asked=request: world.admin.AddAgreement(asked, metadata=world.operator))  # type: ignore[misc]
+        assert isinstance(found, errors.InvalidAgreementError)
+    projects = [{"projects": ["x"], "freshness": "daily"}]
+    assert isinstance(refused(lambda: world.agree(grants=projects)), errors.ProjectNotFoundError)
+
+    past = pb.EndAgreementRequest(licensee="acme", ends_at=timestamp_to_proto(0))
+    assert isinstance(
+        refused(lambda: world.admin.EndAgreement(past, metadata=world.operator)), errors.InvalidArgumentError
+    )
+    late = pb.EndAgreementRequest(licensee="acme", ends_at=timestamp_to_proto(LATER))
+    ended = world.admin.EndAgreement(late, metadata=world.operator).agreement
+    assert timestamp_to_proto(LATER) == ended.ended_at
+    world.admin.EndAgreement(pb.EndAgreementRequest(licensee="acme"), metadata=world.operator)
+    assert isinstance(
+        refused(lambda: world.admin.EndAgreement(late, metadata=world.operator)), errors.AgreementEndedError
+    )
+    assert own_pb.STANDING_OVER == get("").standing
+
+
+def test_everyone_sees_their_own(world: World) -> None:
+    """A licensee what rules it, and its versions; never those of another; an operator needs none."""
+    none = refused(lambda: world.seen(world.acme))
+    assert isinstance(none, errors.AgreementNotFoundError)
+    world.licensee()
+    world.licensee("other")
+    unlike = refused(lambda: world.seen(world.acme))
+    assert (none.message, none.hint, none.metadata) == (unlike.message, unlike.hint, unlike.metadata)
+    first = world.agree().agreement
+    assert first == world.seen(world.acme).agreement
+    assert Standing.IN_FORCE is agreement_from_proto(first).standing
+    second = world.agree(pin_retention_days=7).agreement
+    assert second == world.seen(world.acme).agreement
+    assert first.version == world.seen(world.acme, "1").agreement.version
+    assert second == world.seen(world.acme, second.version).agreement
+    listed = world.own.ListOwnAgreements(own_pb.ListOwnAgreementsRequest(page_size=1), metadata=world.acme)
+    assert [1] == [one.ordinal for one in listed.agreements]
+    following = own_pb.ListOwnAgreementsRequest(page_token=listed.next_page_token)
+    rest = world.own.ListOwnAgreements(following, metadata=world.acme)
+    assert ([2], "") == ([one.ordinal for one in rest.agreements], rest.next_page_token)
+
+    for version in ("", "1", second.version):
+        found = refused(lambda asked=version: world.seen(world.other, asked))  # type: ignore[misc]
+        assert isinstance(found, errors.AgreementNotFoundError)
+    empty = world.own.ListOwnAgreements(own_pb.ListOwnAgreementsRequest(), metadata=world.other)
+    assert not empty.agreements
+    operator = world.seen(world.operator)
+    assert (True, False) == (operator.unrestricted, operator.HasField("agreement"))
+    world.admin.EndLicensee(pb.EndLicenseeRequest(name="acme"), metadata=world.operator)
+    assert isinstance(refused(lambda: world.seen(world.acme)), errors.AgreementNotFoundError)
+
+
+def test_what_was_changed_on_the_way_is_noticed(world: World) -> None:
+    """A document that is not the digest's, or fields that are not the document's."""
+    world.licensee()
+    good = world.agree().agreement
+    assert good.version == agreement_from_proto(good).version.name
+    for name, value in (
+        ("document", good.document.replace("realtime", "monthly")),
+        ("document", good.document + " "),
+        ("document", "{"),
+        ("version", "sha256:" + "0" * 64),
+        ("licensee", "other"),
+        ("standing", 0),
+    ):
+        bad = own_pb.Agreement()
+        bad.CopyFrom(good)
+        setattr(bad, name, value)
+        with pytest.raises(errors.VerificationError):
+            agreement_from_proto(bad)
+
+
+def test_a_pin_names_the_agreement_that_it_was_made_under(world: World) -> None:
+    """Made and extended under the one that rules then, ended under that still; an operator's names none."""
+    world.licensee()
+    first = world.agree().agreement
+    selector = snapshot_pb.Selector(projects=["demo"])
+    made = world.served.snapshot.CreateSnapshot(
+        snapshot_pb.CreateSnapshotRequest(selector=selector), metadata=world.operator
+    )
+    until = timestamp_to_proto(parse_instant("2900-01-01"))
+
+    def create(who: Any) -> pin_pb.Pin:
+        request = pin_pb.CreatePinRequest(name="p", snapshot=made.snapshot.id, readable_until=until)
+        found: pin_pb.Pin = world.pins.CreatePin(request, metadata=who).pin
+        return found
+
+    assert "" == create(world.operator).agreement
+    assert b"agreement" not in create(world.operator).statement.encode()
+    pin = create(world.acme)
+    assert first.version == pin.agreement
+    assert parse_digest(first.version) == read_pin(pin.statement.encode()).agreement
+    second = world.agree(pin_retention_days=7).agreement
+    assert pin == create(world.acme)
+    longer = pin_pb.ExtendPinRequest(name="p", readable_until=timestamp_to_proto(LATER))
+    assert second.version == world.pins.ExtendPin(longer, metadata=world.acme).pin.agreement
