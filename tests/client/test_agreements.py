@@ -12,7 +12,7 @@ import pytest
 from recension.model.agreement import Standing
 from recension.model.errors import LockError
 from recension.server.main import main as operate
-from recension_client import lockfile
+from recension_client import lockfile, verify
 from recension_client.async_client import AsyncClient
 from recension_client.cli.main import main
 from recension_client.client import Client
@@ -126,7 +126,9 @@ def test_from_the_operator_to_the_lock(
     ask("update", "--at", "2020-01-05")
     assert lockfile.AgreementRecord(newer, 2) == lockfile.read(tmp_path / "recension.lock").agreement
 
+    ask("fetch")
     text = (tmp_path / "recension.lock").read_text()
+    assert {"ordinal": 2, "version": newer} == verify.read_lock(text)["agreement"]
     for bad in (
         text.replace("ordinal = 2", "ordinal = 0"),
         text.replace("ordinal = 2", 'ordinal = "2"'),
@@ -136,6 +138,7 @@ def test_from_the_operator_to_the_lock(
         text.replace("ordinal = 2\n", ""),
     ):
         assert bad != text
-        with pytest.raises(LockError):
-            lockfile.parse(bad)
+        for reader, error in ((lockfile.parse, LockError), (verify.read_lock, ValueError)):
+            with pytest.raises(error):
+                reader(bad)
     assert lockfile.parse(text).agreement == lockfile.AgreementRecord(newer, 2)

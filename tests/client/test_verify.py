@@ -481,7 +481,7 @@ BAD_CHAINS: dict[str, list[bytes]] = {
     "count without items": [rebuilt(tail=b"\0" + b"\xff" * 4)],
     "empty item": [with_item(b"")],
     "unknown kind": [with_item(b"\x07" + bytes(98))],
-    "unknown statement": [with_item(b"\x15{}")],
+    "unknown statement": [with_item(b"\x1a{}")],
     "short skeleton": [with_item(b"\1" + bytes(97))],
     "skeleton with a tail": [with_item(b"\1" + bytes(99))],
     "unknown flag": [with_item(b"\1\x80" + bytes(97))],

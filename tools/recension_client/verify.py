@@ -617,7 +617,7 @@ def read_commit(record: bytes) -> tuple[int, int, bytes, str, list[bytes]]:
     items = [take(int.from_bytes(take(4), "big")) for _ in range(int.from_bytes(take(4), "big"))]
     _need(not rest, "bytes follow the last item")
     for item in items:
-        _need(item and item[0] in (1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20), "an item has an unknown kind")
+        _need(item and item[0] in (*range(1, 7), *range(16, 26)), "an item has an unknown kind")
         if item[0] < 16:
             _check_skeleton(item)
     return position, time, parent, project, items
@@ -666,11 +666,14 @@ def read_lock(text: str) -> dict[str, Any]:
         raise ValueError("the lock is nested too deeply") from error
     _need(lock.get("version") == 1 and type(lock["version"]) is int, "the lock is of another version")
     _need(
-        not lock.keys() - {"pin", "plain", "server_key"}
+        not lock.keys() - {"agreement", "pin", "plain", "server_key"}
         ^ {"export", "projects", "selector", "server", "snapshot", "version"},
         "other keys",
     )
     _need("server_key" not in lock or _is_key(lock["server_key"]), "the server's key is none")
+    said = lock.get("agreement", {"ordinal": 1, "version": "sha256:" + "0" * 64})
+    _need(_keys(said, "ordinal version") and _match(f"sha256:{_HEX}", said["version"]), "the agreement")
+    _need(type(said["ordinal"]) is int and said["ordinal"] > 0, "the agreement's ordinal is none")
     snapshot, export = lock["snapshot"], lock["export"]
     _need(_keys(snapshot, "id known_at manifest valid_at"), "the lock's snapshot has other keys")
     manifest = read_manifest(_utf8(snapshot["manifest"]))
