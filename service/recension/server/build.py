@@ -185,7 +185,8 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
     tokens = Tokens(Path(config.jwt_keys)) if config.jwt_keys else None
-    identity = Identification(Keyring(store, Pepper(config.pepper_path)), Agreements(store), tokens)
+    agreements = Agreements(store)
+    identity = Identification(Keyring(store, Pepper(config.pepper_path)), agreements, tokens)
     door = Door(identity, asks_certificates=bool(config.tls_client_ca))
     ledger = Ledger(store)
     signer = Signer(store, ledger, config.key_path)
@@ -205,8 +206,6 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         RevisionRpc(reader, gate, comparers), server
     )
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
-
-    agreements = Agreements(store)
 
     def pins() -> LicenseePins:
         return LicenseePins(store, caller().owner, agreement=agreements.ruling)
