@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -23,12 +23,14 @@ from recension.model.errors import (
     UnauthenticatedError,
     UnreachableError,
 )
+from recension.store.lmdb import LmdbStore
 from recension_client.async_client import AsyncClient
 from recension_client.channel import way_to
 from recension_client.client import Client
 from recension_client.loaders import Served
 from recension_client.retrying import Retry
 from tests.client.processes import BIN, at, make_project, run, serving
+from tests.server.helpers import agree
 
 ONCE = Retry(first_tries=1)
 
@@ -64,6 +66,11 @@ def test_from_the_operator_to_the_licensee(data: Path, address: str, tmp_path: P
     made = json.loads(run("recension-server", "apikey", "create", "acme", "--json", *apikey))
     assert ("acme", "licensee") == (made["owner"], made["role"])
     assert 0o600 == (data / "apikey.pepper").stat().st_mode & 0o777
+
+    none = asked(address, "projects", RECENSION_KEY=made["key"])
+    assert "no agreement of acme is in force" in none.stderr
+    with closing(LmdbStore.open(data)) as store:
+        agree(store, "acme")
 
     none = asked(address, "projects")
     assert 3 == none.returncode

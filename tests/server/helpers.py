@@ -12,10 +12,13 @@ from typing import Any
 import grpc
 import pytest
 
+from recension.archive.agreements import Agreements
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
 from recension.model import errors
+from recension.model.agreement import Version, parse_document
 from recension.model.event import NO_COMMENT, NOBODY, Edit, Event, Presence, SlotText
+from recension.model.licensee import make_licensee
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo
 from recension.server.build import Service, make_service
@@ -57,6 +60,15 @@ def until(condition: Callable[[], Any], step: Callable[[], object] = lambda: Non
             return
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def agree(store: Store, licensee: str, *grants: dict[str, Any], **said: Any) -> Version:
+    """Add a version of a licensee's agreement; without grants, of all there is, at once."""
+    agreements = Agreements(store)
+    agreements.add_licensee(make_licensee(licensee, 1))
+    everything = {"projects": [info.name for info in Archive(store).projects()], "freshness": "realtime"}
+    document = {"grants": list(grants) or [everything], "valid_from": "2020-01-01", **said}
+    return agreements.add(parse_document(document, licensee))[0]
 
 
 class Clock:

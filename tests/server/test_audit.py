@@ -29,7 +29,7 @@ from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.wire.status import error_of
-from tests.server.helpers import PATIENCE_SECONDS, Served, fill, refused, serving, until
+from tests.server.helpers import PATIENCE_SECONDS, Served, agree, fill, refused, serving, until
 from tests.server.test_door import LATER, shown
 
 
@@ -46,6 +46,8 @@ class World:
         self.log = served.service.audit.log
 
     def key(self, owner: str, role: Role = Role.LICENSEE) -> Secret:
+        if role is Role.LICENSEE:
+            agree(self.store, owner)
         return self.keyring.make(owner, role, LATER)
 
     def article(self, key: Secret, title: str = "Page 1") -> Any:
@@ -87,6 +89,7 @@ def test_a_record_tells_what_was_delivered(world: World) -> None:
         "caller": "acme",
         "role": "licensee",
         "key": key.id.hex(),
+        "agreement": agree(world.store, "acme").name,
         "method": "RevisionService/GetArticle",
         "project": "demo",
         "messages": 1,
@@ -137,7 +140,7 @@ def test_without_keys_nothing_is_recorded(world: World) -> None:
 
 def test_statements_are_taken_over_once_and_in_order(world: World) -> None:
     """Keys and pins, behind each other and before the calls that follow, whoever appends at the same time."""
-    world.key("acme")
+    world.keyring.make("acme", Role.LICENSEE, LATER)
     pins = LicenseePins(world.store, "acme")
     snapshot = bytes.fromhex(world.snapshot.removeprefix("sha256:"))
     for number in range(5):

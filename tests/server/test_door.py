@@ -35,7 +35,7 @@ from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.wire.convert import timestamp_to_proto
 from recension.wire.status import error_of
-from tests.server.helpers import PATIENCE_SECONDS, Served, fill, refused, serving, until
+from tests.server.helpers import PATIENCE_SECONDS, Served, agree, fill, refused, serving, until
 
 LATER = parse_instant("2999-01-01")
 
@@ -48,6 +48,8 @@ class Keyed:
         self.keyring = keyring
 
     def key(self, owner: str, role: Role = Role.LICENSEE) -> Secret:
+        if role is Role.LICENSEE:
+            agree(self.keyring._store, owner)
         return self.keyring.make(owner, role, LATER)
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import subprocess
 import time
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +20,11 @@ from cryptography.x509.oid import NameOID
 from recension.model.errors import CertificateUnusableError, InvalidArgumentError, UnreachableError
 from recension.server.config import ServeConfig
 from recension.server.tls import Certificates
+from recension.store.lmdb import LmdbStore
 from recension_client.client import Client
 from recension_client.retrying import Retry
 from tests.client.processes import BIN, at, free_port, make_project, run, serving
+from tests.server.helpers import agree
 
 ONCE = Retry(first_tries=1)
 PATIENT = Retry(first_tries=1_000)
@@ -154,6 +157,8 @@ def test_others_are_let_in_with_keys_alone(folder: Path) -> None:
         assert 3 == done.returncode
         assert said in done.stderr
     key = run("recension-server", "apikey", "create", "acme", "--data", str(folder / "data")).strip()
+    with closing(LmdbStore.open(folder / "data")) as store:
+        agree(store, "acme")
     health = f"127.0.0.1:{free_port()}"
     with subprocess.Popen([*serve, *options(folder), "--health-listen", health]) as server:
         try:

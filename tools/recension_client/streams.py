@@ -36,6 +36,18 @@ Item_co = TypeVar("Item_co", covariant=True)
 _Item = TypeVar("_Item", Entry, Change)
 
 
+_Asked = TypeVar("_Asked", pb.ReadSnapshotRequest, pb.DiffSnapshotsRequest, pb.ReadAttributionRequest)
+
+
+def _go_on(asked: _Asked, cursor: str, last: Place) -> _Asked:
+    """Return a request that goes on behind what came last."""
+    asked.cursor = cursor
+    behind = convert.place_to_proto(last)
+    if behind is not None:  # for a server whose agreement, and with it the cursor, was replaced
+        asked.after.CopyFrom(behind)
+    return asked
+
+
 class Stream(ABC, Generic[Item_co]):
     """A stream of items, over one or more calls. ``finished`` says that nothing is left to ask for."""
 
@@ -213,8 +225,7 @@ class EntryStream(_Entries):
     def request(self) -> pb.ReadSnapshotRequest:
         """Begin a call."""
         self._begin()
-        self._asked.cursor = self._cursor
-        return self._asked
+        return _go_on(self._asked, self._cursor, self._last)
 
 
 class ChosenStream(_Entries):
@@ -280,8 +291,7 @@ class ChangeStream(_Bulk[Change]):
     def request(self) -> pb.DiffSnapshotsRequest:
         """Begin a call."""
         self._begin()
-        self._asked.cursor = self._cursor
-        return self._asked
+        return _go_on(self._asked, self._cursor, self._last)
 
     def _messages(self, batch: pb.ChangeBatch) -> Sequence[pb.Change]:
         return batch.changes
@@ -336,8 +346,7 @@ class AttributionStream(Stream[Attribution]):
     def request(self) -> pb.ReadAttributionRequest:
         """Begin a call."""
         self._begin()
-        self._asked.cursor = self._cursor
-        return self._asked
+        return _go_on(self._asked, self._cursor, self._last)
 
     def take(self, message: pb.ReadAttributionResponse) -> Sequence[Attribution]:
         """Read a batch. A page that goes on in the next one waits for it."""

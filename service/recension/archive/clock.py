@@ -89,11 +89,16 @@ def resolve(clock: Clock, head: Head, valid_at: int | None, known_at: int) -> As
 
 def known_position(head: Head, known_at: int) -> int:
     """Return the position that a question means; 0 is the newest. Raises ``AsOfOutOfRangeError``."""
-    if not 0 <= known_at <= head.position:
+    return known_upto(head.position, known_at)
+
+
+def known_upto(newest: int, known_at: int) -> int:
+    """Return the same where the newest position is not the head's."""
+    if not 0 <= known_at <= newest:
         raise AsOfOutOfRangeError(
-            f"nothing is known at position {known_at}; the newest is {head.position}",
+            f"nothing is known at position {known_at}; the newest is {newest}",
             hint="leave known-at out for the newest",
             knownAt=known_at,
-            newest=head.position,
+            newest=newest,
         )
-    return known_at or head.position
+    return known_at or newest

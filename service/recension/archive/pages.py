@@ -8,12 +8,12 @@ from dataclasses import replace
 from recension.archive import history
 from recension.archive.clock import Clock, known_position, resolve
 from recension.archive.history import Choice, State
+from recension.archive.horizons import recorded_at
 from recension.archive.projects import Numbers
 from recension.archive.rows import EditRow, MarkRow, read_visibility
 from recension.archive.sealed import SealedReader, find_sealed
 from recension.archive.shown import naming_of, slots_of, with_texts
 from recension.model.errors import (
-    DataLossError,
     InvalidArgumentError,
     PageNotFoundError,
     RecensionError,
@@ -118,7 +118,7 @@ class Pages:
 
     def text(self, project: str, rev_id: int, role: str = "main") -> bytes:
         """Return one slot's text of any size."""
-        return _present_text(self.revision(project, rev_id).revision, role)
+        return present_text(self.revision(project, rev_id).revision, role)
 
     def diff(
         self, project: str, rev_ids: tuple[int, int], role: str, context: int, known_at: int
@@ -133,7 +133,7 @@ class Pages:
             known = known_position(view.head(), known_at)
             edits = [_edit(view, number, project, rev_id, known) for rev_id in rev_ids]
             a, b = (_revision(view, project, number, edit, known, text=True) for edit in edits)
-        diff = diff_texts(_present_text(a, role), _present_text(b, role), context=context)
+        diff = diff_texts(present_text(a, role), present_text(b, role), context=context)
         return RevisionDiff(_without_texts(a), _without_texts(b), diff, known)
 
     def timeline(
@@ -205,7 +205,7 @@ def _check_place(place: TimelinePlace | None) -> None:
         raise InvalidArgumentError(f"not a place in a timeline: {place[1:]}", field="after")
 
 
-def _present_text(revision: Revision, role: str) -> bytes:
+def present_text(revision: Revision, role: str) -> bytes:
     """Return the text of a slot. Raises ``TextUnavailableError``."""
     slot = revision.slot(role)
     if slot is None or slot.text is None:
@@ -233,13 +233,6 @@ def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> 
     if edit is None:
         raise RevisionNotFoundError(f"no revision {rev_id} in {project!r}", project=project, revId=rev_id)
     return edit
-
-
-def _recorded_at(view: View, position: int) -> int:
-    raw = view.get(keys.recorded(position))
-    if raw is None:
-        raise DataLossError(f"the time of commit {position} is missing", position=position)
-    return int.from_bytes(raw, "big", signed=True)
 
 
 def _by_id(view: View, number: int, page: int, choice: Choice) -> State | None:
@@ -328,7 +321,7 @@ def _revision_in(view: View, project: str, number: int, state: State, *, text: b
         bool(edit.flags & Flag.REDIRECT),
         with_texts(view, [slots])[0] if text else slots,
         edit.position,
-        _recorded_at(view, edit.position),
+        recorded_at(view, edit.position),
     )
 
 
@@ -354,4 +347,4 @@ def _other(view: View, item: _Happening) -> TimelineItem:
             contributor,
             comment,
         )
-    return TimelineItem(time, position, _recorded_at(view, position), happening)
+    return TimelineItem(time, position, recorded_at(view, position), happening)

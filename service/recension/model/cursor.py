@@ -18,7 +18,7 @@ from recension.model.errors import InvalidCursorError
 from recension.model.reading import START, Place
 
 _CHECKSUM_BYTES = 8
-_MAX_TOKEN_CHARACTERS = 4096
+MAX_TOKEN_CHARACTERS = 4096
 
 Bound = Sequence[str | int]
 """The fields of the request that a token continues, beginning with the method's name."""
@@ -32,21 +32,21 @@ def seal_token(bound: Bound, where: Sequence[str | int]) -> str:
 
 def open_token(token: str, bound: Bound, field: str) -> list[str | int]:
     """Return what ``seal_token`` was given. Raises ``InvalidCursorError`` naming ``field``."""
-    if len(token) > _MAX_TOKEN_CHARACTERS:
-        raise _invalid(field)
+    if len(token) > MAX_TOKEN_CHARACTERS:
+        raise invalid(field)
     try:
         raw = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise _invalid(field) from None
+        raise invalid(field) from None
     body = raw[_CHECKSUM_BYTES:]
     if not hmac.compare_digest(raw[:_CHECKSUM_BYTES], _checksum(bound, body)):
-        raise _invalid(field)
+        raise invalid(field)
     try:
         where = json.loads(body)
     except (ValueError, RecursionError):
-        raise _invalid(field) from None
+        raise invalid(field) from None
     if not isinstance(where, list) or not all(type(item) in (str, int) for item in where):
-        raise _invalid(field)
+        raise invalid(field)
     return where
 
 
@@ -59,11 +59,16 @@ def open_place(token: str, bound: Bound, field: str) -> Place:
     """Return the place of a cursor; the start for an empty one."""
     if not token:
         return START
-    match open_token(token, bound, field):
+    return place_of(open_token(token, bound, field), field)
+
+
+def place_of(where: Sequence[str | int], field: str) -> Place:
+    """Return what a token stands for as a place. Raises ``InvalidCursorError``."""
+    match where:
         case [str(project), int(page_id)]:
             return project, page_id
         case _:
-            raise _invalid(field)
+            raise invalid(field)
 
 
 def _checksum(bound: Bound, body: bytes) -> bytes:
@@ -73,7 +78,8 @@ def _checksum(bound: Bound, body: bytes) -> bytes:
     ]
 
 
-def _invalid(field: str) -> InvalidCursorError:
+def invalid(field: str) -> InvalidCursorError:
+    """Return the error of a token that is none."""
     return InvalidCursorError(
         f"{field}: it is damaged or belongs to another request",
         hint="send it back unchanged, with the same request, or start again without it",

@@ -155,6 +155,27 @@ class ApiKeysExhaustedError(RecensionError):
     reason = "API_KEYS_EXHAUSTED"
 
 
+class NoAgreementError(RecensionError):
+    """No agreement of the caller is in force: not yet, not any more, or there never was one."""
+
+    fault = Fault.FORBIDDEN
+    reason = "NO_AGREEMENT"
+
+
+class AgreementChangedError(RecensionError):
+    """Another version of the caller's agreement is in force than when the stream began."""
+
+    fault = Fault.BUSY
+    reason = "AGREEMENT_CHANGED"
+
+
+class OutsideAgreementError(RecensionError):
+    """A selector takes more than the caller's agreement grants; the message says what it grants."""
+
+    fault = Fault.FORBIDDEN
+    reason = "OUTSIDE_AGREEMENT"
+
+
 class CertificateUnusableError(RecensionError):
     """The certificate or its key cannot be read, do not belong together, or are open to others."""
 
@@ -196,6 +217,12 @@ class InvalidCursorError(InvalidArgumentError):
     """A cursor or page token is damaged or belongs to another request."""
 
     reason = "INVALID_CURSOR"
+
+
+class StaleCursorError(InvalidCursorError):
+    """A cursor or page token was made under another version of the caller's agreement."""
+
+    reason = "STALE_CURSOR"
 
 
 class InvalidEventError(InvalidArgumentError):
@@ -430,6 +457,12 @@ class CountersDamagedError(StoreError):
 
     fault = Fault.DAMAGED
     reason = "COUNTERS_DAMAGED"
+
+
+class ClockUnusableError(StoreError):
+    """What the server wrote down of the time cannot be read, so nothing under embargo is served."""
+
+    reason = "CLOCK_UNUSABLE"
 
 
 class DataLossError(RecensionError):

@@ -19,17 +19,21 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[i
 
 from recension.archive.agreements import Agreements
 from recension.archive.duties import LicenseeDuties
+from recension.archive.horizons import Horizons
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
+from recension.model.instant import format_instant
 from recension.model.reading import StoredReader
 from recension.server import logs
 from recension.server.audit.checkpoints import AuditCheckpoints
 from recension.server.audit.log import AuditLog
 from recension.server.audit.writer import Audit
 from recension.server.config import ServeConfig
+from recension.server.cursors import Cursors
 from recension.server.door import Door, caller
+from recension.server.embargo import PERSIST_SECONDS, EmbargoClock
 from recension.server.gate import Gate, Watchdog
 from recension.server.identity import Identification
 from recension.server.interceptors import Outermost
@@ -176,7 +180,11 @@ def make_server(reader: StoredReader, ingestor: Ingestor, store: Store, config: 
 
 def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
     """Return a server with everything it serves, not started and without a port."""
-    reader = Licensed(reader)
+    pepper = Pepper(config.pepper_path)
+    agreements = Agreements(store)
+    embargo = EmbargoClock(config.clock_path)
+    licensed = Licensed(reader, agreements, Horizons(store), embargo=embargo.now)
+    cursors = Cursors(pepper, licensed.standing)
     gate = Gate(config.stream_limit)
     makers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to make a snapshot")
     comparers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to compare texts")
@@ -184,10 +192,10 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
+    chores.append(Chore(partial(keep_clock, agreements, embargo), PERSIST_SECONDS))
     tokens = Tokens(Path(config.jwt_keys)) if config.jwt_keys else None
-    agreements = Agreements(store)
-    identity = Identification(Keyring(store, Pepper(config.pepper_path)), agreements, tokens)
-    door = Door(identity, asks_certificates=bool(config.tls_client_ca))
+    identity = Identification(Keyring(store, pepper), agreements, tokens)
+    door = Door(identity, licensed.standing, asks_certificates=bool(config.tls_client_ca))
     ledger = Ledger(store)
     signer = Signer(store, ledger, config.key_path)
     audited = AuditStore(config.data)
@@ -201,11 +209,13 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         options=_limits(config),
         maximum_concurrent_rpcs=config.threads * _CALLS_FOR_EACH_THREAD,
     )
-    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogRpc(reader), server)
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogRpc(licensed, cursors), server)
     revision_service_pb2_grpc.add_RevisionServiceServicer_to_server(
-        RevisionRpc(reader, gate, comparers), server
+        RevisionRpc(licensed, gate, comparers, cursors), server
     )
-    snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotRpc(reader, gate, makers), server)
+    snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(
+        SnapshotRpc(licensed, gate, makers, cursors), server
+    )
 
     def pins() -> LicenseePins:
         return LicenseePins(store, caller().owner, agreement=agreements.ruling)
@@ -213,9 +223,9 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     def duties() -> LicenseeDuties:
         return LicenseeDuties(store, caller().owner, caller().key_id)
 
-    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins, duties), server)
+    pin_service_pb2_grpc.add_PinServiceServicer_to_server(PinRpc(pins, duties, licensed, cursors), server)
     checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointRpc(reader, pins, ledger, signer), server
+        CheckpointRpc(licensed, pins, ledger, signer), server
     )
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
     agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(AgreementRpc(agreements), server)
@@ -250,6 +260,21 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         limits,
         tuple(chores),
     )
+
+
+def keep_clock(agreements: Agreements, clock: EmbargoClock) -> None:
+    """Write down what time it is, where there are licensees, and say so if it is not known."""
+    if not agreements.licensees():
+        return
+    clock.persist()
+    state = clock.state()
+    if state.held:
+        structlog.get_logger().warning(
+            logs.CLOCK_HELD,
+            now=format_instant(state.now),
+            wall=format_instant(state.wall),
+            hint="if the machine's time is right: recension-server clock confirm",
+        )
 
 
 def _free_readers(store: _HasReaders) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recension.model.errors import InvalidArgumentError
-from recension.store.directory import KEY_FILE, PEPPER_FILE
+from recension.store.directory import CLOCK_FILE, KEY_FILE, PEPPER_FILE
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
 DEFAULT_HEALTH = "127.0.0.1:7778"
@@ -107,6 +107,11 @@ class ServeConfig:
     def pepper_path(self) -> Path:
         """Where the secret lies that API keys are kept under."""
         return Path(self.pepper) if self.pepper else self.data / PEPPER_FILE
+
+    @property
+    def clock_path(self) -> Path:
+        """Where it is written down what time it is."""
+        return self.data / CLOCK_FILE
 
     @property
     def stream_limit(self) -> int:

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from recension.model.access import Role
-from recension.model.errors import PermissionDeniedError, UnauthenticatedError
+from recension.model.errors import (
+    AgreementChangedError,
+    NoAgreementError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from recension.model.pin import NOBODY
 
 LOOK_SECONDS = 2.0
@@ -103,31 +108,50 @@ class Identity(Protocol):
         ...
 
 
-class Admission:
-    """Leave to make one call, as long as what the caller showed is good."""
+Standing = Callable[[Caller], str]
+"""Names the version of the agreement that a caller is under at this moment; empty for none."""
 
-    def __init__(self, known: Known) -> None:
+
+def _nothing_agreed(who: Caller) -> str:  # noqa: ARG001 - the shape of ``Standing``
+    return ""
+
+
+class Admission:
+    """Leave to make one call, as long as what the caller showed is good, and its agreement the same."""
+
+    def __init__(self, known: Known, standing: Standing = _nothing_agreed) -> None:
         self.caller = known.caller
         self._still = known.still
+        self._standing = standing
+        self._agreed = standing(known.caller)
         self._looked_at = time.monotonic()
 
     def check(self) -> None:
-        """Look again, if it is time to. Raises ``UnauthenticatedError`` once it is not good any more."""
+        """Look again, if it is time to.
+
+        Raises ``UnauthenticatedError`` once it is not good any more, ``NoAgreementError`` or
+        ``AgreementChangedError`` once the agreement that the call began under does not rule any more.
+        """
         now = time.monotonic()
         if now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
         if not self._still():
             raise stranger()
+        if self._agreed and (agreed := self._standing(self.caller)) != self._agreed:
+            raise _changed(self.caller) if agreed else no_agreement(self.caller.owner)
 
 
 class Door:
     """Lets calls in."""
 
-    def __init__(self, identity: Identity, *, asks_certificates: bool = False) -> None:
+    def __init__(
+        self, identity: Identity, standing: Standing = _nothing_agreed, *, asks_certificates: bool = False
+    ) -> None:
         """``identity``: tells who calls; ``asks_certificates``: whether clients show any."""
         self.asks_certificates = asks_certificates
         self._identity = identity
+        self._standing = standing
 
     def admit(
         self,
@@ -151,7 +175,24 @@ class Door:
                 hint="ask the operator for a key of another role",
                 role=who.role,
             )
-        return Admission(known)
+        return Admission(known, self._standing)
+
+
+def no_agreement(owner: str) -> NoAgreementError:
+    """Return the error of a licensee to whom nothing is granted at this moment."""
+    return NoAgreementError(
+        f"no agreement of {owner} is in force",
+        hint="recension agreement shows those that there are; the operator makes another",
+        licensee=owner,
+    )
+
+
+def _changed(who: Caller) -> AgreementChangedError:
+    return AgreementChangedError(
+        f"another version of the agreement of {who.owner} is in force now than when this began",
+        hint="go on behind the last item that came, without its cursor; see it with: recension agreement",
+        licensee=who.owner,
+    )
 
 
 def stranger() -> UnauthenticatedError:

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
+from recension.archive.agreements import Agreements
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
@@ -26,10 +27,21 @@ from recension.archive.reader import Archive
 from recension.model.credit import read_periods
 from recension.model.errors import InvalidArgumentError, RecensionError, UnreachableError
 from recension.model.reading import ProjectInfo
-from recension.server import agreements, apikeys, checking, ingest, keying, logs, operating, retracting
+from recension.server import (
+    agreements,
+    apikeys,
+    checking,
+    clocks,
+    ingest,
+    keying,
+    logs,
+    operating,
+    retracting,
+)
 from recension.server.audit import commands as auditing
-from recension.server.build import Service, make_service
+from recension.server.build import Service, keep_clock, make_service
 from recension.server.config import DEFAULT_LISTEN, ServeConfig
+from recension.server.embargo import EmbargoClock
 from recension.server.pepper import Pepper
 from recension.server.serve import NAMED_ERROR, decode_config, run_worker, serve
 from recension.server.signing import Signer
@@ -196,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_commands(commands, LmdbStore.open)
     keying.add_commands(commands, LmdbStore.open)
     apikeys.add_commands(commands, LmdbStore.open)
+    clocks.add_commands(commands)
     agreements.add_commands(commands, LmdbStore.open)
     auditing.add_commands(commands, LmdbStore.open)
     retracting.add_commands(commands, LmdbStore.open)
@@ -316,6 +329,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     with closing(LmdbStore.open(config.data)) as store:
         Signer(store, Ledger(store), config.key_path).check()  # better now than at the first question
         pepper = Pepper(config.pepper_path)
+        keep_clock(Agreements(store), EmbargoClock(config.clock_path))
+        if (
+            config.tls_client_ca or config.jwt_keys
+        ):  # then there are licensees without keys, and their cursors
+            pepper.make()
         if not Keyring(store, pepper).is_empty():
             pepper()
         elif config.is_open:

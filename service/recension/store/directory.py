@@ -36,6 +36,8 @@ KEY_FILE = "signing.key"
 """Name of the signing key's file in a data directory, unless another path is chosen."""
 PEPPER_FILE = "apikey.pepper"
 """Name of the file with the secret that API keys are kept under, unless another path is chosen."""
+CLOCK_FILE = "clock.json"
+"""Name of the file in which a server writes down what time it is."""
 
 RETRACTIONS_FOLDER = "retractions"
 """Name of the folder with the reports of retractions, and with what is looked for after them."""

@@ -32,6 +32,7 @@ from recension.store.arrivals import Arrivals
 from recension.store.directory import (
     AUDIT_DIRECTORY,
     BACKUPS_FILE,
+    CLOCK_FILE,
     KEY_FILE,
     PEPPER_FILE,
     RETRACTIONS_FOLDER,
@@ -75,6 +76,7 @@ _OWN_NAMES = {
     *("lmdb.new", "lost+found", "swap.lock", "writer.lock"),
     *(KEY_FILE + suffix for suffix in ("", ".audit", ".checkpoint", ".lock", ".new")),
     *(PEPPER_FILE + suffix for suffix in ("", ".lock")),
+    *(CLOCK_FILE + suffix for suffix in ("", ".lock", ".part")),
 }
 """What may lie in a data directory before it is one; ``lost+found`` comes with a fresh volume, and the key of
 what is to be restored may be there first."""

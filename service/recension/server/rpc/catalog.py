@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import grpc
 
-from recension.model.cursor import open_place, seal_place
 from recension.model.reading import MAX_BATCH, MAX_PAGE, Reader
+from recension.server.cursors import Cursors
 from recension.server.paging import page_size_of, take_page
+from recension.server.scope import assured
 from recension.v1 import catalog_service_pb2 as pb
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from recension.wire import convert
@@ -17,9 +18,10 @@ _PROJECTS = ("ListProjects",)
 class CatalogRpc(CatalogServiceServicer):
     """What a server holds and is."""
 
-    def __init__(self, reader: Reader) -> None:
-        """``reader``: where the answers come from."""
+    def __init__(self, reader: Reader, cursors: Cursors) -> None:
+        """``reader``: where the answers come from; ``cursors``: what goes on from one page to the next."""
         self._reader = reader
+        self._cursors = cursors
 
     def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: grpc.ServicerContext
@@ -40,13 +42,14 @@ class CatalogRpc(CatalogServiceServicer):
         self, request: pb.ListProjectsRequest, context: grpc.ServicerContext
     ) -> pb.ListProjectsResponse:
         size = page_size_of(request.page_size)
-        after, _ = open_place(request.page_token, _PROJECTS, "page_token")
-        rest = (info for info in self._reader.projects() if info.name > after)
+        after, _ = self._cursors.open_place(request.page_token, _PROJECTS, "page_token")
+        rest = (assured(info) for info in self._reader.projects() if info.name > after)
         projects, more = take_page(rest, size, convert.project_to_proto)
-        token = seal_place(_PROJECTS, (projects[-1].name, 0)) if more else ""
+        token = self._cursors.seal_place(_PROJECTS, (projects[-1].name, 0)) if more else ""
         return pb.ListProjectsResponse(projects=projects, next_page_token=token)
 
     def GetProject(
         self, request: pb.GetProjectRequest, context: grpc.ServicerContext
     ) -> pb.GetProjectResponse:
-        return pb.GetProjectResponse(project=convert.project_to_proto(self._reader.project(request.project)))
+        info = assured(self._reader.project(request.project))
+        return pb.GetProjectResponse(project=convert.project_to_proto(info))

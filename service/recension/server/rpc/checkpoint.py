@@ -11,6 +11,7 @@ from recension.archive.pins import LicenseePins
 from recension.model.digest import parse_digest
 from recension.model.errors import InvalidArgumentError
 from recension.model.reading import Reader
+from recension.server.scope import assured
 from recension.server.signing import Signer
 from recension.v1 import checkpoint_service_pb2 as pb
 from recension.v1.checkpoint_service_pb2_grpc import CheckpointServiceServicer
@@ -38,7 +39,7 @@ class CheckpointRpc(CheckpointServiceServicer):
     ) -> pb.GetInclusionProofResponse:
         match request.WhichOneof("leaf"):
             case "snapshot":
-                manifest = self._reader.snapshot(parse_digest(request.snapshot, "snapshot"))
+                manifest = assured(self._reader.snapshot(parse_digest(request.snapshot, "snapshot")))
                 leaf, position = manifest.encoded, self._ledger.position_of(manifest.snapshot_id)
             case "pin":
                 statement, position = self._pins().newest(request.pin)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import grpc
 
-from recension.model.cursor import open_place, seal_place
 from recension.model.digest import parse_digest
 from recension.model.pin import Pins
+from recension.model.reading import Reader
 from recension.model.retraction import Duties
+from recension.server.cursors import Cursors
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
 from recension.v1 import pin_service_pb2 as pb
@@ -21,14 +22,19 @@ from recension.wire.pins import pin_to_proto, withdrawn_to_proto
 class PinRpc(PinServiceServicer):
     """Holds on exact corpora."""
 
-    def __init__(self, pins: Callable[[], Pins], duties: Callable[[], Duties]) -> None:
-        """``pins``, ``duties``: those of whoever makes the call; others do not exist for them."""
+    def __init__(
+        self, pins: Callable[[], Pins], duties: Callable[[], Duties], reader: Reader, cursors: Cursors
+    ) -> None:
+        """``pins``, ``duties``: those of whoever makes the call, the only ones; ``reader``: what to pin."""
         self._pins = pins
         self._duties = duties
+        self._reader = reader
+        self._cursors = cursors
 
     def CreatePin(self, request: pb.CreatePinRequest, context: grpc.ServicerContext) -> pb.CreatePinResponse:
         snapshot_id = parse_digest(request.snapshot, "snapshot")
         until = convert.timestamp_from_proto(request.readable_until, "readable_until")
+        self._reader.snapshot(snapshot_id)  # one that the caller may not read does not exist
         pin, created = self._pins().create(request.name, snapshot_id, until, dict(request.labels))
         return pb.CreatePinResponse(pin=pin_to_proto(pin), created=created)
 
@@ -40,10 +46,10 @@ class PinRpc(PinServiceServicer):
         snapshot_id = parse_digest(request.snapshot, "snapshot") if request.snapshot else b""
         bound = ("ListPins", request.snapshot)
         # The place is the position of the pin that was sent last: others are only ever added behind it.
-        _, after = open_place(request.page_token, bound, "page_token")
+        _, after = self._cursors.open_place(request.page_token, bound, "page_token")
         rest = self._pins().all(snapshot_id=snapshot_id, after=after)
         pins, more = take_page(rest, size, pin_to_proto)
-        token = seal_place(bound, ("", pins[-1].created_position)) if more else ""
+        token = self._cursors.seal_place(bound, ("", pins[-1].created_position)) if more else ""
         return pb.ListPinsResponse(pins=pins, next_page_token=token)
 
     def ExtendPin(self, request: pb.ExtendPinRequest, context: grpc.ServicerContext) -> pb.ExtendPinResponse:
@@ -59,11 +65,11 @@ class PinRpc(PinServiceServicer):
     ) -> pb.ListRetractionsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         bound = ("ListRetractions", request.pin)
-        after = open_place(request.page_token, bound, "page_token")
+        after = self._cursors.open_place(request.page_token, bound, "page_token")
         entries, more = take_page(
             self._duties().retractions(request.pin, after=after), size, withdrawn_to_proto
         )
-        token = seal_place(bound, (entries[-1].project, entries[-1].rev_id)) if more else ""
+        token = self._cursors.seal_place(bound, (entries[-1].project, entries[-1].rev_id)) if more else ""
         return pb.ListRetractionsResponse(entries=entries, next_page_token=token)
 
     def AcknowledgeRetraction(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from recension.model.cursor import Bound, open_token, seal_token
+from recension.model.cursor import Bound
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.digest import digest_of, format_digest
 from recension.model.errors import InvalidArgumentError, InvalidCursorError, RecensionError
@@ -19,8 +19,10 @@ from recension.model.reading import (
     TimelinePlace,
     place_behind,
 )
+from recension.server.cursors import Cursors
 from recension.server.gate import Gate
 from recension.server.paging import page_size_of, take_page
+from recension.server.scope import assured
 from recension.v1 import revision_service_pb2 as pb
 from recension.v1.event_pb2 import PRESENCE_PRESENT
 from recension.v1.revision_service_pb2_grpc import RevisionServiceServicer
@@ -42,7 +44,7 @@ def wants_text(view: pb.RevisionView.ValueType) -> bool:
 def _item(outcome: Revision | RecensionError, budget: convert.TextBudget) -> pb.BatchGetRevisionsItem:
     if isinstance(outcome, RecensionError):
         return pb.BatchGetRevisionsItem(error=convert.item_error_to_proto(outcome))
-    return pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(outcome, budget))
+    return pb.BatchGetRevisionsItem(revision=convert.revision_to_proto(assured(outcome), budget))
 
 
 def _compress(revision: pb.Revision) -> None:
@@ -55,24 +57,12 @@ def _compress(revision: pb.Revision) -> None:
             slot.ClearField("text")
 
 
-def _place_of(token: str, bound: Bound) -> tuple[int, TimelinePlace]:
-    """Return the position and the place that a token of ListRevisions stands for."""
-    match open_token(token, bound, "page_token"):
-        case [int(known_at), int(time), int(rev_id), int(position), int(nth)]:
-            return known_at, TimelinePlace(time, rev_id, position, nth)
-        case _:
-            raise InvalidCursorError(
-                "page_token: it is of another version of the server",
-                hint="start again without it",
-                field="page_token",
-            )
-
-
 class RevisionRpc(RevisionServiceServicer):
     """Single revisions and the history of single pages."""
 
-    def __init__(self, reader: Reader, gate: Gate, comparers: Gate) -> None:
+    def __init__(self, reader: Reader, gate: Gate, comparers: Gate, cursors: Cursors) -> None:
         """``reader``: where the answers come from; ``gate``: who may stream; ``comparers``: who compare."""
+        self._cursors = cursors
         self._reader = reader
         self._gate = gate
         self._comparers = comparers
@@ -87,7 +77,8 @@ class RevisionRpc(RevisionServiceServicer):
             text=wants_text(request.view),
         )
         return pb.GetRevisionResponse(
-            revision=convert.revision_to_proto(answer.revision), as_of=convert.as_of_to_proto(answer.as_of)
+            revision=convert.revision_to_proto(assured(answer.revision)),
+            as_of=convert.as_of_to_proto(answer.as_of),
         )
 
     def BatchGetRevisions(
@@ -101,7 +92,8 @@ class RevisionRpc(RevisionServiceServicer):
                 count=len(request.rev_ids),
                 limit=MAX_BATCH,
             )
-        known_at, text = self._known_at(request.known_at), wants_text(request.view)
+        known_at = self._known_at(request.project, request.known_at)
+        text = wants_text(request.view)
         budget = convert.TextBudget()
         items: list[pb.BatchGetRevisionsItem] = []
         for outcome in self._reader.revisions(
@@ -134,7 +126,8 @@ class RevisionRpc(RevisionServiceServicer):
             request.project, page, valid_at=valid_at, known_at=known_at, text=wants_text(request.view)
         )
         return pb.GetArticleResponse(
-            revision=convert.revision_to_proto(answer.revision), as_of=convert.as_of_to_proto(answer.as_of)
+            revision=convert.revision_to_proto(assured(answer.revision)),
+            as_of=convert.as_of_to_proto(answer.as_of),
         )
 
     def GetAttribution(
@@ -157,7 +150,7 @@ class RevisionRpc(RevisionServiceServicer):
                     hint="set one of them",
                     field="subject",
                 )
-        return attribution.credited_to_proto(credited, self._reader.project(request.project))
+        return attribution.credited_to_proto(assured(credited), self._reader.project(request.project))
 
     def ListRevisions(
         self, request: pb.ListRevisionsRequest, context: grpc.ServicerContext
@@ -165,18 +158,18 @@ class RevisionRpc(RevisionServiceServicer):
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         bound = ("ListRevisions", request.project, request.page_id, request.known_at)
         # The token keeps the position that the first page was resolved to, so all pages are of one history.
-        known_at, place = self._known_at(request.known_at), None
+        known_at, place = self._known_at(request.project, request.known_at), None
         if request.page_token:
-            known_at, place = _place_of(request.page_token, bound)
+            known_at, place = self._place_of(request.page_token, bound)
         timeline = self._reader.timeline(request.project, request.page_id, known_at=known_at, after=place)
 
         def convert_next(item: TimelineItem) -> pb.TimelineItem:
             nonlocal place
             place = place_behind(item, place)
-            return convert.timeline_item_to_proto(item)
+            return convert.timeline_item_to_proto(assured(item))
 
         items, more = take_page(timeline, size, convert_next)
-        token = seal_token(bound, [known_at, *place]) if more and place else ""
+        token = self._cursors.seal(bound, [known_at, *place]) if more and place else ""
         return pb.ListRevisionsResponse(items=items, next_page_token=token, as_of=pb.AsOf(known_at=known_at))
 
     def ReadText(
@@ -212,7 +205,7 @@ class RevisionRpc(RevisionServiceServicer):
                 context=request.context_lines if request.HasField("context_lines") else DEFAULT_CONTEXT,
                 known_at=convert.known_at_from_proto(request.known_at),
             )
-        return differences.revision_diff_to_proto(found, with_unified=request.unified)
+        return differences.revision_diff_to_proto(assured(found), with_unified=request.unified)
 
     def _with_texts(
         self, found: Revision, known_at: int, budget: convert.TextBudget
@@ -226,5 +219,18 @@ class RevisionRpc(RevisionServiceServicer):
             slot.text_omitted = slot.presence == PRESENCE_PRESENT
         return item
 
-    def _known_at(self, asked: int) -> int:
-        return convert.known_at_from_proto(asked) or self._reader.server_info().position
+    def _known_at(self, project: str, asked: int) -> int:
+        """Return the K of an answer in several parts: without one the newest event of its project."""
+        return convert.known_at_from_proto(asked) or self._reader.project(project).position
+
+    def _place_of(self, token: str, bound: Bound) -> tuple[int, TimelinePlace]:
+        """Return the position and the place that a token of ListRevisions stands for."""
+        match self._cursors.open(token, bound, "page_token"):
+            case [int(known_at), int(time), int(rev_id), int(position), int(nth)]:
+                return known_at, TimelinePlace(time, rev_id, position, nth)
+            case _:
+                raise InvalidCursorError(
+                    "page_token: it is of another version of the server",
+                    hint="start again without it",
+                    field="page_token",
+                )

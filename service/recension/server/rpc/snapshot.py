@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from recension.model.credit import Attribution
-from recension.model.cursor import Bound, open_place, seal_place
+from recension.model.cursor import Bound
 from recension.model.digest import parse_digest
-from recension.model.errors import QuotaExhaustedError
+from recension.model.errors import QuotaExhaustedError, StaleCursorError
 from recension.model.manifest import Manifest
 from recension.model.reading import (
     MAX_BATCH_FRAME_TEXT,
@@ -21,9 +21,11 @@ from recension.model.reading import (
     Place,
     StoredReader,
 )
+from recension.server.cursors import Cursors
 from recension.server.gate import Gate, Turn
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE, PIECE_BYTES, wants_text
+from recension.server.scope import assurance, assured
 from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.revision_service_pb2 import REVISION_VIEW_UNSPECIFIED
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
@@ -47,8 +49,9 @@ _Answer = TypeVar("_Answer", pb.ReadSnapshotResponse, pb.ReadEntriesResponse)
 class SnapshotRpc(SnapshotServiceServicer):
     """Exact corpora: name them, read them, compare them."""
 
-    def __init__(self, reader: StoredReader, gate: Gate, makers: Gate) -> None:
+    def __init__(self, reader: StoredReader, gate: Gate, makers: Gate, cursors: Cursors) -> None:
         """``reader``: where the answers come from; ``gate``: who may stream; ``makers``: who may make one."""
+        self._cursors = cursors
         self._reader = reader
         self._gate = gate
         self._makers = makers
@@ -60,23 +63,23 @@ class SnapshotRpc(SnapshotServiceServicer):
         valid_at, known_at = convert.wanted_as_of_from_proto(request.as_of)
         with self._makers.admit():
             manifest = self._reader.create_snapshot(selector, valid_at=valid_at, known_at=known_at)
-        return pb.CreateSnapshotResponse(snapshot=convert.manifest_to_proto(manifest))
+        return pb.CreateSnapshotResponse(snapshot=convert.manifest_to_proto(assured(manifest)))
 
     def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.GetSnapshotResponse:
         manifest = self._reader.snapshot(parse_digest(request.id, "id"))
-        return pb.GetSnapshotResponse(snapshot=convert.manifest_to_proto(manifest))
+        return pb.GetSnapshotResponse(snapshot=convert.manifest_to_proto(assured(manifest)))
 
     def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: grpc.ServicerContext
     ) -> pb.ListSnapshotsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         # The place is the snapshot that was sent last: others are only ever added behind it.
-        last, _ = open_place(request.page_token, _SNAPSHOTS, "page_token")
+        last, _ = self._cursors.open_place(request.page_token, _SNAPSHOTS, "page_token")
         rest = self._reader.snapshots(after=parse_digest(last, "page_token") if last else b"")
-        snapshots, more = take_page(rest, size, convert.manifest_to_proto)
-        token = seal_place(_SNAPSHOTS, (snapshots[-1].id, 0)) if more else ""
+        snapshots, more = take_page(map(assurance(), rest), size, convert.manifest_to_proto)
+        token = self._cursors.seal_place(_SNAPSHOTS, (snapshots[-1].id, 0)) if more else ""
         return pb.ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     def ListEntries(
@@ -85,25 +88,24 @@ class SnapshotRpc(SnapshotServiceServicer):
         snapshot_id = parse_digest(request.snapshot, "snapshot")
         size = page_size_of(request.page_size)
         bound = ("ListEntries", request.snapshot)
-        after = _start(request, request.page_token, bound, "page_token")
-        entries, more = take_page(
-            self._reader.entries(snapshot_id, after=after), size, convert.entry_to_proto
-        )
-        token = seal_place(bound, (entries[-1].project, entries[-1].page_id)) if more else ""
+        after = self._start(request, request.page_token, bound, "page_token")
+        found = self._reader.entries(snapshot_id, after=after)
+        entries, more = take_page(map(assurance(), found), size, convert.entry_to_proto)
+        token = self._cursors.seal_place(bound, (entries[-1].project, entries[-1].page_id)) if more else ""
         return pb.ListEntriesResponse(entries=entries, next_page_token=token)
 
     def ReadSnapshot(self, request: pb.ReadSnapshotRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         snapshot_id = parse_digest(request.snapshot, "snapshot")
         shard = convert.shard_from_proto(request.shard)
         bound = ("ReadSnapshot", request.snapshot, shard.index, shard.count)
-        after = _start(request, request.cursor, bound, "cursor")
+        after = self._start(request, request.cursor, bound, "cursor")
         text = wants_text(request.view)
         with self._gate.admit() as turn:
             manifest = self._reader.snapshot(snapshot_id)
             entries = self._reader.read(
                 snapshot_id, shard=shard, after=after, text=text, stored=request.accept_frames
             )
-            stream = _SnapshotStream(bound, after, turn, context)
+            stream = _SnapshotStream(self._cursors, bound, after, turn, context)
             yield from stream.messages(entries)
             if not stream.abandoned:
                 yield pb.ReadSnapshotResponse(end=stream.end(manifest))
@@ -116,7 +118,7 @@ class SnapshotRpc(SnapshotServiceServicer):
             entries = self._reader.read_at(
                 snapshot_id, request.indexes, text=text, stored=request.accept_frames
             )
-            stream = _ChosenStream((), START, turn, context)
+            stream = _ChosenStream(self._cursors, (), START, turn, context)
             yield from stream.messages(entries)
             if not stream.abandoned:
                 yield pb.ReadEntriesResponse(end=stream.end(manifest))
@@ -127,11 +129,11 @@ class SnapshotRpc(SnapshotServiceServicer):
         before = parse_digest(request.snapshot_a, "snapshot_a")
         after = parse_digest(request.snapshot_b, "snapshot_b")
         bound = ("DiffSnapshots", request.snapshot_a, request.snapshot_b)
-        place = _start(request, request.cursor, bound, "cursor")
+        place = self._start(request, request.cursor, bound, "cursor")
         text = request.view != REVISION_VIEW_UNSPECIFIED and wants_text(request.view)
         with self._gate.admit() as turn:
             changes = self._reader.diff(before, after, start=place, text=text)
-            stream = _DiffStream(bound, place, turn, context)
+            stream = _DiffStream(self._cursors, bound, place, turn, context)
             yield from stream.messages(changes)
             if not stream.abandoned:
                 yield pb.DiffSnapshotsResponse(
@@ -140,7 +142,7 @@ class SnapshotRpc(SnapshotServiceServicer):
                         text_bytes_before=stream.text_bytes_before,
                         text_bytes_after=stream.text_bytes_after,
                         complete=stream.complete,
-                        cursor="" if stream.complete else seal_place(bound, stream.place),
+                        cursor="" if stream.complete else self._cursors.seal_place(bound, stream.place),
                     )
                 )
 
@@ -151,10 +153,10 @@ class SnapshotRpc(SnapshotServiceServicer):
         since = parse_digest(request.since, "since") if request.since else b""
         shard = convert.shard_from_proto(request.shard)
         bound = ("ReadAttribution", request.snapshot, shard.index, shard.count, request.since)
-        after = _start(request, request.cursor, bound, "cursor")
+        after = self._start(request, request.cursor, bound, "cursor")
         with self._gate.admit() as turn:
             found = self._reader.attributions(snapshot_id, shard=shard, after=after, since=since)
-            stream = _AttributionStream(bound, after, turn, context)
+            stream = _AttributionStream(self._cursors, bound, after, turn, context)
             yield from stream.messages(found)
             if not stream.abandoned:
                 yield pb.ReadAttributionResponse(end=stream.end())
@@ -163,27 +165,42 @@ class SnapshotRpc(SnapshotServiceServicer):
         self, request: pb.ProveEntryRequest, context: grpc.ServicerContext
     ) -> pb.ProveEntryResponse:
         snapshot_id = parse_digest(request.snapshot, "snapshot")
-        return convert.proof_to_proto(self._reader.prove(snapshot_id, request.project, request.page_id))
+        proof = self._reader.prove(snapshot_id, request.project, request.page_id)
+        return convert.proof_to_proto(assured(proof))
 
+    def _start(
+        self,
+        request: pb.ListEntriesRequest
+        | pb.ReadSnapshotRequest
+        | pb.DiffSnapshotsRequest
+        | pb.ReadAttributionRequest,
+        token: str,
+        bound: Bound,
+        field: str,
+    ) -> Place:
+        """Return where to begin: at the server's own token, else where the client says.
 
-def _start(
-    request: pb.ListEntriesRequest
-    | pb.ReadSnapshotRequest
-    | pb.DiffSnapshotsRequest
-    | pb.ReadAttributionRequest,
-    token: str,
-    bound: Bound,
-    field: str,
-) -> Place:
-    """Return where to begin: at the server's own token, else where the client says."""
-    return open_place(token, bound, field) if token else convert.place_from_proto(request.after)
+        A token of an agreement that was replaced leaves it to the client too, if it says where.
+        """
+        said = convert.place_from_proto(request.after)
+        if not token:
+            return said
+        try:
+            return self._cursors.open_place(token, bound, field)
+        except StaleCursorError:
+            if said == START:
+                raise
+            return said
 
 
 class _Stream:
     """What all bulk streams keep: where they are, and whether they finished."""
 
-    def __init__(self, bound: Bound, place: Place, turn: Turn, context: grpc.ServicerContext) -> None:
+    def __init__(
+        self, cursors: Cursors, bound: Bound, place: Place, turn: Turn, context: grpc.ServicerContext
+    ) -> None:
         self.place = place
+        self._cursors = cursors
         self.complete = False
         self.abandoned = False
         self._bound = bound
@@ -205,7 +222,7 @@ class _Stream:
         self.complete = True
 
     def _cursor(self) -> str:
-        return seal_place(self._bound, self.place)
+        return self._cursors.seal_place(self._bound, self.place)
 
     def _ends(self) -> bool:
         """Between batches: stop for a client that has left, or with a cursor when the server drains."""
@@ -223,8 +240,9 @@ class _EntryStream(_Stream, Generic[_Answer]):
         if self._ends():
             return
         batch = EntryBatch()
+        assure = assurance()
         for entry in self._paid(entries):
-            omitted = batch.add(entry, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
+            omitted = batch.add(assure(entry), convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
             self.entries += 1
             self.text_bytes += sum(slot.carried_bytes or 0 for slot in entry.slots)
             self.place = (entry.project, entry.page_id)
@@ -272,8 +290,11 @@ class _DiffStream(_Stream):
             return
         batch = pb.ChangeBatch()
         size = 0
+        assure = assurance()
         for change in self._paid(changes):
-            message = convert.change_to_proto(change, convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT))
+            message = convert.change_to_proto(
+                assure(change), convert.TextBudget(MAX_INLINE_TEXT, MAX_INLINE_TEXT)
+            )
             batch.changes.append(message)
             size += message.ByteSize()
             self.changes += 1
@@ -306,7 +327,8 @@ class _AttributionStream(_Stream):
         if self._ends():
             return
         batch = AttributionBatch()
-        for one in found:
+        assure = assurance()
+        for one in map(assure, found):
             large = len(one.shares) > MAX_SHARES
             if batch and (large or batch.size >= BATCH_BYTES):
                 yield batch.message(self._cursor())
