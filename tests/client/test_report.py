@@ -21,9 +21,10 @@ from recension.model.reading import Change, ChangeKind, Revision
 from recension_client.cli import main as command
 from recension_client.report import gather as gathering
 from recension_client.report.drawing import _pieces as pieces
-from recension_client.report.drawing import draw, size, visible
+from recension_client.report.drawing import draw, size
 from recension_client.report.gather import Report, gather
 from recension_client.report.page import render
+from recension_client.visible import visible
 from tests.archive.helpers import World, delete, edit, hide, move
 from tests.client.browser import Browser, browsing
 from tests.client.processes import BIN, at, serving

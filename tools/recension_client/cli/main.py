@@ -13,6 +13,7 @@ from recension.model.errors import InvalidArgumentError, RecensionError, Unreach
 from recension_client.cli import (
     agreements,
     corpora,
+    crediting,
     differences,
     exports,
     holds,
@@ -100,7 +101,11 @@ def _drop_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     commands = Commands()
-    for group in (pages, corpora, differences, exports, proofs, locks, holds, agreements, retractions, shell):
+    groups = (
+        *(pages, corpora, differences, exports, crediting, proofs),
+        *(locks, holds, agreements, retractions, shell),
+    )
+    for group in groups:
         group.register(commands)
     return commands.parser
 

@@ -43,7 +43,11 @@ class Writer:
 
     def add(self, row: Row | PlainRow) -> None:
         """Take the next row."""
-        self._file.write(self._packer.compress(encode_line(row)))
+        self.line(encode_line(row))
+
+    def line(self, line: bytes) -> None:
+        """Take a line."""
+        self._file.write(self._packer.compress(line))
 
     def close(self) -> None:
         """Finish the frame; the file stays open."""

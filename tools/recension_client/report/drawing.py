@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from recension.model.instant import format_instant
 from recension.model.manifest import Manifest
 from recension.model.reading import ChangeKind, Entry
 from recension_client.report.gather import Report, ShownPage, delta_of
+from recension_client.visible import visible
 
 MAX_BARS = 48
 """Bars of the timeline."""
@@ -176,23 +176,6 @@ def draw(report: Report) -> Drawing:
         pages=tuple(_page(page, several=len(report.after.selector.projects) > 1) for page in report.pages),
         limit=_limit(report),
     )
-
-
-def visible(text: str) -> str:
-    """Return a text in which nothing hides: each control or direction character is shown as a sign."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_sign, text))
-
-
-def _sign(char: str) -> str:
-    if char == "\t" or char.isprintable() or char == " ":
-        return char
-    if char < " ":
-        return chr(0x2400 + ord(char))
-    # Directions would reorder a line; controls and lone surrogates are no text of a page.
-    hides = unicodedata.category(char) in {"Cc", "Cf", "Cs"} and char not in "\u200c\u200d"
-    return "\ufffd" if hides else char
 
 
 def size(number: int) -> str:
