@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tests.bench import (
     adversarial,
+    crediting,
     diffs,
     exports,
     growth,
@@ -44,6 +45,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "exports": exports.run,
     "streams": streams.run,
     "training": training.run,
+    "credits": crediting.run,
     "growth": growth.run,
     "scattered": scattered.run,
     "replay": planted.run,
@@ -85,7 +87,11 @@ def main() -> None:
         help="largest size of growth and scattered (%(default)s)",
     )
     parser.add_argument(
-        "--pages", type=int, default=10**5, metavar="N", help="pages with one revision each (%(default)s)"
+        "--pages",
+        type=int,
+        default=10**5,
+        metavar="N",
+        help="pages with one revision each, of credits three (%(default)s)",
     )
     parser.add_argument(
         "--replayed", type=int, default=10**6, metavar="N", help="pages of twenty events (%(default)s)"
