@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -75,6 +76,8 @@ class Audit:
         self._counting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._failure: RecensionError | None = None
+        self._has_left = False
+        """Whether nothing is written any more."""
         self._strangers = 0
         self._strangers_since = 0
         self._signed_on = -1
@@ -115,6 +118,8 @@ class Audit:
             self._wake.set()
         if len(self._queue) >= GROUP_RECORDS:
             self._full.set()
+        if self._has_left:
+            self._tell_unwritten()
 
     def stranger(self) -> None:
         """Count a call without a key that is good; they are recorded together, once a minute at most."""
@@ -236,9 +241,16 @@ class Audit:
             self._lines.warning(logs.AUDIT_UNSIGNED, reason=error.reason, message=error.message)
 
     def _leave(self) -> None:
-        """Tell what found no place in the log."""
-        for one in (*self._group, *self._queue):
-            self._lines.error(logs.AUDIT_UNWRITTEN, **_entry_of(one).fields)
+        """Tell what found no place in the log, and from now on what comes later."""
+        self._has_left = True
+        self._queue.extendleft(reversed(self._group))
+        self._tell_unwritten()
+
+    def _tell_unwritten(self) -> None:
+        with suppress(IndexError):  # another thread may take them out too
+            while True:
+                one = self._queue.popleft()
+                self._lines.error(logs.AUDIT_UNWRITTEN, **_entry_of(one).fields)
 
 
 def _request_of(one: Call | Entry) -> str:
