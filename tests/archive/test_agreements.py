@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -141,6 +144,28 @@ def test_what_is_refused(agreements: Agreements, clock: Clock) -> None:
             agreements.versions(name)
         assert agreements.current(name, NOW) is None
     assert 1 == len(agreements.versions("acme"))
+
+
+def test_two_agreements_at_once(store: Store, agreements: Agreements) -> None:
+    """Whoever is first, each gets a number of its own, and the same document is added once."""
+    days = [*range(20), *range(20)]
+    begin = Barrier(4)
+
+    def add(some: list[int]) -> list[tuple[int, bool]]:
+        begin.wait(timeout=60)
+        mine = Agreements(store)
+        return [
+            (version.ordinal, new)
+            for version, new in (mine.add(document(pin_retention_days=one)) for one in some)
+        ]
+
+    with ThreadPoolExecutor(4) as pool:
+        made = [one for some in pool.map(add, (days[at::4] for at in range(4))) for one in some]
+    new = sorted(ordinal for ordinal, added in made if added)
+    assert list(range(1, len(new) + 1)) == new
+    assert len(new) == len(agreements.versions("acme")) >= 20
+    digests = [one.digest for one in agreements.versions("acme")]
+    assert all(one != other for one, other in pairwise(digests))
 
 
 def test_an_end_is_never_put_off(agreements: Agreements) -> None:

@@ -26,7 +26,7 @@ from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.admin_service_pb2_grpc import AdminServiceStub
 from recension.v1.agreement_service_pb2_grpc import AgreementServiceStub
 from recension.v1.pin_service_pb2_grpc import PinServiceStub
-from recension.wire.agreements import agreement_from_proto
+from recension.wire.agreements import TRAILER, agreement_from_proto
 from recension.wire.convert import timestamp_to_proto
 from tests.server.helpers import Served, fill, refused, serving
 from tests.server.test_door import shown
@@ -199,6 +199,20 @@ def test_everyone_sees_their_own(world: World) -> None:
     assert (True, False) == (operator.unrestricted, operator.HasField("agreement"))
     world.admin.EndLicensee(pb.EndLicenseeRequest(name="acme"), metadata=world.operator)
     assert isinstance(refused(lambda: world.seen(world.acme)), errors.AgreementNotFoundError)
+
+
+def test_an_answer_names_the_agreement_that_it_was_given_under(world: World) -> None:
+    """Behind the answer, in its trailing metadata; nothing is named to whom none rules."""
+
+    def trailers(who: Any, version: str = "") -> dict[str, Any]:
+        request = own_pb.GetOwnAgreementRequest(version=version)
+        return dict(world.own.GetOwnAgreement.with_call(request, metadata=who)[1].trailing_metadata())
+
+    world.licensee()
+    world.agree()
+    second = world.agree(pin_retention_days=7).agreement
+    assert {TRAILER: second.version} == trailers(world.acme) == trailers(world.acme, "1")
+    assert TRAILER not in trailers(world.operator)
 
 
 def test_what_was_changed_on_the_way_is_noticed(world: World) -> None:

@@ -387,3 +387,45 @@ def test_values_are_found_wherever_they_lie(tmp_path: Path) -> None:
     searched = Searched()
     assert searcher.search(tmp_path, (), searched) is None
     assert (searched.files, searched.bytes) == (1, 1 << 20)
+
+
+DUMP = """\
+<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">
+  <siteinfo><namespaces><namespace key="0" case="first-letter" /></namespaces></siteinfo>
+  <page><title>A</title><ns>0</ns><id>1</id>{revisions}</page>
+</mediawiki>
+"""
+REVISION = """\
+<revision><id>{rev}</id><timestamp>2020-01-{day:02}T00:00:00Z</timestamp>
+<contributor><username>Ann</username><id>7</id></contributor><model>wikitext</model>
+<format>text/x-wiki</format><text xml:space="preserve">{text}</text></revision>
+"""
+
+
+def test_dump_and_events_bring_nothing_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same dump again, and another source: both are taken but for what was withdrawn, which is told."""
+    data, dump, events = tmp_path / "data", tmp_path / "dump.xml", tmp_path / "events.ndjson"
+    project = ("project", "create", "w", "--base-url", "https://w.example", "--language", "en")
+    run(capsys, *project, "--license", "CC0-1.0", "--data", data)
+    texts = {rev: f"{FILLER}{rev}{TEXT if rev == 2 else ''}" for rev in range(1, 5)}
+    made = [REVISION.format(rev=rev, day=rev, text=text) for rev, text in texts.items()]
+    dump.write_text(DUMP.format(revisions="".join(made)))
+    run(capsys, "ingest", "dump", "w", dump, "--data", data, "--workers", 1, "--quiet")
+    retract(capsys, data, "--yes")
+    run(capsys, "compact", "--data", data)
+
+    made.append(REVISION.format(rev=5, day=5, text="new"))
+    dump.write_text(DUMP.format(revisions="".join(made)))
+    slot = {"role": "main", "model": "wikitext", "format": "text/x-wiki", "text": texts[2]}
+    edit = {"revId": "2", "title": "A", "contributor": {"name": "Ann", "id": "7"}, "slots": [slot]}
+    event = {"project": "w", "pageId": "1", "time": "2020-01-02T00:00:00Z", "sourceId": "z", "edit": edit}
+    events.write_text(json.dumps(event) + "\n")
+    for kind, path in (("dump", dump), ("events", events)):
+        ingest = ("ingest", kind, "w", path, "--data", data, "--workers", 1, "--quiet", "--json")
+        assert main([str(one) for one in ingest]) == 1
+        assert json.loads(capsys.readouterr().out)["rejected"] == {"RETRACTED": 1}
+    with closing(LmdbStore.open(data)) as store:
+        world = World(store)
+        slots = [world.archive.revision("w", rev).revision.slot() for rev in (2, 5)]
+        assert [slot and slot.text for slot in slots] == [None, b"new"]
+    assert found([TEXT], data) == set()

@@ -212,7 +212,10 @@ class Agreements:
             return Statement(Kind.AGREEMENT, version_statement(agreement, ordinal, position))
 
         made = record(self._store, self._clock, decide)
-        return self.version(name, agreement.name), made is not None
+        if made is None:
+            return self.version(name, agreement.name), False
+        # Others may have added the same document since: the one of this very commit is meant.
+        return next(one for one in self.versions(name) if one.made_at == made.position), True
 
     def versions(self, licensee: str) -> tuple[Version, ...]:
         """Return all versions of a licensee, the oldest first. Raises ``LicenseeNotFoundError``."""

@@ -1,4 +1,4 @@
-"""Retractions, receipts of erasures, and licensees' answers: their statements (docs/format.md, 15).
+"""Retractions, receipts of erasures, and licensees' answers: their statements (docs/format.md, 16).
 
 None of them says what a withdrawn value was. Each has a random id, so whoever sees its hash among the leaves
 of the checkpoint log cannot guess the statement from it.

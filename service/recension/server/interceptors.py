@@ -36,6 +36,7 @@ from recension.server.door import Admission, Caller, Door, act_for
 from recension.server.gate import Gate, Watchdog, draining
 from recension.server.limits.desk import Limits
 from recension.server.metering import Meter, measure
+from recension.wire.agreements import TRAILER as AGREEMENT_TRAILER
 from recension.wire.status import call_status
 
 Behaviour = Callable[..., Any]
@@ -333,6 +334,9 @@ class _Call:
     def finish(self) -> None:
         code = self._context.code()  # type: ignore[attr-defined]
         self._code = code.name if isinstance(code, grpc.StatusCode) else "OK"
+        agreement = self.meter.notes.get("agreement")
+        if agreement:
+            self._context.set_trailing_metadata(((AGREEMENT_TRAILER, agreement),))
 
     def refuse(self, error: Exception) -> NoReturn:
         """End the call with the status of ``error``."""

@@ -11,6 +11,9 @@ from recension.v1 import admin_service_pb2 as admin_pb
 from recension.v1 import agreement_service_pb2 as pb
 from recension.wire.convert import timestamp_from_proto, timestamp_to_proto
 
+TRAILER = "recension-agreement"
+"""Trailing metadata of an answer: digest of the version of the agreement that it was given under."""
+
 _STANDINGS: dict[Standing, pb.Standing.ValueType] = {
     Standing.IN_FORCE: pb.STANDING_IN_FORCE,
     Standing.TO_COME: pb.STANDING_TO_COME,

@@ -10,6 +10,7 @@ from recension.model.agreement import Standing, VersionInfo
 from recension.model.cursor import open_place, seal_place
 from recension.model.errors import AgreementNotFoundError, LicenseeNotFoundError
 from recension.server.door import caller
+from recension.server.metering import meter
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
 from recension.v1 import agreement_service_pb2 as pb
@@ -28,8 +29,11 @@ class AgreementRpc(AgreementServiceServicer):
     ) -> pb.GetOwnAgreementResponse:
         if caller().role is not Role.LICENSEE:
             return pb.GetOwnAgreementResponse(unrestricted=True)
-        wanted = request.version
-        for info in reversed(self._own()):
+        wanted, own = request.version, self._own()
+        for info in own:
+            if info.standing is Standing.IN_FORCE:
+                meter().note(agreement=info.version.name)
+        for info in reversed(own):
             named = wanted in {info.version.name, str(info.version.ordinal)}
             if named or (not wanted and info.standing is Standing.IN_FORCE):
                 return pb.GetOwnAgreementResponse(agreement=agreement_to_proto(info))
