@@ -39,6 +39,7 @@ from recension.model.reading import (
     place_behind,
 )
 from recension.model.retraction import Acknowledgement, Withdrawn
+from recension.model.usage import Usage
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.wire.convert import TextBudget
 from recension.wire.status import error_of
@@ -347,6 +348,13 @@ class AsyncClient:
     def own_agreements(self) -> AsyncIterator[VersionInfo]:
         """Yield all versions of the caller's agreement in the order of their being added."""
         return self._all(questions.own_agreements)
+
+    async def usage(self, licensee: str = "") -> Usage:
+        """Return what the caller has used of what its agreement allows; operators may name others.
+
+        Raises ``LicenseeNotFoundError``.
+        """
+        return await self._ask(questions.usage(licensee))
 
     # --- signed checkpoints ---
 

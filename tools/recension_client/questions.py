@@ -27,21 +27,25 @@ from recension.model.reading import (
     TimelineItem,
 )
 from recension.model.retraction import Acknowledgement, Withdrawn, read_acknowledgement
+from recension.model.usage import Usage
 from recension.v1 import agreement_service_pb2 as agreement_pb
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import checkpoint_service_pb2 as checkpoint_pb
 from recension.v1 import pin_service_pb2 as pin_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
+from recension.v1 import usage_service_pb2 as usage_pb
 from recension.v1.agreement_service_pb2_grpc import AgreementServiceStub
 from recension.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from recension.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from recension.v1.usage_service_pb2_grpc import UsageServiceStub
 from recension.wire import attribution, convert, differences
 from recension.wire.agreements import agreement_from_proto
 from recension.wire.pins import pin_from_proto, withdrawn_from_proto
+from recension.wire.usage import usage_from_proto
 from recension_client.proof import proof_file
 from recension_client.trust import Inclusion
 from recension_client.verify import verify_proof
@@ -327,6 +331,20 @@ def prove(snapshot_id: bytes, project: str, page_id: int) -> Question[Proof]:
 
     request = snapshot_pb.ProveEntryRequest(snapshot=wanted, project=project, page_id=id_of(page_id))
     return Question(lambda channel: SnapshotServiceStub(channel).ProveEntry, request, read)
+
+
+# --- usage ---
+
+
+def usage(licensee: str) -> Question[Usage]:
+    """Ask what a licensee has used; the caller without a name."""
+
+    def read(answer: usage_pb.GetUsageResponse) -> Usage:
+        return usage_from_proto(answer.usage)
+
+    return Question(
+        lambda channel: UsageServiceStub(channel).GetUsage, usage_pb.GetUsageRequest(licensee=licensee), read
+    )
 
 
 # --- pins ---

@@ -48,6 +48,7 @@ from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
 from recension.server.rpc.pin import PinRpc
 from recension.server.rpc.revision import RevisionRpc
 from recension.server.rpc.snapshot import SnapshotRpc
+from recension.server.rpc.usage import UsageRpc
 from recension.server.signing import Signer
 from recension.server.tokens import Tokens
 from recension.store.auditing import AuditStore
@@ -69,6 +70,8 @@ from recension.v1 import (
     revision_service_pb2_grpc,
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
 )
 
 _HEALTH_THREADS = 4
@@ -89,6 +92,7 @@ SERVICES = tuple(
         ingest_service_pb2,
         agreement_service_pb2,
         admin_service_pb2,
+        usage_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
@@ -230,6 +234,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
     agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(AgreementRpc(agreements), server)
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminRpc(agreements), server)
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageRpc(limits, agreements), server)
 
     condition = health.HealthServicer()
     for name in ("", *SERVICES):

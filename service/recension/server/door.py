@@ -56,6 +56,7 @@ ROLES: dict[str, frozenset[Role]] = {
         ("AgreementService", _READERS, "GetOwnAgreement ListOwnAgreements"),
         ("AdminService", _OVERSEERS, "GetLicensee ListLicensees GetAgreement ListAgreements"),
         ("AdminService", _OPERATORS, "AddLicensee EndLicensee AddAgreement EndAgreement"),
+        ("UsageService", _ALL, "GetUsage"),
     )
     for method in methods.split()
 }

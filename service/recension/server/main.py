@@ -37,6 +37,7 @@ from recension.server import (
     logs,
     operating,
     retracting,
+    usage,
 )
 from recension.server.audit import commands as auditing
 from recension.server.build import Service, keep_clock, make_service
@@ -209,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     keying.add_commands(commands, LmdbStore.open)
     apikeys.add_commands(commands, LmdbStore.open)
     clocks.add_commands(commands)
+    usage.add_commands(commands, LmdbStore.open)
     agreements.add_commands(commands, LmdbStore.open)
     auditing.add_commands(commands, LmdbStore.open)
     retracting.add_commands(commands, LmdbStore.open)

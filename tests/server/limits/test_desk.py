@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,23 @@ from recension.archive.agreements import Agreements
 from recension.archive.keyring import Keyring
 from recension.model import errors
 from recension.model.access import Role, Secret
+from recension.model.agreement import Quotas as Terms
 from recension.model.agreement import parse_document
 from recension.model.instant import parse_instant
 from recension.model.licensee import make_licensee
+from recension.server.door import Caller
+from recension.server.limits.quotas import NOTHING, Amount, Quotas
+from recension.server.main import main as recension_server
+from recension.server.metering import Meter
 from recension.server.pepper import Pepper
+from recension.store.counters import QUOTAS, Counters
 from recension.store.directory import PEPPER_FILE
+from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.wire.usage import usage_from_proto, usage_to_proto
+from recension_client.cli.usage import _usage
+from recension_client.client import Client
 from tests.server.helpers import Served, fill, refused, serving, until
 from tests.server.test_door import shown
 
@@ -31,7 +44,8 @@ class Licensing:
     def __init__(self, served: Served, store: MemoryStore, keyring: Keyring) -> None:
         self.served = served
         self.agreements = Agreements(store)
-        self.agreements.add_licensee(make_licensee("acme", 1))
+        for name in ("acme", "other"):
+            self.agreements.add_licensee(make_licensee(name, 1))
         self.key: Secret = keyring.make("acme", Role.LICENSEE, LATER)
         self.operator: Secret = keyring.make("jane", Role.OPERATOR, LATER)
         manifest = next(served.archive.snapshots())
@@ -117,3 +131,93 @@ def test_nothing_is_made_where_nobody_is_counted(licensing: Licensing, tmp_path:
     """A server whose callers are all operators has no counters."""
     assert licensing.ask(licensing.operator).version
     assert not (tmp_path / "counters" / "rates").exists()
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+def use(licensing: Licensing, articles: int, text_bytes: int) -> None:
+    """Have the licensee served something."""
+    meter = Meter()
+    who = Caller("acme", Role.LICENSEE)
+    with licensing.served.service.limits.admitting(who, meter, streaming=False):
+        meter.take(articles, text_bytes)
+        meter.delivered()
+
+
+def test_a_licensee_sees_its_own_usage(licensing: Licensing) -> None:
+    """Against what its agreement of now allows; not another's, of whom it is not told that there is one."""
+    licensing.agree(
+        quotas={"articles_per_day": 10, "bytes_per_month": 1_000},
+        rates={"requests_per_second": 100, "concurrent_streams": 3},
+    )
+    use(licensing, 4, 70)
+    licensing.served.service.limits.close()
+    with Client(licensing.served.target, key=licensing.key.written) as client:
+        found = client.usage()
+        day, month = found.periods
+        assert (4, 70, 10, None) == (day.articles, day.text_bytes, day.articles_limit, day.text_bytes_limit)
+        assert (4, 70, None, 1_000) == tuple(
+            getattr(month, name) for name in ("articles", "text_bytes", "articles_limit", "text_bytes_limit")
+        )
+        assert 1 == found.ordinal
+        assert (100, 100, 3, 0) == (
+            found.requests_per_second,
+            found.burst,
+            found.concurrent_streams,
+            found.open_streams,
+        )
+        for other in ("other", "nobody"):
+            with pytest.raises(errors.LicenseeNotFoundError, match=f"no licensee {other}"):
+                client.usage(other)
+    with Client(licensing.served.target, key=licensing.operator.written) as client:
+        assert found == client.usage("acme")
+        with pytest.raises(errors.LicenseeNotFoundError):
+            client.usage("nobody")
+        unused = client.usage("other")
+        assert (0, 0, "", 0) == (
+            unused.periods[0].articles,
+            unused.periods[1].text_bytes,
+            unused.agreement,
+            unused.ordinal,
+        )
+    assert usage_from_proto(usage_to_proto(unused)) == unused
+
+
+def test_usage_by_command(licensing: Licensing, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """As a table and as JSON; what running servers hold is told apart."""
+    licensing.agree(quotas={"articles_per_day": 1_000})
+    use(licensing, 4, 70)
+    with Client(licensing.served.target, key=licensing.key.written) as client:
+        assert 0 == _usage(client, Namespace(licensee="", json=False, all=True))
+        head, day, month = capsys.readouterr().out.splitlines()[-3:]  # behind what servers log
+        assert ["period", "articles", "of", "bytes", "of", "renews", "at"] == head.split()
+        assert "1,000" in day
+        assert "-" in month.split()
+        assert 0 == _usage(client, Namespace(licensee="", json=True, all=False))
+        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 4 < said["periods"][0]["articles"] == said["reserved_articles"]
+    licensing.served.service.limits.close()
+    assert 4 == licensing.served.service.limits.usage("acme").periods[0].articles
+
+
+def test_usage_by_the_operators_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all licensees or of one, by the data directory alone."""
+    data = ("--data", str(tmp_path / "data"))
+    with closing(LmdbStore.open(tmp_path / "data", create=True)) as store:
+        for name in ("acme", "other"):
+            Agreements(store).add_licensee(make_licensee(name, 1))
+        counters = Counters(tmp_path / "data", QUOTAS)
+        quotas = Quotas(counters)
+        quotas.reserve(quotas.open_block("acme", "2020-02-29"), NOTHING, NOTHING, Amount(3, 5), Terms(), 0)
+        counters.close()
+    assert 0 == recension_server(["usage", *data, "--json"])
+    acme, other = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert ("acme", "other") == (acme["licensee"], other["licensee"])
+    assert ["2020-02-29", "2020-02"] == [period["name"] for period in acme["periods"][2:]]
+    assert 500 == acme["periods"][2]["articles"] == acme["reserved_articles"]
+    assert "2020-03-01T00:00:00Z" == acme["periods"][2]["renews_at"]
+    assert 0 == recension_server(["usage", "acme", *data])
+    assert "2020-02-29" in capsys.readouterr().out
+    assert 3 == recension_server(["usage", "nobody", *data])
+    assert "no licensee nobody" in capsys.readouterr().err

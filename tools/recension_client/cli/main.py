@@ -23,6 +23,7 @@ from recension_client.cli import (
     proofs,
     retractions,
     shell,
+    usage,
 )
 from recension_client.cli.arguments import Commands
 
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = Commands()
     groups = (
         *(pages, corpora, differences, exports, crediting, proofs),
-        *(locks, holds, agreements, retractions, shell),
+        *(locks, holds, agreements, retractions, usage, shell),
     )
     for group in groups:
         group.register(commands)

@@ -11,11 +11,14 @@ import structlog
 from recension.archive.agreements import Agreements
 from recension.archive.clock import Clock, system_clock
 from recension.model.access import Role
+from recension.model.agreement import Quotas as QuotaLimits
+from recension.model.agreement import Rates as RateLimits
 from recension.model.errors import RecensionError
+from recension.model.usage import MAX_PERIODS, Period, Usage
 from recension.server import logs
 from recension.server.door import Caller
 from recension.server.limits.pools import Pools
-from recension.server.limits.quotas import Quotas
+from recension.server.limits.quotas import NOTHING, Quotas, Used, day_of, limits_of, renews_at
 from recension.server.limits.rates import Rates
 from recension.server.metering import Meter
 from recension.store.counters import QUOTAS, RATES, Counters
@@ -65,6 +68,36 @@ class Limits:
             meter.draw_on(allowance)
             yield
 
+    def usage(self, owner: str) -> Usage:
+        """Return what a licensee has used. Raises what ``Counters`` raises."""
+        now = self._clock()
+        version = self._agreements.current(owner, now)
+        quotas = QuotaLimits() if version is None else version.agreement.quotas
+        rates = RateLimits() if version is None else version.agreement.rates
+        used = {one.period: one for one in self._quotas.used(owner)} if self._counters[1].exist() else {}
+        day = day_of(now)
+        before = sorted(used.keys() - {day, day[:7]}, reverse=True)
+        held = self._quotas.reserved(owner) if used else NOTHING
+        counted = rates.concurrent_streams is not None and self._counters[0].exist()
+        return Usage(
+            licensee=owner,
+            agreement="" if version is None else version.name,
+            ordinal=0 if version is None else version.ordinal,
+            periods=tuple(
+                _period(used.get(name, Used(name)), quotas) for name in (day, day[:7], *before)[:MAX_PERIODS]
+            ),
+            reserved_articles=held.articles,
+            reserved_text_bytes=held.text_bytes,
+            requests_per_second=rates.requests_per_second,
+            burst=rates.burst,
+            concurrent_streams=rates.concurrent_streams,
+            open_streams=self._rates.streams(owner) if counted else 0,
+        )
+
+    def licensees(self) -> list[str]:
+        """Return who was ever served anything, by name. Raises what ``Counters`` raises."""
+        return self._quotas.owners() if self._counters[1].exist() else []
+
     def tend(self) -> None:
         """Give back what is not needed now, tell what was lost, and remember when keys were used."""
         self._pools.settle()
@@ -90,3 +123,17 @@ class Limits:
         seen, self._seen = self._seen, {}
         if seen:
             self._quotas.saw_keys(seen)
+
+
+def _period(used: Used, quotas: QuotaLimits) -> Period:
+    articles, text_bytes = limits_of(quotas, used.period)
+    return Period(
+        name=used.period,
+        articles=used.amount.articles,
+        text_bytes=used.amount.text_bytes,
+        lost_articles=used.lost.articles,
+        lost_text_bytes=used.lost.text_bytes,
+        articles_limit=articles,
+        text_bytes_limit=text_bytes,
+        renews_at=renews_at(used.period),
+    )
