@@ -81,6 +81,8 @@ from recension.store.interface import Outcome, Row, Store, View
 _RACES = 100
 """A batch that loses this many races in a row is given up; each race lost is another writer's commit."""
 
+RENDERING_ROLE = "html"
+"""Slot of what upstream made of a revision for readers."""
 _ORDINALS = b"\xff" * 4
 """Ends the keys of all events of a commit: the ordinal is their last four bytes."""
 
@@ -157,7 +159,8 @@ class Ingestor:
         """
         self._store = store
         self._clock = clock
-        self._salts = salts
+        self.salts = salts
+        """Of the events that it seals itself."""
         self._texts = TextWriter(cache_bytes)
         self._sealer = Sealer(store, self._texts)
 
@@ -249,7 +252,7 @@ class Ingestor:
             else:
                 good.append(event)
                 places.append(index)
-        appended = self.append_prepared(project, prepare_all(good, self._salts))
+        appended = self.append_prepared(project, prepare_all(good, self.salts))
         refused += [(places[index], error) for index, error in appended.rejected]
         return replace(appended, rejected=tuple(sorted(refused, key=lambda one: one[0])))
 
@@ -408,7 +411,7 @@ class Ingestor:
                     contributor_hidden=bool(state & Flag.CONTRIBUTOR_HIDDEN),
                 )
                 happened = Event(draft.project, skeleton.page_id, skeleton.time, name, change)
-                hiding, sealed = prepare(happened, self._salts)
+                hiding, sealed = prepare(happened, self.salts)
                 seen.flags = hiding.skeleton.flags
                 _close(draft, hiding, sealed)
             return False
@@ -455,12 +458,17 @@ def _close(
 
 
 def _gains(rev_id: int, known: bytes, content: bytes) -> bool:
-    """Say whether the content of a known revision has a text that was lost. Raises for another content."""
+    """Say whether the content of a known revision has a text that was lost. Raises for another content.
+
+    A rendering changes with templates and software while the revision stays: the first that came is kept.
+    """
     if known == content:
         return False
     old = {slot.role: slot for slot in read_content(known)}
     gained = False
     for slot in read_content(content):
+        if slot.role == RENDERING_ROLE:
+            continue
         before = old.get(slot.role)
         if before is None:
             raise _conflict(rev_id, f"slot {slot.role!r}")

@@ -110,7 +110,7 @@ class Pages:
             state = (
                 _by_id(view, number, page, choice)
                 if isinstance(page, int)
-                else _by_title(view, number, page, choice)
+                else page_titled(view, number, page, choice)
             )
             if state is None:
                 raise _no_page(view, project, number, page, as_of.known_at, as_of.valid_at)
@@ -239,7 +239,8 @@ def _by_id(view: View, number: int, page: int, choice: Choice) -> State | None:
     return history.page_at(view, number, page, choice) if _is_id(page) else None
 
 
-def _by_title(view: View, number: int, title: str, choice: Choice) -> State | None:
+def page_titled(view: View, number: int, title: str, choice: Choice) -> State | None:
+    """Return the state of the page that has a title, or ``None``."""
     for form in dict.fromkeys((title, title.replace("_", " "))):
         start = keys.title(number, form)
         for key, _ in view.scan(start, start[:-8] + b"\xff" * 8):

@@ -29,24 +29,27 @@ from rich.text import Text
 from recension.archive import logbook
 from recension.archive.clock import Clock, salts_of, system_clock
 from recension.archive.ingest import Ingestor
+from recension.archive.intake import feed as feeds
 from recension.archive.intake.feed import Feed
 from recension.archive.intake.frames import Fed
-from recension.archive.prepared import Prepared
+from recension.archive.prepared import Prepared, PreparedEvents, prepare_all
 from recension.archive.reader import Archive
+from recension.archive.sightings import judge
 from recension.model.credit import read_periods
 from recension.model.errors import DataLossError, RecensionError, SourceError, SourceFormatError, StoreError
 from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo
 from recension.model.record import Kind
 from recension.server.quarantine import Quarantine, QuarantineFile
-from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, SiteInfo, Skipped
+from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, Sighting, SiteInfo, Skipped
 from recension.store.interface import Store
 
-Form = Literal["dump", "logging", "events"]
-_FEEDS: dict[Form, Literal["history", "log", "events"]] = {
+Form = Literal["dump", "logging", "events", "enterprise"]
+_FEEDS: dict[Form, feeds.Kind] = {
     "dump": "history",
     "logging": "log",
     "events": "events",
+    "enterprise": "enterprise",
 }
 _LINE_SECONDS = 5.0
 _MOST_WORKERS = 8
@@ -181,7 +184,7 @@ def ingest_files(
                     feed = Feed(
                         _FEEDS[kind], path, project, ingestor.namespaces(project), seed=seed, workers=workers
                     )
-                    _ingest_file(ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
+                    _ingest_file(store, ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
             resolved = logbook.resolve(store, ingestor, project)
             summary.log_entries_resolved = resolved.resolved
             summary.log_entries_unresolved = resolved.unresolved
@@ -207,6 +210,7 @@ def _fewer_collections() -> Iterator[None]:
 
 
 def _ingest_file(
+    store: Store,
     ingestor: Ingestor,
     quarantine: Quarantine,
     kind: Form,
@@ -226,7 +230,7 @@ def _ingest_file(
         ):
             try:
                 for batch in feed:
-                    _take(ingestor, project, batch, kept, summary)
+                    _take(store, ingestor, project, batch, kept, summary)
                     tick()
             except SourceError as error:
                 summary.faults.append(error)
@@ -258,19 +262,34 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _take(ingestor: Ingestor, project: str, batch: Fed, kept: QuarantineFile, summary: Summary) -> None:
+def _take(
+    store: Store, ingestor: Ingestor, project: str, batch: Fed, kept: QuarantineFile, summary: Summary
+) -> None:
+    sightings = []
     for remark in batch.remarks:
         match remark:
             case SiteInfo():
                 ingestor.learn_site(project, remark.namespaces, remark.case)
             case Rejected():
                 _reject(kept, summary, remark)
+            case Sighting():
+                sightings.append(remark)
             case Skipped():
                 summary.skipped.update(remark.counts)
-    events = batch.events.events
+    following, ignored = judge(store, project, sightings) if sightings else ([], Counter())
+    summary.skipped.update(+ignored)
+    _append(ingestor, project, batch.events, kept, summary)
+    if following:
+        _append(ingestor, project, prepare_all(following, ingestor.salts), kept, summary)
+
+
+def _append(
+    ingestor: Ingestor, project: str, batch: PreparedEvents, kept: QuarantineFile, summary: Summary
+) -> None:
+    events = batch.events
     if not events:
         return
-    appended = ingestor.append_prepared(project, batch.events)
+    appended = ingestor.append_prepared(project, batch)
     summary.events += len(events)
     summary.revisions += sum(event.skeleton.kind is Kind.EDIT for event in events)
     summary.accepted += appended.accepted

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _data(listing, _list_projects)
 
     one = commands.add_parser("ingest", help="read files into a project")
-    one.add_argument("kind", choices=("dump", "logging", "events"), help="what the files are")
+    one.add_argument("kind", choices=("dump", "logging", "events", "enterprise"), help="what the files are")
     one.add_argument("project", metavar="PROJECT", help="an existing project")
     one.add_argument("files", metavar="FILE", nargs="+", type=Path, help="files to read, in this order")
     one.add_argument(

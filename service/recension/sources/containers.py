@@ -29,6 +29,7 @@ from recension.model.errors import (
     SourceTruncatedError,
 )
 from recension.sources.items import Progress
+from recension.sources.tar_members import is_tar
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -64,7 +65,6 @@ _FOREIGN = {
     b"SQLite format 3\x00": "an SQLite database",
     b"%PDF": "a PDF document",
 }
-_TAR_MAGIC_AT = 257
 _LZMA_HEADER_BYTES = 13
 _WIDE_STARTS = (b"\xff\xfe", b"\xfe\xff", b"<\x00", b"\x00<")
 _BOM = b"\xef\xbb\xbf"
@@ -208,8 +208,8 @@ class Container:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[Container]:
-    """Open ``path`` for reading as one decoded stream.
+def open_container(path: Path, *, tar: bool = False) -> Iterator[Container]:
+    """Open ``path`` for reading as one decoded stream, which may be a tar archive if ``tar`` says so.
 
     Raises ``SourceFormatError`` for a container that is not one of plain, bz2, gz, zst, xz, lzma, 7z,
     ``SourceTruncatedError`` for an empty or cut file, ``SourceError`` when it cannot be opened.
@@ -218,10 +218,10 @@ def open_container(path: Path) -> Iterator[Container]:
         head = _head(file)
         if not head:
             raise SourceTruncatedError(f"{path}: the file is empty", hint=_HINT_FETCH, path=path, offset=0)
-        kind = _kind(path, head)
+        kind = _kind(path, head, tar=tar)
         container = Container(path, kind, file, _decoder(path, kind, file))
         if kind != "plain":
-            _refuse_second_layer(container)
+            _refuse_second_layer(container, tar=tar)
         yield container
 
 
@@ -247,13 +247,13 @@ def _head(file: BinaryIO) -> bytes:
     return head
 
 
-def _kind(path: Path, head: bytes) -> str:
+def _kind(path: Path, head: bytes, *, tar: bool) -> str:
     kind = packed_kind(head)
     if kind is not None:
         return kind
     foreign = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
-    if head[_TAR_MAGIC_AT:].startswith(b"ustar"):
-        foreign = "a tar archive"
+    if is_tar(head):
+        foreign = None if tar else "a tar archive"
     elif foreign is None and b"\x00" in head and not head.startswith(_WIDE_STARTS):
         foreign = "binary, and of no container that is known"
     elif foreign is None and path.suffix in _PACKED_SUFFIXES and not _looks_like_text(head):
@@ -295,11 +295,11 @@ def _decoder(path: Path, kind: str, file: BinaryIO) -> Callable[[int], bytes]:
     return _UnitReader(kind, file).read
 
 
-def _refuse_second_layer(container: Container) -> None:
+def _refuse_second_layer(container: Container, *, tar: bool) -> None:
     head = container.peek()
     inner = packed_kind(head)
-    if head[_TAR_MAGIC_AT:].startswith(b"ustar"):
-        inner = "tar"
+    if is_tar(head):
+        inner = None if tar else "tar"
     if inner is not None:
         raise SourceFormatError(
             f"{container.path}: a {inner} archive inside a {container.kind} file; one layer is read, not two",

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from recension.model.errors import InvalidEventError
-from recension.model.event import MAX_ID, Edit, Event, Happening, LogEntry, Move, Visibility, check_event
+from recension.model.event import (
+    MAX_ID,
+    NOBODY,
+    Contributor,
+    Edit,
+    Event,
+    Happening,
+    LogEntry,
+    Move,
+    Visibility,
+    check_event,
+)
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Largest text of one event, all slots together, and largest NDJSON line, in bytes.
@@ -66,6 +77,28 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """A source saw a page under a name, or saw that none of that name is left (``archive.sightings``).
+
+    What follows depends on what is known of the page: nothing, a move, a delete, a restore.
+    """
+
+    page_id: int
+    """0 when the source does not say; only of one that is gone."""
+    rev_id: int
+    """The page's newest revision then; 0 when the source does not say."""
+    title: str
+    namespace: int
+    time: int
+    """When it was seen, microseconds since the epoch."""
+    source_id: str
+    """Names the sighting within its project."""
+    gone: bool
+    contributor: Contributor = NOBODY
+    """Who did it, where that is said."""
+
+
+@dataclass(frozen=True, slots=True)
 class SiteInfo:
     """The head of a dump. Old and third-party dumps leave fields empty."""
 
@@ -103,7 +136,7 @@ class Progress:
     total: int
 
 
-Item = Event | SiteInfo | Rejected | Skipped | RunEnd
+Item = Event | SiteInfo | Rejected | Sighting | Skipped | RunEnd
 
 
 class ByteSource(Protocol):

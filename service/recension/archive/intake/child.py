@@ -24,6 +24,7 @@ from recension.archive.intake.frames import END, ERROR, PROGRESS, RUN, Batch, Cl
 from recension.archive.intake.paging import Paging
 from recension.model.errors import SourceError, SourceLimitError
 from recension.sources.containers import Container, open_container
+from recension.sources.enterprise import read_articles
 from recension.sources.events_ndjson import read_events
 from recension.sources.items import ByteSource, Item, Progress, RunEnd, printable_utf8
 from recension.sources.mediawiki_log import read_log
@@ -95,7 +96,7 @@ def _limit(which: int, most: int) -> None:
 def _run(
     kind: str, path: Path, project: str, namespaces: Mapping[str, int], salts: Salts, share: Share
 ) -> None:
-    with open_container(path) as container, _Outbox() as outbox:
+    with open_container(path, tar=kind == "enterprise") as container, _Outbox() as outbox:
         source = _Reporting(container, outbox)
         if kind == "history":
             items = read_history(source, path, project, share)
@@ -109,6 +110,7 @@ PARSERS: dict[str, Callable[[ByteSource, Path, str, Mapping[str, int]], Iterator
     "history": lambda source, path, project, _: read_history(source, path, project, WHOLE),
     "log": lambda source, path, project, _: read_log(source, path, project),
     "events": read_events,
+    "enterprise": read_articles,
 }
 
 

@@ -40,7 +40,7 @@ from recension.model.errors import BY_REASON, SourceCorruptError, SourceError, S
 from recension.sources.containers import packed_kind
 from recension.sources.items import Progress, printable_utf8
 
-Kind = Literal["events", "history", "log"]
+Kind = Literal["enterprise", "events", "history", "log"]
 
 _QUICK = frozenset({None, "gz", "zst"})
 """Containers that are decoded so much faster than parsed that each child may do it; ``None``: plain."""

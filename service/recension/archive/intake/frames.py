@@ -24,9 +24,9 @@ from recension.archive.sealed import Sealed, pack_sealed
 from recension.archive.texts.block import read_block
 from recension.archive.texts.writing import Ready
 from recension.model.errors import DataLossError
-from recension.model.event import Event
+from recension.model.event import Contributor, Event, Presence
 from recension.model.record import Skeleton, decode_item
-from recension.sources.items import Item, Progress, Rejected, RunEnd, SiteInfo, Skipped
+from recension.sources.items import Item, Progress, Rejected, RunEnd, Sighting, SiteInfo, Skipped
 
 BATCH_ITEMS = 1024
 PAGED_ITEMS = 512
@@ -50,7 +50,7 @@ HEADER = struct.Struct("<cII")
 _HASH_BYTES = 32
 """Of a digest."""
 
-Remark = SiteInfo | Rejected | Skipped
+Remark = SiteInfo | Rejected | Sighting | Skipped
 """What a parser says beside events."""
 
 
@@ -63,7 +63,8 @@ class Fed:
     """The contents of one batch."""
 
     remarks: list[Remark] = field(default_factory=list)
-    """In their order; all of them may be heard before the events are stored."""
+    """In their order; all of them may be heard before the events are stored, but what sightings mean
+    follows from what is known before, and is stored behind them."""
     events: PreparedEvents = field(default_factory=PreparedEvents)
 
 
@@ -139,6 +140,14 @@ class Batch:
             case SiteInfo():
                 names = list(item.namespaces.items())
                 self._remarks.append(["site", item.dbname, item.sitename, item.base, item.case, names])
+            case Sighting():
+                who = item.contributor
+                self._remarks.append(
+                    [
+                        "sighting", item.page_id, item.rev_id, item.title, item.namespace, item.time,
+                        item.source_id, item.gone, [who.presence, who.name, who.id],
+                    ]
+                )  # fmt: skip
             case Skipped():
                 self._remarks.append(["skipped", list(item.counts.items())])
             case RunEnd():
@@ -335,11 +344,21 @@ def _remark(body: _Body, name: object, *fields: Any) -> Remark:
         case "rejected":
             position, reason, message, size = fields
             return Rejected(_str(position), _str(reason), _str(message), body.take(size))
+        case "sighting":
+            page_id, rev_id, title, namespace, time, source_id, gone, who = fields
+            return Sighting(
+                _size(page_id), _size(rev_id), _str(title), _int(namespace), _int(time), _str(source_id),
+                _bool(gone), _contributor(*who),
+            )  # fmt: skip
         case "skipped":
             (counts,) = fields
             return Skipped({_str(name): _int(count) for name, count in counts})
         case _:
             raise FrameError(f"a remark was expected, not {str(name)[:40]!r}")
+
+
+def _contributor(presence: object, name: object, user: object) -> Contributor:
+    return Contributor(Presence(_int(presence)), _str(name), None if user is None else _int(user))
 
 
 def _size(value: object) -> int:
