@@ -74,13 +74,8 @@ class World:
         following, ignored = judge(self.store, "p", [item for item in items if isinstance(item, Sighting)])
         edits = [item for item in items if isinstance(item, Event)]
         assert not [item for item in items if isinstance(item, Rejected)]
-        done = [self.ingestor.append("p", events) for events in (edits, following)]
-        return Taken(
-            sum(one.accepted for one in done),
-            sum(one.known for one in done),
-            [error.reason for one in done for _, error in one.rejected],
-            dict(+ignored),
-        )
+        done = self.ingestor.append("p", [*edits, *following])
+        return Taken(done.accepted, done.known, [error.reason for _, error in done.rejected], dict(+ignored))
 
     def title(self, page: int = 7, minute: int | None = None) -> str | None:
         """Return the title of a page at a minute, or now; ``None`` if there is no page then."""

@@ -29,7 +29,7 @@ def parse(kind: str, path: Path) -> int:
     """Parse one file into frames and read those; returns the number of items."""
     count = 0
     try:
-        with open_container(path) as container:
+        with open_container(path, tar=kind == "enterprise") as container:
             items = PARSERS[kind](container, path, "p", {})
             for ready in batches(items, container, Batch(random_salts)):
                 frame = ready.frame() if isinstance(ready, Ready) else ready

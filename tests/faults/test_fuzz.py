@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from tests.faults.durations import DURATIONS, Duration
 from tests.ingest.test_run import GOOD, SAMPLE
 from tests.sources.helpers import SHARED, dump, logitem
+from tests.sources.test_enterprise import record, tar
 
 LEAST = 600
 _MOST_BYTES = 700_000
@@ -17,6 +19,7 @@ REAL = {
     "history": ("wikimedia/*/*.xml*", "wikimedia/*/*.bz2"),
     "log": ("wikimedia/mwxml/logging*", "peps/*logging*"),
     "events": ("peps/peps-events.ndjson.zst", "wikimedia/events/sdk-go/page-*.json"),
+    "enterprise": ("wikimedia/wme/sdk-python/*.ndjson", "wikimedia/wme/main-dataset/articles/*/*.json"),
 }
 
 
@@ -25,7 +28,18 @@ def inputs(folder: Path) -> list[str]:
     lines = [json.dumps({**GOOD, "sourceId": str(n)}) for n in range(20)]
     (folder / "events.ndjson").write_text("\n".join(lines))
     (folder / "log.xml").write_bytes(dump(logitem("move", "move", 'a:1:{s:9:"4::target";s:1:"B";}') * 20))
-    chosen = ["history", str(SAMPLE), "events", str(folder / "events.ndjson"), "log", str(folder / "log.xml")]
+    articles = [json.dumps(record(identifier=page)).encode() + b"\n" for page in range(1, 9)]
+    (folder / "articles.tar.gz").write_bytes(gzip.compress(tar(*articles)))
+    (folder / "articles.tar").write_bytes(tar(*articles))
+    chosen = ["enterprise", str(folder / "articles.tar.gz"), "enterprise", str(folder / "articles.tar")]
+    chosen += [
+        "history",
+        str(SAMPLE),
+        "events",
+        str(folder / "events.ndjson"),
+        "log",
+        str(folder / "log.xml"),
+    ]
     for kind, patterns in REAL.items():
         files = sorted({path for pattern in patterns for path in SHARED.glob(pattern)})
         for path in files:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import bz2
+import gzip
 import hashlib
 import json
 import os
@@ -19,12 +20,14 @@ from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
 from recension.model.errors import ProjectNotFoundError, SourceError
 from recension.model.event import Edit, Event
+from recension.model.instant import parse_instant
 from recension.model.reading import ProjectInfo
 from recension.server import ingest as module
 from recension.server.ingest import Form, ingest_sample, lacks_sample, run_ingest
 from recension.server.main import main
 from recension.store.memory import MemoryStore
 from tests.sources.helpers import dump, file_items, logitem, page, revision, shared
+from tests.sources.test_enterprise import record, tar
 
 HISTORY = "wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-history.xml.7z"
 CURRENT = "wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-current.xml.bz2"
@@ -332,3 +335,31 @@ def test_a_number_of_workers_that_is_none(count: str, capsys: pytest.CaptureFixt
 
 def _head(number: int) -> str:
     return f"<title>Page {number}</title><ns>0</ns><id>{number}</id>"
+
+
+def test_an_enterprise_snapshot(store: MemoryStore, run: Run, tmp_path: Path) -> None:
+    """A tar.gz of chunks, then an hour's batch with the two halves of a move; said again it is no news."""
+    named = [record(identifier=at, name=f"Page {at}", namespace={}) for at in (1, 2)]
+    for at, each in enumerate(named, 1):
+        each["version"] = {"identifier": at}
+    snapshot = write(
+        tmp_path, "snapshot.tar.gz", gzip.compress(tar(*(json.dumps(one).encode() for one in named)))
+    )
+    assert (0, 2) == ((taken := run("enterprise", snapshot))[0], taken[1]["accepted"])
+    event = {"identifier": "u-9", "type": "delete", "date_created": "2025-01-05T00:00:01Z"}
+    moved = named[0] | {
+        "name": "Moved",
+        "version": {"identifier": 9},
+        "date_modified": "2025-01-05T00:00:00Z",
+        "event": event | {"type": "update", "identifier": "u-8"},
+    }
+    gone = named[0] | {"name": "Page_1", "version": {"identifier": 9}, "event": event, "article_body": None}
+    batch = write(tmp_path, "batch.ndjson", "\n".join(map(json.dumps, (gone, moved, named[1]))).encode())
+    status, summary = run("enterprise", batch)
+    assert (0, 4, 1, {}) == (status, summary["accepted"], summary["known"], summary["rejected"])
+    archive = Archive(store)
+    assert ["Moved", "Page 2"] == [archive.article("p", at).revision.title for at in (1, 2)]
+    assert archive.article("p", 1, valid_at=parse_instant("2025-01-03")).revision.title == "Page 1"
+    position = archive.server_info().position
+    status, summary = run("enterprise", batch, snapshot)
+    assert (0, 0, position) == (status, summary["accepted"], archive.server_info().position)

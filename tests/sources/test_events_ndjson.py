@@ -342,7 +342,7 @@ def test_another_format(data: bytes) -> None:
 
 def test_bytes_without_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that never comes to an end of line, or has nothing between them, is given up."""
-    monkeypatch.setattr(events_ndjson, "MAX_BARREN_BYTES", 1 << 20)
+    monkeypatch.setattr("recension.sources.lines.MAX_BARREN_BYTES", 1 << 20)
     for data in (b"x" * (3 << 20), b"\n" * (3 << 20)):
         with pytest.raises(SourceLimitError):
             list(read_events(Dribble(data, 100_000), Path("a.ndjson"), "p"))

@@ -81,6 +81,12 @@ class PreparedEvents:
         """Return the sealed values of one event."""
         return open_sealed(self.packed[index // TOGETHER])[index % TOGETHER]
 
+    def followed_by(self, later: Sequence[tuple[Prepared, Sealed]]) -> PreparedEvents:
+        """Return these events and others behind them, for one commit."""
+        sealed = [one for raw in self.packed for one in open_sealed(raw)]
+        packed = pack_sealed([*sealed, *(one for _, one in later)])
+        return PreparedEvents([*self.events, *(event for event, _ in later)], packed, self.blocks)
+
 
 def prepare_all(events: Sequence[Event], salts: Salts) -> PreparedEvents:
     """Prepare events that keep the rules of the model (``check_event``)."""

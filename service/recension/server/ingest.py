@@ -32,7 +32,7 @@ from recension.archive.ingest import Ingestor
 from recension.archive.intake import feed as feeds
 from recension.archive.intake.feed import Feed
 from recension.archive.intake.frames import Fed
-from recension.archive.prepared import Prepared, PreparedEvents, prepare_all
+from recension.archive.prepared import Prepared, prepare
 from recension.archive.reader import Archive
 from recension.archive.sightings import judge
 from recension.model.credit import read_periods
@@ -276,20 +276,16 @@ def _take(
                 sightings.append(remark)
             case Skipped():
                 summary.skipped.update(remark.counts)
-    following, ignored = judge(store, project, sightings) if sightings else ([], Counter())
-    summary.skipped.update(+ignored)
-    _append(ingestor, project, batch.events, kept, summary)
-    if following:
-        _append(ingestor, project, prepare_all(following, ingestor.salts), kept, summary)
-
-
-def _append(
-    ingestor: Ingestor, project: str, batch: PreparedEvents, kept: QuarantineFile, summary: Summary
-) -> None:
-    events = batch.events
+    prepared = batch.events
+    if sightings:
+        following, ignored = judge(store, project, sightings)
+        summary.skipped.update(+ignored)
+        # In one commit: with the edits alone stored, a sighting of them would have nothing left to tell.
+        prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in following])
+    events = prepared.events
     if not events:
         return
-    appended = ingestor.append_prepared(project, batch)
+    appended = ingestor.append_prepared(project, prepared)
     summary.events += len(events)
     summary.revisions += sum(event.skeleton.kind is Kind.EDIT for event in events)
     summary.accepted += appended.accepted

@@ -56,16 +56,14 @@ class TarMembers:
                         yield piece
                     if last != b"\n":
                         yield b"\n"
-            if not file_of.ends_well():  # tarfile takes half a header for an end
-                raise tarfile.ReadError("unexpected end of data")
-        except tarfile.ReadError as error:
-            cut = "end of" in str(error) or "unexpected" in str(error)
+        except (tarfile.TarError, ValueError, OverflowError) as error:
+            cut = isinstance(error, tarfile.ReadError) and "end of data" in str(error)
             kind = SourceTruncatedError if cut else SourceCorruptError
             raise kind(f"{self._path}: the tar archive: {error}", hint=_HINT, path=self._path) from error
-        except (tarfile.TarError, ValueError, OverflowError) as error:
-            raise SourceCorruptError(
-                f"{self._path}: the tar archive: {error}", hint=_HINT, path=self._path
-            ) from error
+        if not file_of.ends_well():  # tarfile takes half a header for an end
+            raise SourceTruncatedError(
+                f"{self._path}: the tar archive has no end", hint=_HINT, path=self._path
+            )
 
 
 class _Exact:
