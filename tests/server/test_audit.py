@@ -14,20 +14,27 @@ import grpc
 import pytest
 
 from recension.archive.keyring import Keyring
+from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
 from recension.model import errors
 from recension.model.access import Role, Secret
 from recension.model.audit import Call, Record
+from recension.model.merkle import Frontier, leaf_hash
+from recension.model.note import read_key
 from recension.server import logs
 from recension.server.audit import writer
 from recension.server.audit.writer import Audit
 from recension.server.pepper import Pepper
+from recension.server.signing import Signer, signed_by
 from recension.store.auditing import AuditHead, Change
 from recension.store.directory import PEPPER_FILE
 from recension.store.memory import MemoryStore
+from recension.v1 import admin_service_pb2 as admin_pb
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import revision_service_pb2 as revision_pb
+from recension.v1.admin_service_pb2_grpc import AdminServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
+from recension.wire.convert import timestamp_to_proto
 from recension.wire.status import error_of
 from tests.server.helpers import PATIENCE_SECONDS, Served, agree, fill, refused, serving, until
 from tests.server.test_door import LATER, shown
@@ -290,3 +297,52 @@ def _outcome(call: Callable[[], Any]) -> errors.RecensionError | None:
     except grpc.RpcError as error:
         return error_of(error)
     return None
+
+
+def test_an_auditor_reads_the_log(world: World) -> None:
+    """Page by page, filtered or all of it, with a signed checkpoint of exactly that; a licensee may not."""
+    operator, auditor, licensee = (
+        world.key(role.value, role) for role in (Role.OPERATOR, Role.AUDITOR, Role.LICENSEE)
+    )
+    for _ in range(5):
+        world.article(operator)
+    world.calls(5)
+    admin = AdminServiceStub(world.served.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        admin.GetAuditCheckpoint(admin_pb.GetAuditCheckpointRequest(), metadata=shown(auditor))
+    assert isinstance(error_of(caught.value), errors.NoSigningKeyError)
+    signer = Signer(world.store, Ledger(world.store), world.data / "signing.key")
+    key = signer.create("example.org/w")
+
+    def listed(**wanted: Any) -> list[admin_pb.AuditRecord]:
+        found: list[admin_pb.AuditRecord] = []
+        request = admin_pb.ListAuditRecordsRequest(page_size=2, **wanted)
+        while True:
+            answer = admin.ListAuditRecords(request, metadata=shown(auditor))
+            assert len(answer.records) <= 2
+            found += answer.records
+            if not answer.next_page_token:
+                return found
+            request.page_token = answer.next_page_token
+
+    mine = listed(licensee="operator", method="GetArticle", outcome="OK")
+    assert len(mine) == 5
+    assert listed(until=timestamp_to_proto(0)) == []
+    assert len(listed(since=timestamp_to_proto(1), licensee="operator", method="GetArticle")) == 5
+    signed = admin.GetAuditCheckpoint(admin_pb.GetAuditCheckpointRequest(), metadata=shown(auditor))
+    origin, size, root = signed_by([read_key(signed.key)], signed.checkpoint)
+    assert (origin, read_key(signed.key).public) == ("example.org/w/audit", key.public)
+    tree = Frontier()
+    for record in listed()[:size]:
+        assert record.index == tree.size
+        tree.append(leaf_hash(record.document.encode()))
+    assert (tree.size, tree.root()) == (size, root)
+    for call in (
+        partial(admin.ListAuditRecords, admin_pb.ListAuditRecordsRequest()),
+        partial(admin.GetAuditCheckpoint, admin_pb.GetAuditCheckpointRequest()),
+    ):
+        assert isinstance(refused(partial(call, metadata=shown(licensee))), errors.PermissionDeniedError)
+    wrong = admin_pb.ListAuditRecordsRequest(page_token="x")
+    assert isinstance(
+        refused(lambda: admin.ListAuditRecords(wrong, metadata=shown(auditor))), errors.InvalidCursorError
+    )

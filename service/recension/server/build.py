@@ -203,7 +203,8 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     ledger = Ledger(store)
     signer = Signer(store, ledger, config.key_path)
     audited = AuditStore(config.data)
-    audit = Audit(AuditLog(store, audited), AuditCheckpoints(audited, signer))
+    checkpoints = AuditCheckpoints(audited, signer)
+    audit = Audit(AuditLog(store, audited), checkpoints)
     limits = Limits(config.data, store)
     chores.append(Chore(limits.tend, TEND_SECONDS))
     outermost = Outermost(gate, watchdog, config.idle_seconds, door, audit, limits)
@@ -233,7 +234,9 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     )
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
     agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(AgreementRpc(agreements), server)
-    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminRpc(agreements), server)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+        AdminRpc(agreements, audit.log, checkpoints), server
+    )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageRpc(limits, agreements), server)
 
     condition = health.HealthServicer()

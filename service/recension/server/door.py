@@ -55,6 +55,7 @@ ROLES: dict[str, frozenset[Role]] = {
         ("IngestService", _OPERATORS, "Append"),
         ("AgreementService", _READERS, "GetOwnAgreement ListOwnAgreements"),
         ("AdminService", _OVERSEERS, "GetLicensee ListLicensees GetAgreement ListAgreements"),
+        ("AdminService", _OVERSEERS, "ListAuditRecords GetAuditCheckpoint"),
         ("AdminService", _OPERATORS, "AddLicensee EndLicensee AddAgreement EndAgreement"),
         ("UsageService", _ALL, "GetUsage"),
     )

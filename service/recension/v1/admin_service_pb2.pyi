@@ -419,3 +419,145 @@ class EndAgreementResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["agreement", b"agreement"]) -> None: ...
 
 global___EndAgreementResponse = EndAgreementResponse
+
+@typing.final
+class ListAuditRecordsRequest(google.protobuf.message.Message):
+    """Request of ListAuditRecords. A field that is empty does not matter."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LICENSEE_FIELD_NUMBER: builtins.int
+    METHOD_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    AGREEMENT_FIELD_NUMBER: builtins.int
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    licensee: builtins.str
+    """Who called, or whom a statement is about."""
+    method: builtins.str
+    """"RevisionService/GetArticle", or "GetArticle"."""
+    outcome: builtins.str
+    """Name of a gRPC code, the reason that the caller was told, or the true one."""
+    agreement: builtins.str
+    """Digest of the agreement's version that decided."""
+    snapshot: builtins.str
+    """Id of the snapshot that was asked."""
+    page_size: builtins.int
+    """At most this many, up to 1,000; 0 means 100."""
+    page_token: builtins.str
+    """next_page_token of the page before; bound to all fields above but the size."""
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From this time on."""
+
+    @property
+    def until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Before this time."""
+
+    def __init__(
+        self,
+        *,
+        licensee: builtins.str = ...,
+        method: builtins.str = ...,
+        outcome: builtins.str = ...,
+        agreement: builtins.str = ...,
+        snapshot: builtins.str = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since", "until", b"until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agreement", b"agreement", "licensee", b"licensee", "method", b"method", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "snapshot", b"snapshot", "until", b"until"]) -> None: ...
+
+global___ListAuditRecordsRequest = ListAuditRecordsRequest
+
+@typing.final
+class ListAuditRecordsResponse(google.protobuf.message.Message):
+    """Response of ListAuditRecords."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AuditRecord]:
+        """Records by their index."""
+
+    def __init__(
+        self,
+        *,
+        records: collections.abc.Iterable[global___AuditRecord] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "records", b"records"]) -> None: ...
+
+global___ListAuditRecordsResponse = ListAuditRecordsResponse
+
+@typing.final
+class AuditRecord(google.protobuf.message.Message):
+    """A record of the audit log."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """0 for the first."""
+    document: builtins.str
+    """The record, as docs/format.md (16) describes it. Its UTF-8 bytes are the leaf of that index."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        document: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["document", b"document", "index", b"index"]) -> None: ...
+
+global___AuditRecord = AuditRecord
+
+@typing.final
+class GetAuditCheckpointRequest(google.protobuf.message.Message):
+    """Request of GetAuditCheckpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetAuditCheckpointRequest = GetAuditCheckpointRequest
+
+@typing.final
+class GetAuditCheckpointResponse(google.protobuf.message.Message):
+    """Response of GetAuditCheckpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    SIGNED_AT_FIELD_NUMBER: builtins.int
+    checkpoint: builtins.str
+    """A C2SP signed note (c2sp.org/tlog-checkpoint): origin, number of records, root of their tree, signature."""
+    key: builtins.str
+    """The key that signed it, under the name of the audit log."""
+    @property
+    def signed_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was signed."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: builtins.str = ...,
+        key: builtins.str = ...,
+        signed_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["signed_at", b"signed_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "key", b"key", "signed_at", b"signed_at"]) -> None: ...
+
+global___GetAuditCheckpointResponse = GetAuditCheckpointResponse

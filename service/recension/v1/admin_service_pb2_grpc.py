@@ -77,6 +77,16 @@ class AdminServiceStub(object):
                 request_serializer=recension_dot_v1_dot_admin__service__pb2.EndAgreementRequest.SerializeToString,
                 response_deserializer=recension_dot_v1_dot_admin__service__pb2.EndAgreementResponse.FromString,
                 _registered_method=True)
+        self.ListAuditRecords = channel.unary_unary(
+                '/recension.v1.AdminService/ListAuditRecords',
+                request_serializer=recension_dot_v1_dot_admin__service__pb2.ListAuditRecordsRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_admin__service__pb2.ListAuditRecordsResponse.FromString,
+                _registered_method=True)
+        self.GetAuditCheckpoint = channel.unary_unary(
+                '/recension.v1.AdminService/GetAuditCheckpoint',
+                request_serializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -164,6 +174,26 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditRecords(self, request, context):
+        """Lists records of the audit log in its order: what was delivered to whom, and the statements of licences and pins.
+        A page may be short, or empty, and not the last.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_TIME); DATA_LOSS (AUDIT_DAMAGED); UNAVAILABLE (AUDIT_UNUSABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditCheckpoint(self, request, context):
+        """Signs a checkpoint of the audit log as it is now, to be kept elsewhere: later records can be held against it.
+
+        Errors: FAILED_PRECONDITION (NO_SIGNING_KEY, SIGNING_KEY_UNUSABLE); DATA_LOSS (AUDIT_DAMAGED, LOG_FORKED);
+        UNAVAILABLE (AUDIT_UNUSABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -206,6 +236,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EndAgreement,
                     request_deserializer=recension_dot_v1_dot_admin__service__pb2.EndAgreementRequest.FromString,
                     response_serializer=recension_dot_v1_dot_admin__service__pb2.EndAgreementResponse.SerializeToString,
+            ),
+            'ListAuditRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditRecords,
+                    request_deserializer=recension_dot_v1_dot_admin__service__pb2.ListAuditRecordsRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_admin__service__pb2.ListAuditRecordsResponse.SerializeToString,
+            ),
+            'GetAuditCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditCheckpoint,
+                    request_deserializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -427,6 +467,60 @@ class AdminService(object):
             '/recension.v1.AdminService/EndAgreement',
             recension_dot_v1_dot_admin__service__pb2.EndAgreementRequest.SerializeToString,
             recension_dot_v1_dot_admin__service__pb2.EndAgreementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.AdminService/ListAuditRecords',
+            recension_dot_v1_dot_admin__service__pb2.ListAuditRecordsRequest.SerializeToString,
+            recension_dot_v1_dot_admin__service__pb2.ListAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.AdminService/GetAuditCheckpoint',
+            recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointRequest.SerializeToString,
+            recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -103,6 +103,26 @@ class AdminServiceStub:
     STORE_FAILED).
     """
 
+    ListAuditRecords: grpc.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.ListAuditRecordsRequest,
+        recension.v1.admin_service_pb2.ListAuditRecordsResponse,
+    ]
+    """Lists records of the audit log in its order: what was delivered to whom, and the statements of licences and pins.
+    A page may be short, or empty, and not the last.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_TIME); DATA_LOSS (AUDIT_DAMAGED); UNAVAILABLE (AUDIT_UNUSABLE).
+    """
+
+    GetAuditCheckpoint: grpc.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.GetAuditCheckpointRequest,
+        recension.v1.admin_service_pb2.GetAuditCheckpointResponse,
+    ]
+    """Signs a checkpoint of the audit log as it is now, to be kept elsewhere: later records can be held against it.
+
+    Errors: FAILED_PRECONDITION (NO_SIGNING_KEY, SIGNING_KEY_UNUSABLE); DATA_LOSS (AUDIT_DAMAGED, LOG_FORKED);
+    UNAVAILABLE (AUDIT_UNUSABLE).
+    """
+
 class AdminServiceAsyncStub:
     """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
 
@@ -186,6 +206,26 @@ class AdminServiceAsyncStub:
     Errors: NOT_FOUND (LICENSEE_NOT_FOUND, AGREEMENT_NOT_FOUND); FAILED_PRECONDITION (AGREEMENT_ENDED: none reaches
     beyond that time); INVALID_ARGUMENT (a time in the past); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
     STORE_FAILED).
+    """
+
+    ListAuditRecords: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.ListAuditRecordsRequest,
+        recension.v1.admin_service_pb2.ListAuditRecordsResponse,
+    ]
+    """Lists records of the audit log in its order: what was delivered to whom, and the statements of licences and pins.
+    A page may be short, or empty, and not the last.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_TIME); DATA_LOSS (AUDIT_DAMAGED); UNAVAILABLE (AUDIT_UNUSABLE).
+    """
+
+    GetAuditCheckpoint: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.GetAuditCheckpointRequest,
+        recension.v1.admin_service_pb2.GetAuditCheckpointResponse,
+    ]
+    """Signs a checkpoint of the audit log as it is now, to be kept elsewhere: later records can be held against it.
+
+    Errors: FAILED_PRECONDITION (NO_SIGNING_KEY, SIGNING_KEY_UNUSABLE); DATA_LOSS (AUDIT_DAMAGED, LOG_FORKED);
+    UNAVAILABLE (AUDIT_UNUSABLE).
     """
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
@@ -287,6 +327,30 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         Errors: NOT_FOUND (LICENSEE_NOT_FOUND, AGREEMENT_NOT_FOUND); FAILED_PRECONDITION (AGREEMENT_ENDED: none reaches
         beyond that time); INVALID_ARGUMENT (a time in the past); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
         STORE_FAILED).
+        """
+
+    @abc.abstractmethod
+    def ListAuditRecords(
+        self,
+        request: recension.v1.admin_service_pb2.ListAuditRecordsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.admin_service_pb2.ListAuditRecordsResponse, collections.abc.Awaitable[recension.v1.admin_service_pb2.ListAuditRecordsResponse]]:
+        """Lists records of the audit log in its order: what was delivered to whom, and the statements of licences and pins.
+        A page may be short, or empty, and not the last.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_TIME); DATA_LOSS (AUDIT_DAMAGED); UNAVAILABLE (AUDIT_UNUSABLE).
+        """
+
+    @abc.abstractmethod
+    def GetAuditCheckpoint(
+        self,
+        request: recension.v1.admin_service_pb2.GetAuditCheckpointRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.admin_service_pb2.GetAuditCheckpointResponse, collections.abc.Awaitable[recension.v1.admin_service_pb2.GetAuditCheckpointResponse]]:
+        """Signs a checkpoint of the audit log as it is now, to be kept elsewhere: later records can be held against it.
+
+        Errors: FAILED_PRECONDITION (NO_SIGNING_KEY, SIGNING_KEY_UNUSABLE); DATA_LOSS (AUDIT_DAMAGED, LOG_FORKED);
+        UNAVAILABLE (AUDIT_UNUSABLE).
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -36,7 +36,11 @@ class AuditCheckpoints:
         return 0 if newest is None else newest.signed_at
 
     def sign(self) -> SignedNote:
-        """Return a checkpoint of now: the newest, if nothing came after it.
+        """Return a checkpoint of now: the newest, if nothing came after it. Raises as ``sign_with`` does."""
+        return self.sign_with()[0]
+
+    def sign_with(self) -> tuple[SignedNote, VerifierKey]:
+        """Return the same, and the key of it.
 
         Raises ``NoSigningKeyError``, ``SigningKeyUnusableError``, ``LogForkedError``, ``AuditUnusableError``.
         """
@@ -60,7 +64,7 @@ class AuditCheckpoints:
                 raise AuditUnusableError(
                     f"{last} cannot be written: {error}", hint="look at the disk"
                 ) from None
-            return newest
+            return newest, audit_key(key.verifier)
 
     def _note(self, key: PrivateKey, head: AuditHead) -> SignedNote:
         verifier = audit_key(key.verifier)

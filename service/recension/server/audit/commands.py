@@ -18,10 +18,10 @@ from rich.text import Text
 
 from recension.archive.ledger import Ledger, signing_keys
 from recension.model.audit import CALL, STATEMENT, Record
-from recension.model.errors import AuditUnusableError, InvalidArgumentError
+from recension.model.errors import InvalidArgumentError
 from recension.model.instant import format_instant, parse_instant
 from recension.model.note import VerifierKey, read_key
-from recension.server.audit.checkpoints import AuditCheckpoints, audit_key, last_path
+from recension.server.audit.checkpoints import AuditCheckpoints, last_path
 from recension.server.audit.export import FORMS, export
 from recension.server.audit.log import AuditLog, Wanted
 from recension.server.audit.report.gather import Month, gather
@@ -128,12 +128,8 @@ def opened(arguments: argparse.Namespace, open_store: OpenStore) -> Iterator[tup
     """Open the store and its audit log, with the statements taken over that came since."""
     with closing(open_store(arguments.data)) as store, closing(AuditStore(arguments.data)) as env:
         log = AuditLog(store, env)
-        try:
-            log.append()
-        except AuditUnusableError as error:
-            if not env.exists():
-                raise
-            sys.stderr.write(f"warning: {error.message}; what is there is shown\n")
+        if why_not := log.catch_up():
+            sys.stderr.write(f"warning: {why_not}; what is there is shown\n")
         yield store, log
 
 
@@ -264,8 +260,7 @@ def _report(arguments: argparse.Namespace, open_store: OpenStore) -> int:
 def _checkpoint(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with opened(arguments, open_store) as (store, log):
         signer = Signer(store, Ledger(store), arguments.signing_key or arguments.data / KEY_FILE)
-        signed = AuditCheckpoints(log.env, signer).sign()
-        key = audit_key(keys_of(store)[-1])
+        signed, key = AuditCheckpoints(log.env, signer).sign_with()
     if arguments.json:
         said = {"size": signed.size, "signed_at": format_instant(signed.signed_at)}
         sys.stdout.write(json.dumps({**said, "checkpoint": signed.note, "key": str(key)}) + "\n")

@@ -24,7 +24,7 @@ from recension.model.audit import (
     read_record,
 )
 from recension.model.digest import digest_of, format_digest
-from recension.model.errors import AuditDamagedError
+from recension.model.errors import AuditDamagedError, AuditUnusableError
 from recension.model.instant import format_instant
 from recension.model.manifest import canonical_json
 from recension.model.merkle import Frontier, leaf_hash
@@ -132,6 +132,19 @@ class AuditLog:
             documents = ()
             if not more:
                 return
+
+    def catch_up(self) -> str:
+        """Take over what the store's log has brought, and say why not, if that cannot be written now.
+
+        Raises ``AuditUnusableError`` if there is no log, and none can be made; ``AuditDamagedError``.
+        """
+        try:
+            self.append()
+        except AuditUnusableError as error:
+            if not self.env.exists():
+                raise
+            return error.message
+        return ""
 
     def find(self, request: str, since: int) -> bool:
         """Say whether the record of a call stands at the end of the log, behind the index ``since``."""

@@ -1,12 +1,17 @@
-"""AdminService: licensees and their agreements."""
+"""AdminService: licensees, their agreements, and the audit log."""
 
 from __future__ import annotations
+
+from dataclasses import astuple
 
 import grpc
 
 from recension.archive.agreements import Agreements
 from recension.model.agreement import Version
+from recension.model.audit import Record
 from recension.model.cursor import open_place, seal_place
+from recension.server.audit.checkpoints import AuditCheckpoints
+from recension.server.audit.log import AuditLog, Wanted
 from recension.server.documents import read_json
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
@@ -16,12 +21,17 @@ from recension.v1.admin_service_pb2_grpc import AdminServiceServicer
 from recension.wire import convert
 from recension.wire.agreements import agreement_to_proto, licensee_from_proto, licensee_to_proto
 
+_LOOKED_AT = 20_000
+"""Records of one call: a question that finds little ends with a token, not with a deadline."""
+
 
 class AdminRpc(AdminServiceServicer):
     """Who is served what."""
 
-    def __init__(self, agreements: Agreements) -> None:
+    def __init__(self, agreements: Agreements, audit: AuditLog, checkpoints: AuditCheckpoints) -> None:
         self._agreements = agreements
+        self._audit = audit
+        self._checkpoints = checkpoints
 
     # --- licensees ---
 
@@ -86,6 +96,47 @@ class AdminRpc(AdminServiceServicer):
         at = convert.timestamp_from_proto(request.ends_at, "ends_at") if request.HasField("ends_at") else None
         return pb.EndAgreementResponse(agreement=self._told(self._agreements.end(request.licensee, at)[-1]))
 
+    # --- the audit log ---
+
+    def ListAuditRecords(
+        self, request: pb.ListAuditRecordsRequest, context: grpc.ServicerContext
+    ) -> pb.ListAuditRecordsResponse:
+        size = page_size_of(request.page_size, DEFAULT_PAGE)
+        wanted = _wanted(request)
+        bound = ("ListAuditRecords", *map(str, astuple(wanted)))
+        _, start = open_place(request.page_token, bound, "page_token")
+        self._audit.catch_up()
+        stop = start + _LOOKED_AT
+        found = self._audit.records(wanted, after=start - 1, before=stop)
+        records, more = take_page(found, size, _record_to_proto)
+        if not more and stop < self._audit.env.head().size:
+            return pb.ListAuditRecordsResponse(records=records, next_page_token=seal_place(bound, ("", stop)))
+        token = seal_place(bound, ("", records[-1].index + 1)) if more else ""
+        return pb.ListAuditRecordsResponse(records=records, next_page_token=token)
+
+    def GetAuditCheckpoint(
+        self, request: pb.GetAuditCheckpointRequest, context: grpc.ServicerContext
+    ) -> pb.GetAuditCheckpointResponse:
+        self._audit.catch_up()
+        signed, key = self._checkpoints.sign_with()
+        return pb.GetAuditCheckpointResponse(
+            checkpoint=signed.note, key=str(key), signed_at=convert.timestamp_to_proto(signed.signed_at)
+        )
+
     def _told(self, version: Version) -> agreement_pb.Agreement:
         told = self._agreements.told(version.agreement.licensee)
         return agreement_to_proto(next(one for one in told if one.version.ordinal == version.ordinal))
+
+
+def _wanted(request: pb.ListAuditRecordsRequest) -> Wanted:
+    since, until = (
+        convert.timestamp_from_proto(getattr(request, name), name) if request.HasField(name) else None
+        for name in ("since", "until")
+    )
+    return Wanted(
+        request.licensee, request.method, request.outcome, request.agreement, request.snapshot, since, until
+    )
+
+
+def _record_to_proto(record: Record) -> pb.AuditRecord:
+    return pb.AuditRecord(index=record.index, document=record.encoded.decode())
