@@ -375,3 +375,25 @@ def test_killed_at_every_write(stored: bool) -> None:  # noqa: FBT001 - pytest p
         assert again.plan("w", revisions(1, 2, 3, 9)).left == []
     assert kills >= 5
     assert len(whole.targets) == 4
+
+
+@pytest.mark.torture
+def test_page_in_ten_thousand_pins(tmp_path: Path) -> None:
+    """Ten licensees hold a page in 10,000 pins of 100 snapshots; each is named, and no tree is read twice."""
+    world = World(LmdbStore.open(tmp_path / "data", create=True))
+    world.add(*(world.event(page, 1, by(page, f"text {page}", title=f"P{page}")) for page in range(1, 1001)))
+    for day in range(2, 102):
+        world.add(world.event(900, day, by(2000 + day, f"day {day}", title="P900")))
+    snapshots = [world.snapshot(day) for day in range(2, 102)]
+    licensees = [LicenseePins(world.store, f"licensee-{number}", clock=lambda: NOW) for number in range(10)]
+    for number in range(10_000):
+        licensees[number % 10].create(f"pin-{number}", snapshots[number // 100], NOW + DAY)
+    found = affected(world.store, [Place(1, 7, 7), Place(1, 900, 2050)], clock=lambda: NOW)
+    assert len(found.snapshots) == 100
+    assert len(found.pins) == 10_000
+    assert {owner: len(pins) for owner, pins in found.licensees.items()} == {
+        f"licensee-{number}": 1000 for number in range(10)
+    }
+    articles = {place.page: (snapshots, pins) for place, snapshots, pins, _ in found.articles()}
+    assert articles == {7: (100, 10_000), 900: (1, 100)}
+    world.store.close()
