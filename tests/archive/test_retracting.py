@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from recension.archive import clock
 from recension.archive.affected import affected
 from recension.archive.check.run import Check
 from recension.archive.pins import LicenseePins
@@ -27,6 +28,7 @@ from recension.model.errors import (
 )
 from recension.model.event import Comment, Contributor, Edit, Presence, SlotText
 from recension.model.manifest import OnHidden
+from recension.model.reading import Entry
 from recension.model.retraction import Part, Reason
 from recension.store.interface import Rewrite, Store
 from recension.store.lmdb import LmdbStore
@@ -145,6 +147,33 @@ def test_hidden_from_the_commit_on_before_anything_is_erased(world: World) -> No
         (found,) = retractions(view)
     assert (found[0], found[1].case, found[1].reason) == (position, "case-1", Reason.COURT_ORDER)
     assert retractor.mask(retractor.plan("w", revisions(2)), "case-1", Reason.COURT_ORDER) == []
+
+
+@pytest.mark.parametrize("stream", ["read", "read_at", "diff"])
+@pytest.mark.parametrize("seconds, shown", [(0.0, None), (1e9, SHARED)])
+def test_slow_streams_look_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, stream: str, seconds: float, shown: str | None
+) -> None:
+    """What was read before it was hidden, and is taken later, is read again, unless it is fresh."""
+    monkeypatch.setattr(clock, "FRESH_SECONDS", seconds)
+    world.add(world.event(2, 4, by(6, MORE, title="B")), world.event(3, 4, by(7, SHARED, title="C")))
+    before, snapshot = world.snapshot(3.5), world.snapshot(4.5)
+    texts: Iterator[Entry | None]
+    match stream:
+        case "read":
+            texts = world.archive.read(snapshot)
+        case "read_at":
+            texts = world.archive.read_at(snapshot, [0, 1, 2])
+        case _:
+            texts = (change.after for change in world.archive.diff(before, snapshot, text=True))
+    next(texts)
+    retractor = Retractor(world.store)
+    retractor.mask(retractor.plan("w", revisions(7)), "case-1", Reason.OTHER)
+    *_, last = texts
+    assert last is not None
+    slot = last.slot()
+    assert slot is not None
+    assert slot.text == (shown.encode() if shown else None)
 
 
 def test_text_that_another_page_holds_stays_with_it(world: World) -> None:

@@ -116,6 +116,8 @@ def test_from_the_news_to_the_answer(world: World, run: Run, form: str) -> None:
     for record in read_index(index).files:
         assert Path("corpus/data", record.path).read_bytes() == Path("applied/data", record.path).read_bytes()
 
+    run("proof", "id:7", "-o", "page.proof")  # the root is the one of before, and the entry is in it
+    run("proof", "verify", "page.proof")
     assert "answered for 2 entries of run" in run("retractions", "acknowledge")
     assert run("retractions", "acknowledge") == ""
     run("retractions")

@@ -429,3 +429,5 @@ def test_dump_and_events_bring_nothing_back(tmp_path: Path, capsys: pytest.Captu
         slots = [world.archive.revision("w", rev).revision.slot() for rev in (2, 5)]
         assert [slot and slot.text for slot in slots] == [None, b"new"]
     assert found([TEXT], data) == set()
+    again = retract(capsys, data)
+    assert len(again["quarantine"]) == 2  # type: ignore[arg-type]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hmac import digest as hmac_digest
+from typing import TypeVar
 
 from recension.model.errors import AsOfOutOfRangeError
 from recension.model.instant import check_instant, format_instant
 from recension.model.manifest import AsOf
 from recension.model.record import Head
 from recension.model.seal import SALT_BYTES
+
+_T = TypeVar("_T")
 
 Clock = Callable[[], int]
 """Returns now, in microseconds since the epoch."""
@@ -66,6 +69,19 @@ def salts_of(seed: bytes) -> Salts:
 def random_salts(project: str, event_key: str) -> bytes:  # noqa: ARG001 - the shape of ``Salts``
     """Return 16 random bytes; fixed salts are for tests and vectors only."""
     return os.urandom(SALT_BYTES)
+
+
+FRESH_SECONDS = 2.0
+"""What was read so long ago is read again before it is told: it may have been hidden since."""
+
+
+def while_fresh(items: Sequence[_T]) -> Iterator[_T]:
+    """Yield what was just read, the first in any case, as long as it may be told without another look."""
+    until = time.monotonic() + FRESH_SECONDS
+    for at, item in enumerate(items):
+        if at and time.monotonic() > until:
+            return
+        yield item
 
 
 def resolve(clock: Clock, head: Head, valid_at: int | None, known_at: int) -> AsOf:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
+from recension.archive.clock import while_fresh
 from recension.archive.columns import changed_pages
 from recension.archive.entries import Entries, Held, Opener
 from recension.archive.history import Choice
@@ -75,7 +76,12 @@ class Comparer:
                         changes, more = changes[:fitting], True
                         last = changes[-1].page_id
                     changes = _with_texts(view, changes)
-            yield from changes
+            sent = 0
+            for change in while_fresh(changes):
+                yield change
+                sent += 1
+            if sent < len(changes):
+                more, last = True, changes[sent - 1].page_id
 
     def _withdrawn(
         self, a: Manifest, b: Manifest, left: ProjectPart, right: ProjectPart, last: int, *, text: bool

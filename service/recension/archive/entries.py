@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import cast
 
+from recension.archive.clock import while_fresh
 from recension.archive.commitments import Basis
 from recension.archive.history import Choice, any_hidden, choice_of, hidden_flags
 from recension.archive.pins import check_held
@@ -101,9 +102,13 @@ class Entries:
                     if text:
                         whole = _whole(view, entries, stored=stored)
                         entries, more = whole, more or len(whole) < len(entries)
-                yield from entries
+                sent = 0
+                for entry in while_fresh(entries):  # whoever takes them slowly gets the rest of a later view
+                    yield entry
+                    sent += 1
+                more = more or sent < len(entries)
                 if more:
-                    last = entries[-1].page_id
+                    last = entries[sent - 1].page_id
 
     def read_at(
         self, manifest: Manifest, indexes: Sequence[int], *, text: bool, stored: bool = False
@@ -115,8 +120,9 @@ class Entries:
                 check_held(view, manifest.snapshot_id)
                 entries = self._at(view, manifest, indexes[sent : sent + _SLICE])
                 entries = _whole(view, entries, stored=stored) if text else entries
-            yield from entries
-            sent += len(entries)
+            for entry in while_fresh(entries):
+                yield entry
+                sent += 1
 
     def _at(self, view: View, manifest: Manifest, indexes: Sequence[int]) -> list[Entry]:
         trees = self.trees(view)

@@ -37,6 +37,9 @@ the archive needs.
 NOT_KEPT = "NOT_KEPT"
 """Reason of the last line of a file that counts what came after ``MAX_KEPT``."""
 
+QUARANTINE_FOLDER = "quarantine"
+"""Name of the folder in a data directory."""
+
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_SLUG_CHARS = 64
@@ -55,7 +58,7 @@ class Quarantine:
                 hint="a name has 1 to 63 of a-z, 0-9, '_', '.' and '-' and starts with a letter or digit",
                 field="project",
             )
-        self._folder = data / "quarantine" / project
+        self._folder = data / QUARANTINE_FOLDER / project
 
     def path(self, source: Path) -> Path:
         """Return where the bad records of ``source`` are. Reads all of it; raises ``SourceError``."""

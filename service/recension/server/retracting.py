@@ -28,6 +28,7 @@ from recension.model.record import Kind, Statement
 from recension.model.retraction import ID_BYTES, Part, Reason, Receipt, check_case, make_receipt
 from recension.server.checking import OpenStore
 from recension.server.escrow import read_bundle, read_public, write_bundle
+from recension.server.quarantine import QUARANTINE_FOLDER
 from recension.server.searching import Searched, Searcher
 from recension.server.signing import Signer
 from recension.server.sought import Backups, Sought
@@ -152,7 +153,7 @@ def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         plan = retractor.plan(arguments.project, wanted, parts, everywhere=arguments.everywhere)
         concerned = affected(store, [target.place for target in plan.targets.values()])
         names = _names(store)
-        document = _document(plan, concerned, names)
+        document = _document(plan, concerned, names) | {"quarantine": _quarantined(arguments)}
         done = _Done()
         if arguments.yes and plan.left:
             done = _carry_out(store, retractor, plan, arguments, sought, document)
@@ -222,6 +223,12 @@ def _carry_out(
     except WriterBusyError:
         return _Done(positions, None, report)
     return _Done(positions, erasure, report)
+
+
+def _quarantined(arguments: argparse.Namespace) -> list[str]:
+    """Return the files of rejected records of the project: they may hold records as they came."""
+    folder = arguments.data / QUARANTINE_FOLDER / arguments.project
+    return sorted(str(path) for path in folder.glob("*.ndjson"))
 
 
 def _names(store: Store) -> dict[int, str]:
@@ -306,6 +313,9 @@ def _say(
         tell(" --everywhere takes them in\n")
     tell(f"{len(concerned.snapshots):,} snapshots hold them, {len(concerned.pins):,} pins")
     tell(f" of {len(concerned.licensees):,} licensees\n")
+    quarantined = len(_quarantined(arguments))
+    if quarantined:
+        tell(f"warning: {quarantined:,} files in quarantine may hold records as they came: look into them\n")
     if not arguments.yes:
         tell("nothing was changed; with --yes it is\n")
         return
