@@ -60,7 +60,7 @@ def full() -> dict[str, Any]:
                 "slots": ["main"],
                 "freshness": "monthly",
             },
-            {"projects": ["enwiki"], "namespaces": [1], "freshness": {"delay_seconds": 86_400}},
+            {"projects": ["itwiki"], "namespaces": [1], "freshness": {"delay_seconds": 86_400}},
             {
                 "projects": ["commons"],
                 "freshness": "realtime",
@@ -95,7 +95,7 @@ def test_the_bytes_of_a_document_are_fixed() -> None:
     ) == parse_document(minimal()).encoded
     whole = parse_document(full())
     assert whole.digest == sha256(whole.encoded).digest()
-    assert whole.name == "sha256:b3f6dda51b3623d44184a2df9902b1cfd6b2fdad2a14283b99bed467a5af0db1"
+    assert whole.name == "sha256:6e8a4a8d3aea660a13d61b1aafa54197924930e5b144429776a6ccd30fdf4e51"
 
 
 def test_a_document_is_read_for_what_it_says() -> None:
@@ -136,9 +136,11 @@ INSTANTS = st.integers(0, MAX_INSTANT // 2).map(format_instant)
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return a document whose grants differ by namespace, with any of the other fields."""
     spaces = draw(st.lists(st.integers(-2, 20), unique=True, min_size=1, max_size=6))
-    freshness = st.one_of(
-        st.sampled_from(["realtime", "daily", "weekly", "monthly"]),
-        st.integers(1, module.MAX_DELAY_SECONDS).map(lambda seconds: {"delay_seconds": seconds}),
+    freshness = draw(
+        st.one_of(
+            st.sampled_from(["realtime", "daily", "weekly", "monthly"]),
+            st.integers(1, module.MAX_DELAY_SECONDS).map(lambda seconds: {"delay_seconds": seconds}),
+        )
     )
     document: dict[str, Any] = {
         "licensee": draw(st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")),
@@ -146,7 +148,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             {
                 "projects": draw(st.lists(NAMES, unique=True, min_size=1)),
                 "namespaces": [space],
-                "freshness": draw(freshness),
+                "freshness": freshness,
             }
             for space in spaces
         ],
@@ -339,7 +341,7 @@ def test_a_huge_document() -> None:
 @pytest.mark.parametrize(
     "one, other, clash",
     [
-        ({}, {}, True),
+        ({}, {"namespaces": [0]}, True),
         ({"projects": ["dewiki", "enwiki"]}, {"projects": ["enwiki", "frwiki"]}, True),
         ({"projects": ["dewiki"]}, {"projects": ["enwiki"]}, False),
         ({"namespaces": [0]}, {}, True),
@@ -353,15 +355,25 @@ def test_a_huge_document() -> None:
     ],
 )
 def test_grants_that_contradict_each_other(one: dict[str, Any], other: dict[str, Any], clash: bool) -> None:  # noqa: FBT001
-    """Two that cover the same project, namespace and slot, at whatever time: nobody could say how fresh."""
+    """Two that cover the same project, namespace and slot, at whatever time: nobody could say which rules."""
     base = {"projects": ["enwiki"], "freshness": "daily"}
-    document = minimal(grants=[base | one, base | other | {"freshness": "monthly"}])
+    document = minimal(grants=[base | one, base | other])
     if not clash:
         assert 2 == len(parse_document(document).grants)
         return
     with pytest.raises(InvalidAgreementError, match="contradict") as caught:
         parse_document(document)
     assert "grants[1]" == caught.value.metadata["field"]
+
+
+def test_a_project_is_of_one_freshness() -> None:
+    """Grants of one project that divide it say the same of how fresh it is; an answer is of one moment."""
+    main = {"projects": ["dewiki", "enwiki"], "slots": ["main"], "freshness": "daily"}
+    other = {"projects": ["enwiki", "frwiki"], "slots": ["mediainfo"]}
+    assert parse_document(minimal(grants=[main, other | {"freshness": "daily"}]))
+    with pytest.raises(InvalidAgreementError, match="grants enwiki too") as caught:
+        parse_document(minimal(grants=[main, other | {"freshness": "monthly"}]))
+    assert "grants[1].freshness" == caught.value.metadata["field"]
 
 
 # --- over time ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ grants:
       - w
     namespaces: [1]
     slots: [main]
-    freshness: {delay_seconds: 86400}
+    freshness: monthly
     latest: 2026-01-01
 valid_from: 2026-01-01
 rates: {requests_per_second: 50}
@@ -44,7 +44,7 @@ freshness = "monthly"
 projects = ["w"]
 namespaces = [1]
 slots = ["main"]
-freshness.delay_seconds = 86400
+freshness = "monthly"
 latest = 2026-01-01T00:00:00Z
 """
 
@@ -205,11 +205,12 @@ def test_an_agreement_from_its_file_to_its_end(commands: Commands, tmp_path: Pat
         "document": None
     }
     table = commands("agreement", "show", "acme")[0]
-    assert "grant 1                      projects w; namespaces 0, 14; slots all; freshness realtime" in table
+    assert "grant 2                      projects w; namespaces 0, 14; slots all; freshness realtime" in table
     assert "version 2 rules from 2026-01-01T00:00:00Z on" in table
 
     found = commands.json("agreement", "diff", "acme", "1", "2", status=1)
     assert [
+        {"field": "grant of w: freshness", "before": "monthly", "after": "realtime"},
         {"field": "grant of w: freshness", "before": "monthly", "after": "realtime"},
         {"field": "rates.burst", "before": "50", "after": "60"},
         {"field": "rates.requests_per_second", "before": "50", "after": "60"},

@@ -432,6 +432,13 @@ def _grants(value: object, place: str) -> list[Grant]:
                     f"it covers some of what {place}[{before}] covers, so they contradict each other",
                     "divide them by project, namespace or slot",
                 )
+            shared = grant.projects & other.projects
+            if shared and grant.freshness != other.freshness:
+                raise bad(
+                    f"{place}[{at}].freshness",
+                    f"it is another than that of {place}[{before}], which grants {min(shared)} too",
+                    "say the same for all of a project: an answer is of one moment",
+                )
     return grants
 
 
