@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
@@ -108,7 +109,7 @@ class Writer:
     def _write(self) -> None:
         count = len(self._columns["id"])
         if count:
-            arrays = [pa.array(self._columns[field.name], field.type) for field in self._schema]
+            arrays = [_array(self._columns[field.name], field.type) for field in self._schema]
             for values in self._columns.values():
                 values.clear()
             self._text = 0
@@ -117,6 +118,16 @@ class Writer:
             )
             del arrays
             pa.default_memory_pool().release_unused()  # else each worker's keeps some 20 MiB to the end
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Return a column; of long texts in half the time that the library takes, which looks at each anew."""
+    if kind != pa.string() or not all(type(value) is bytes for value in values):
+        return pa.array(values, kind)
+    ends = array("i", accumulate(map(len, values), initial=0))
+    texts = pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(values)))
+    texts.validate(full=True)
+    return texts
 
 
 def read(file: BinaryIO) -> Iterator[Row]:
