@@ -48,6 +48,10 @@ class _Liar(SnapshotServiceServicer, RevisionServiceServicer, CatalogServiceServ
     def ReadSnapshot(self, request: pb.ReadSnapshotRequest, context: Any) -> Messages:  # noqa: N802
         return self._lie(self._snapshots.ReadSnapshot(request))
 
+    def ReadEntries(self, request: pb.ReadEntriesRequest, context: Any) -> Any:  # noqa: N802
+        # Of both streams a lie looks at batches alone.
+        return self._lie(self._snapshots.ReadEntries(request))  # type: ignore[arg-type]
+
     def DiffSnapshots(self, request: pb.DiffSnapshotsRequest, context: Any) -> Any:  # noqa: N802
         return self._snapshots.DiffSnapshots(request)
 

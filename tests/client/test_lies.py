@@ -393,3 +393,21 @@ def test_a_bomb_is_not_decoded_whoever_reads(world: World, lie: Callable[[pb.Ent
         pytest.raises(VerificationError, match="too large, or was not asked for"),
     ):
         list(client.read(world.second))
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_chosen_pages_bring_no_more_than_the_snapshot_has(world: World, text: bool) -> None:  # noqa: FBT001
+    """A size that is announced is refused before it is taken, also where pages are asked for twice."""
+
+    def lie(messages: Messages) -> Messages:
+        for message in messages:
+            if message.HasField("batch"):
+                a_flood(message.batch)
+            yield message
+
+    with lying(world.address, lie) as address, Client(address) as client:
+        snapshot = client.open(world.second)
+        with pytest.raises(VerificationError, match="sends more than"):
+            list(snapshot.read([3, 4, 3], text=text))
+    with lying(world.address) as address, Client(address) as client:
+        assert len(list(client.open(world.second).read([3] * 5, text=text))) == 5

@@ -281,3 +281,19 @@ def test_without_the_extra(servers: Servers, locked: Path) -> None:
         assert status == done.returncode
         assert "pip install 'recension[verify]'" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_an_extended_pin_is_in_the_log_that_was_signed(servers: Servers, locked: Path, ask: Ask) -> None:
+    """A server whose log is another than the one that is remembered extends nothing unnoticed."""
+    assert locked.exists()
+    until = ("--until", "2098-01-01T00:00:00Z")
+    for address in (servers.own, servers.stranger, servers.unsigned):
+        with Client(address) as client:
+            snapshot = client.corpus("w").as_of("2020-01-02")
+            snapshot.pin("longer", until="2097-01-01")
+    for address in (servers.own, servers.unsigned):
+        assert "longer holds until 2098" in ask("pins", "extend", "longer", *until, "--server", address)
+    before = written(locked.parent)
+    told = ask("pins", "extend", "longer", *until, "--server", servers.stranger, "--json", status=3)
+    assert "VERIFICATION_FAILED" == json.loads(told)["error"]["reason"]
+    assert before == written(locked.parent)

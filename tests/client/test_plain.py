@@ -25,6 +25,7 @@ from recension_client.export.layout import Form
 from recension_client.export.plaintext import render
 from recension_client.export.rendition import Renderer
 from tests.client.corpus import HIDDEN, World, ask, made
+from tests.client.processes import at
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -271,7 +272,9 @@ def test_a_damaged_list_is_refused(world: World, repository: Path) -> None:
         )
         for change in changes:
             index.write_text(json.dumps(good | change))
-            with pytest.raises(ExportFormatError, match=r"rendition format|list of plain text is damaged"):
+            with pytest.raises(
+                ExportFormatError, match=r"rendition format|list of plain text is damaged|has no files"
+            ):
                 rendition.read_rendition(root, export)
         index.write_text("[" * 100_000)
         with pytest.raises(ExportFormatError, match="damaged"):
@@ -362,3 +365,37 @@ def test_refused_for_other_libraries(repository: Path) -> None:
         assert held is not None
         with pytest.raises(ExportDiffersError, match=r"0\.1"):
             list(rendition.rendered_otherwise(root, export, replace(held, renderer="mwparserfromhell 0.1")))
+
+
+KILLED = """
+import os, sys
+from recension_client.cli import exports
+exports.rendered = lambda *_: os._exit(9)
+from recension_client.cli.main import main
+main(sys.argv[1:])
+"""
+"""Ends where plain text would be made, without another word, as a kill does."""
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_an_update_that_is_killed_before_it_renders(world: World, tmp_path: Path, form: str) -> None:
+    """The lock says that plain text is wanted: it is told as missing, and the next fetch makes it."""
+    ask(world, tmp_path, "pin", "made", "--at", "2021-01-01", "--on-hidden", "keep")
+    ask(world, tmp_path, "fetch", "--plain", "--form", form)
+    command = [sys.executable, "-c", KILLED, "update", "--at", "2023-01-01"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, env=at(world.address), capture_output=True)
+    assert done.returncode == 9, done.stderr
+    lock = lockfile.read(tmp_path / "recension.lock")
+    assert lock.rendition is not None
+    assert not lock.rendition.made
+    assert "not made yet" in ask(world, tmp_path, "lock")
+    for command in (["lock", "--check"], ["verify"]):
+        assert "the plain text was not made yet" in ask(world, tmp_path, *command, status=1)
+    ask(world, tmp_path, "fetch")
+    assert "ok\n" == ask(world, tmp_path, "lock", "--check")
+    made = lockfile.read(tmp_path / "recension.lock").rendition
+    assert made is not None
+    assert made.made
+    index = tmp_path / "corpus" / "plain" / "index.json"
+    index.write_bytes(lock.rendition.encoded)
+    assert "its list has no files" in ask(world, tmp_path, "verify", "corpus", status=1)

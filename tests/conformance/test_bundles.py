@@ -21,6 +21,7 @@ from recension_client import lockfile, verify
 from recension_client.export.checking import check
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Index
+from recension_client.export.rendition import PlainFile, Rendition
 from tests.conformance.make_bundles import BUNDLES, leaves, make, shard
 
 if sys.version_info >= (3, 14):
@@ -185,10 +186,29 @@ def test_a_hundred_thousand_changed_bytes_are_refused(tmp_path: Path) -> None:
 def test_both_read_locks_alike(tmp_path: Path) -> None:
     """A byte changed in a lock is refused by both, or by neither where it says nothing that is bound."""
     text, chance = (BUNDLES / "good" / "recension.lock").read_bytes(), random.Random(3)
+    accepted = alike(text, 0, 3_000, chance)
+    assert 0 < accepted < 1_500
+    rendered = with_plain(text.decode())
+    begin = rendered.index("[plain]")
+    accepted = alike(rendered.encode(), len(rendered[:begin].encode()), 1_500, chance)
+    assert 0 < accepted < 1_500
+
+
+def with_plain(text: str) -> str:
+    """Return a lock with a list of plain text, which nobody made."""
+    lock = lockfile.parse(text)
+    assert lock.export is not None
+    files = [PlainFile(one.path, 1, 0, 5, 9, "0" * 64, one.sha256) for one in lock.export.files]
+    made = Rendition("mwparserfromhell 0.7", lock.export.form, lock.export.writer, tuple(files))
+    return lockfile.render(replace(lock, rendition=made), text)
+
+
+def alike(text: bytes, begin: int, times: int, chance: random.Random) -> int:
+    """Change a bit behind ``begin`` that often; return how often both accepted a lock. They have to agree."""
     accepted = 0
-    for _ in range(3_000):
+    for _ in range(times):
         changed = bytearray(text)
-        at = chance.randrange(len(text))
+        at = chance.randrange(begin, len(text))
         changed[at] ^= 1 << chance.randrange(8)
         found = []
         for read in (lockfile.parse, verify.read_lock):
@@ -199,4 +219,37 @@ def test_both_read_locks_alike(tmp_path: Path) -> None:
                 found.append(False)
         assert found[0] == found[1], changed.decode(errors="replace").splitlines()[changed[:at].count(b"\n")]
         accepted += found[0]
-    assert 0 < accepted < 1_500
+    return accepted
+
+
+@needs_zstd
+def test_plain_text_is_checked_by_its_digests(tmp_path: Path) -> None:
+    """Files that are others or missing, that were made of others, or that are not made yet."""
+    bundle = Path(shutil.copytree(BUNDLES / "good", tmp_path / "good"))
+    text = with_plain((bundle / "recension.lock").read_text())
+
+    def found() -> list[str]:
+        return verify.check_export(verify.read_lock(text), bundle / "corpus")
+
+    files = lockfile.parse(text).rendition
+    assert files is not None
+    assert len(found()) == len(files.files)
+    for file in files.files:
+        path = bundle / "corpus" / "plain" / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.path.encode())
+        text = text.replace("0" * 64, sha256(path.read_bytes()).hexdigest(), 1)
+    assert found() == []
+    path = bundle / "corpus" / "plain" / files.files[-1].path
+    path.write_bytes(b"other")
+    assert [f"plain text: {path.name}: its digest is another"] == found()
+    path.write_bytes(files.files[-1].path.encode())
+    good, source = text, files.files[0].source_sha256
+    text = good[::-1].replace(source[::-1], "1" * 64, 1)[::-1]  # the last of both: in [plain]
+    assert ["was made of another file"] == [problem[-24:] for problem in found()]
+    lock = lockfile.parse(good)
+    assert lock.rendition is not None
+    waiting = replace(lock, rendition=lock.rendition.unmade(lock.rendition.form))
+    text = lockfile.render(waiting, good)
+    assert waiting == lockfile.parse(text)
+    assert ["the plain text was not made yet"] == found()

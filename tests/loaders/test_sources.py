@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from recension.model import errors
+from recension.model.access import Secret
 from recension.model.digest import digest_of, format_digest, parse_digest
 from recension_client.client import Client
 from recension_client.export.fetching import fetch
@@ -209,3 +210,11 @@ def test_the_cache_is_where_caches_are(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert tmp_path / ".cache/recension/samples" == Unpacked(corpus.folder).path.parent
     assert os.listdir(tmp_path / ".cache/recension/samples")  # noqa: PTH208 - whatever it is
+
+
+def test_a_source_shows_no_key(corpus: Corpus) -> None:
+    """Neither itself nor what it connects by has it in what is printed of it."""
+    served = corpus.served
+    served._key = Secret.new().written  # the server here asks for none
+    with served._connect() as client:
+        assert served._key not in repr(served) + repr(served._connect) + repr(client)

@@ -102,7 +102,9 @@ class AsyncSnapshot(SnapshotFacts):
         ``InvalidArgumentError`` for a position that the snapshot has not.
         """
         for some in taken(positions, MAX_INDEXES):
-            async with aclosing(self._client.flow(ChosenStream(self.digest, some, text=text))) as flow:
+            async with aclosing(
+                self._client.flow(ChosenStream(self.digest, some, text=text, most_bytes=self.text_bytes))
+            ) as flow:
                 async for entries in flow:
                     for entry in entries:
                         yield Page(entry)

@@ -254,13 +254,20 @@ class Client:
         stream = EntryStream(snapshot_id, shard, after, text=text, most_bytes=most_bytes)
         return self._items(stream)
 
-    def read_at(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> Iterator[Entry]:
+    def read_at(
+        self,
+        snapshot_id: bytes,
+        indexes: Sequence[int],
+        *,
+        text: bool = True,
+        most_bytes: int | None = None,
+    ) -> Iterator[Entry]:
         """Yield the entries at places of the order (project, page id), in the order asked; also after a cut.
 
         At most ``MAX_INDEXES``. Texts are those of the entries' digests; that the entries are the snapshot's
-        is the server's word.
+        is the server's word. ``most_bytes``: text that the snapshot has, by its manifest, as in ``read``.
         """
-        return self._items(ChosenStream(snapshot_id, indexes, text=text))
+        return self._items(ChosenStream(snapshot_id, indexes, text=text, most_bytes=most_bytes))
 
     def attributions(
         self, snapshot_id: bytes, *, shard: Shard = WHOLE, after: Place = START, since: bytes = b""

@@ -236,7 +236,9 @@ class Snapshot(SnapshotFacts):
         ``InvalidArgumentError`` for a position that the snapshot has not.
         """
         for some in taken(positions, MAX_INDEXES):
-            for entries in self._client.flow(ChosenStream(self.digest, some, text=text)):
+            for entries in self._client.flow(
+                ChosenStream(self.digest, some, text=text, most_bytes=self.text_bytes)
+            ):
                 yield from map(Page, entries)
 
     def entry(self, page_id: int, *, project: str = "") -> Entry:

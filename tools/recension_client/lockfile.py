@@ -89,10 +89,10 @@ class Lock:
         return Index(job, self.export.files)
 
     def with_files(self, index: Index, folder: str) -> Lock:
-        """Return the lock with the files that were made; plain text of others is none of theirs."""
+        """Return the lock with the files that were made; plain text of others has to be made anew."""
         plain = self.rendition
         if plain is not None and plain.sources != [record.sha256 for record in index.files]:
-            plain = None
+            plain = plain.unmade(index.job.form)
         export = Export(index.job.form, index.job.writer, index.files, folder)
         return replace(self, export=export, rendition=plain)
 

@@ -6,6 +6,7 @@ A stream goes on over as many calls as it takes; where it goes on is known from 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -231,9 +232,20 @@ class EntryStream(_Entries):
 class ChosenStream(_Entries):
     """The entries at given places of a snapshot, in the order asked."""
 
-    def __init__(self, snapshot_id: bytes, indexes: Sequence[int], *, text: bool = True) -> None:
-        """``indexes``: places in the order of (project, page id), the first entry's being 0."""
-        super().__init__(text=text, most_bytes=None)
+    def __init__(
+        self,
+        snapshot_id: bytes,
+        indexes: Sequence[int],
+        *,
+        text: bool = True,
+        most_bytes: int | None = None,
+    ) -> None:
+        """``indexes``: places in the order of (project, page id), the first entry's being 0.
+
+        ``most_bytes``: text of the whole snapshot: no more comes if no place is asked for twice.
+        """
+        times = max(Counter(indexes).values(), default=1)
+        super().__init__(text=text, most_bytes=None if most_bytes is None else most_bytes * times)
         self._snapshot = format_digest(snapshot_id)
         self._left = list(map(position_of, indexes))
 

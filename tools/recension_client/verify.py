@@ -654,6 +654,7 @@ PRESENCES = {"present": 1, "hidden": 2, "lost": 3}
 _DEVICES = {"con", "prn", "aux", "nul", *(name + str(n) for name in ("com", "lpt") for n in range(10))}
 _HEX = "[0-9a-f]{64}"
 _FILE_KEYS = "leaves_sha256 path rows sha256 size_bytes text_bytes withheld"
+_PLAIN_KEYS = "path rows sha256 size_bytes source_sha256 text_bytes without"
 _ROW_KEYS = ["id", "url", "title", "text", "page_id", "rev_id", "timestamp", "namespace", "digest", "license"]
 _ROW_KEYS += ["slots", "title_salt", "content_salt", "content_commitment"]
 
@@ -705,7 +706,26 @@ def read_lock(text: str) -> dict[str, Any]:
         _need(_match(_HEX, record["sha256"]) and _match(_HEX, record["leaves_sha256"]), "a digest is wrong")
         numbers = [record[key] for key in ("rows", "size_bytes", "text_bytes", "withheld")]
         _need(all(type(number) is int and number >= 0 for number in numbers), "a number of a file is wrong")
+    if "plain" in lock:
+        _check_plain(lock["plain"], export["files"])
     return lock
+
+
+def _check_plain(plain: dict[str, Any], files: list[dict[str, Any]]) -> None:
+    """Refuse a list of plain text that is none of the files that it says it was made of."""
+    _need(_keys(plain, "files form format renderer writer"), "the plain text of the lock has other keys")
+    _need(plain["format"] == "recension/rendition/v1", "the plain text is of another format")
+    _need(plain["form"] == "jsonl.zst", "the plain text is of another form than the files")
+    _need(type(plain["renderer"]) is type(plain["writer"]) is str, "the renderer or the writer is no text")
+    for record, source in zip(plain["files"], files, strict=bool(plain["files"])):
+        _need(_keys(record, _PLAIN_KEYS), "a file of plain text has other keys")
+        _need(record["path"] == source["path"], "the files of plain text are not the export's")
+        digests = _match(_HEX, record["sha256"]) and _match(_HEX, record["source_sha256"])
+        _need(digests, "a digest of plain text is wrong")
+        numbers = [record[key] for key in ("rows", "size_bytes", "text_bytes", "without")]
+        _need(
+            all(type(number) is int and number >= 0 for number in numbers), "a number of plain text is wrong"
+        )
 
 
 def _is_key(text: Any) -> bool:
@@ -858,6 +878,23 @@ def check_export(lock: dict[str, Any], folder: Path) -> list[str]:
             problems += [f"{part['project']}: {problem}" for problem in islice(wrong, MAX_PROBLEMS)]
         except (ValueError, OSError, EOFError) as error:
             problems.append(f"{part['project']}: {error}")
+    return problems + _wrong_plain(lock.get("plain"), records, folder / "plain")
+
+
+def _wrong_plain(plain: dict[str, Any] | None, sources: dict[str, Any], folder: Path) -> list[str]:
+    """Return what is wrong with the files of plain text, by their digests: what they say, nothing proves."""
+    if plain is None:
+        return []
+    if not plain["files"]:
+        return ["the plain text was not made yet"]
+    problems = list[str]()
+    for record in plain["files"]:
+        try:
+            made_of = sources[record["path"]]["sha256"]
+            _need(record["source_sha256"] == made_of, f"{record['path']} was made of another file")
+            _check_digest(folder / record["path"], record["sha256"], required=True)
+        except (ValueError, OSError) as error:
+            problems.append(f"plain text: {error}")
     return problems
 
 

@@ -11,6 +11,7 @@ from recension.model.pin import Pin
 from recension_client.cli import forms, output
 from recension_client.cli.arguments import OK, Commands, asking
 from recension_client.client import Client
+from recension_client.trust import trust_of
 
 
 def register(commands: Commands) -> None:
@@ -28,7 +29,7 @@ def _pins(client: Client, options: Namespace) -> int:
         case [], None:
             return _list(client, options)
         case ["extend", name], int(until):
-            return _say(client.extend_pin(name, until), options)
+            return _extend(client, name, until, options)
         case ["delete", name], None:
             return _delete(client, name, options)
         case _:
@@ -36,6 +37,15 @@ def _pins(client: Client, options: Namespace) -> int:
                 "neither nothing, nor extend NAME --until T, nor delete NAME",
                 hint="make a pin with: recension pin",
             )
+
+
+def _extend(client: Client, name: str, until: int, options: Namespace) -> int:
+    """Extend a pin, whose new statement has to be in the log that the server signs, if it signs one."""
+    keys = client.server_info().signing_keys
+    pin = client.extend_pin(name, until)
+    if keys:
+        trust_of(keys[-1].key).check_pin(client, pin.statement, keys[-1].key)
+    return _say(pin, options)
 
 
 def _list(client: Client, options: Namespace) -> int:

@@ -166,10 +166,8 @@ def _facts(lock: Lock) -> Iterator[tuple[str, str]]:
         )
     if lock.rendition is not None:
         size = sum(record.size_bytes for record in lock.rendition.files)
-        yield (
-            "plain text",
-            f"{len(lock.rendition.files):,} files, {size:,} bytes, by {lock.rendition.renderer}",
-        )
+        files = f"{len(lock.rendition.files):,} files, {size:,} bytes, by {lock.rendition.renderer}"
+        yield "plain text", files if lock.rendition.made else "not made yet"
 
 
 def _named(agreement: AgreementRecord | None) -> str:
@@ -327,7 +325,6 @@ def _update(options: Namespace) -> int:
             terms=terms,
             pin=None,
             export=None,
-            rendition=None,
             server_key=key,
             agreement=_agreed(client),
         )

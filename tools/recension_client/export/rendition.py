@@ -103,6 +103,15 @@ class Rendition:
         }
 
     @property
+    def made(self) -> bool:
+        """Whether the files are there; else the lock says that they are wanted, and were not made yet."""
+        return bool(self.files)
+
+    def unmade(self, form: Form) -> Rendition:
+        """Return what says that the same is wanted of other files, which have that form."""
+        return replace(self, form=form, files=())
+
+    @property
     def sources(self) -> list[str]:
         """The hex digests of the shards that it was made of."""
         return [each.source_sha256 for each in self.files]
@@ -136,7 +145,7 @@ def rendition_of(document: dict[str, object], export: Index) -> Rendition:
 
 
 def _check(found: Rendition, export: Index) -> None:
-    if [each.path for each in found.files] != [each.path for each in export.files]:
+    if found.made and [each.path for each in found.files] != [each.path for each in export.files]:
         raise ValueError("files that are not the export's")
     if found.form is not export.job.form:
         raise ValueError("another form than the export's")
@@ -171,13 +180,19 @@ def read_rendition(root: Folder, export: Index) -> Rendition | None:
     with root.folder(PLAIN) as plain:
         encoded = plain.read(INDEX, MAX_INDEX_BYTES)
         try:
-            return rendition_of(dict(json.loads(encoded)), export)
+            found = rendition_of(dict(json.loads(encoded)), export)
         except (ValueError, RecursionError, TypeError) as error:
             raise ExportFormatError(f"{plain.path(INDEX)} is damaged: {str(error)[:200]}") from None
+    if not found.made:
+        raise ExportFormatError(f"{root.path(PLAIN)} is damaged: its list has no files")
+    return found
 
 
 def differing(root: Folder, export: Index, wanted: Rendition) -> Iterator[str]:
     """Yield what is not as the list has it, by the digests of the files alone."""
+    if not wanted.made:
+        yield "the plain text was not made yet: recension fetch makes it"
+        return
     if not root.has(PLAIN):
         yield f"{root.path(PLAIN)} is missing"
         return

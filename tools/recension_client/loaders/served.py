@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -38,15 +37,20 @@ class Served:
         this object is sent to. Asks for the snapshot. Raises ``SnapshotNotFoundError``, and what a ``Client``
         raises.
         """
-        self._connect = partial(Client, target, key=key, tls_ca=tls_ca, tls_cert=tls_cert)
+        self._target, self._key, self._tls_ca, self._tls_cert = target, key, tls_ca, tls_cert
         self._snapshot = parse_digest(snapshot, "snapshot")
         with self._connect() as client:
             manifest = client.snapshot(self._snapshot)
             self._terms = {part.project: terms_of(client.project(part.project)) for part in manifest.parts}
         self._order = Order.of(manifest)
-        mean = sum(part.text_bytes for part in manifest.parts) // max(1, self._order.count)
+        self._text_bytes = sum(part.text_bytes for part in manifest.parts)
+        mean = self._text_bytes // max(1, self._order.count)
         self._request = max(16, min(REQUEST_BYTES // max(1, mean), MAX_INDEXES))
         self._process = os.getpid()
+
+    def _connect(self) -> Client:
+        # No partial, which shows what it holds: the key.
+        return Client(self._target, key=self._key, tls_ca=self._tls_ca, tls_cert=self._tls_cert)
 
     @property
     def order(self) -> Order:
@@ -80,4 +84,5 @@ class Served:
                 thread.shutdown(wait=True, cancel_futures=True)
 
     def _fetch(self, client: Client, indexes: list[int]) -> list[Sample]:
-        return [sample_of(entry, self._terms) for entry in client.read_at(self._snapshot, indexes)]
+        entries = client.read_at(self._snapshot, indexes, most_bytes=self._text_bytes)
+        return [sample_of(entry, self._terms) for entry in entries]
