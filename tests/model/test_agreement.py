@@ -370,7 +370,7 @@ def test_a_project_is_of_one_freshness() -> None:
     """Grants of one project that divide it say the same of how fresh it is; an answer is of one moment."""
     main = {"projects": ["dewiki", "enwiki"], "slots": ["main"], "freshness": "daily"}
     other = {"projects": ["enwiki", "frwiki"], "slots": ["mediainfo"]}
-    assert parse_document(minimal(grants=[main, other | {"freshness": "daily"}]))
+    assert 2 == len(parse_document(minimal(grants=[main, other | {"freshness": "daily"}])).grants)
     with pytest.raises(InvalidAgreementError, match="grants enwiki too") as caught:
         parse_document(minimal(grants=[main, other | {"freshness": "monthly"}]))
     assert "grants[1].freshness" == caught.value.metadata["field"]
