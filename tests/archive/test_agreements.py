@@ -20,11 +20,12 @@ from recension.model.agreement import Agreement, parse_document
 from recension.model.instant import format_instant, parse_instant
 from recension.model.licensee import Licensee, make_licensee, read_licensee
 from recension.model.reading import ProjectInfo
+from recension.model.record import Kind, Statement
 from recension.store import keys
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
-from tests.archive.test_check import found, put, rows
+from tests.archive.test_check import found, position_of, put, relog, rows, with_item
 from tests.archive.test_rebuild import assert_same
 
 NOW = parse_instant("2026-06-01")
@@ -332,3 +333,15 @@ def test_damage_is_found() -> None:
         store, _ = made()
         put(store, {orphan: b"{}"})
         assert found(store) == {"row-orphan": 1}
+
+
+@pytest.mark.parametrize("kind", [Kind.LICENSEE, Kind.AGREEMENT])
+def test_a_damaged_statement_of_the_log_is_found(kind: Kind) -> None:
+    """A check says which commit it is in; a rebuild refuses the log rather than guess."""
+    store = MemoryStore()
+    prepared(store, Clock()).add(document())
+    at = position_of(store, kind)
+    relog(store, at, lambda commit: with_item(commit, kind, lambda item: Statement(item.kind, b"{}")))
+    assert 1 == found(store)["log-statement"]
+    with pytest.raises(errors.DataLossError, match=f"commit {at} cannot be read"):
+        rebuild(store, MemoryStore())

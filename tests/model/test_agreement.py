@@ -6,6 +6,7 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ from recension.model.agreement import (
     make_end,
     parse_document,
     read_statement,
+    spans,
     version_statement,
     versions_of,
 )
+from recension.model.agreement_words import Difference, differences, words_of
 from recension.model.errors import BY_REASON, InvalidAgreementError, InvalidArgumentError
 from recension.model.instant import MAX_INSTANT, format_instant, parse_instant
 
@@ -308,7 +311,7 @@ BAD: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("place, document", BAD)
+@pytest.mark.parametrize("place,document", BAD)
 def test_what_is_wrong_is_refused_where_it_is(place: str, document: Any) -> None:
     """The error has a name, and names the place; nothing hostile is repeated as it is."""
     with pytest.raises(InvalidAgreementError) as caught:
@@ -339,7 +342,7 @@ def test_a_huge_document() -> None:
 
 
 @pytest.mark.parametrize(
-    "one, other, clash",
+    "one,other,clash",
     [
         ({}, {"namespaces": [0]}, True),
         ({"projects": ["dewiki", "enwiki"]}, {"projects": ["enwiki", "frwiki"]}, True),
@@ -430,8 +433,68 @@ def test_the_rule_is_the_one_of_a_list(spans: list[tuple[int, int | None]]) -> N
         assert max(holding, default=0) == rules(versions, day)
 
 
+@given(st.lists(st.tuples(st.integers(0, 20), st.one_of(st.none(), st.integers(1, 20))), max_size=5))
+def test_spans_say_which_version_rules_when(times: list[tuple[int, int | None]]) -> None:
+    """They are in order and apart, each is as long as it can be, and say of each day what the rule says."""
+    versions = tuple(
+        version(at, start, None if length is None else start + length)
+        for at, (start, length) in enumerate(times, 1)
+    )
+    found = spans(versions)
+    start = parse_instant("2026-01-01")
+    for day in range(-1, 45):
+        at = start + day * DAY
+        ruling = [one.ordinal for begin, end, one in found if begin <= at and (end is None or at < end)]
+        expected = rules(versions, day)
+        assert ([expected] if expected else []) == ruling
+    for (_, end, one), (begin, _, other) in pairwise(found):
+        assert end is not None
+        assert end <= begin
+        assert end < begin or one != other
+
+
+def test_spans_of_versions_that_follow_each_other() -> None:
+    """An older version is back when the newer one is over, and between two there may be none."""
+    start = parse_instant("2026-01-01")
+    first, second, third = version(1, 0, 30), version(2, 10, 20), version(3, 40)
+    assert [
+        (start, start + 10 * DAY, first),
+        (start + 10 * DAY, start + 20 * DAY, second),
+        (start + 20 * DAY, start + 30 * DAY, first),
+        (start + 40 * DAY, None, third),
+    ] == spans((first, second, third))
+
+
+def test_differences_in_words() -> None:
+    """Grants that cover the same are compared field by field, others are there or not."""
+    before = parse_document(full())
+    other = full()
+    other["grants"] = [
+        {"projects": ["enwiki", "dewiki"], "namespaces": [0], "slots": ["main"], "freshness": "daily"},
+        {"projects": ["frwiki"], "namespaces": [1], "freshness": {"delay_seconds": 60}},
+        {"projects": ["commons"], "freshness": "realtime", "earliest": "2020-01-01", "latest": "2026-01-01"},
+    ]
+    other["valid_until"] = "2028-01-01"
+    del other["pin_retention_days"]
+    other["licenses"] = ["CC-BY-SA-4.0"]
+    many = "grant of dewiki and 1 more: "
+    assert [
+        Difference(many + "namespaces", "0, 14", "0"),
+        Difference(many + "freshness", "monthly", "daily"),
+        Difference("grant", "projects enwiki; namespaces 1; slots all; freshness 86400 s late", ""),
+        Difference("grant", "", "projects frwiki; namespaces 1; slots all; freshness 60 s late"),
+        Difference("licenses", "CC-BY-SA-3.0, CC-BY-SA-4.0", "CC-BY-SA-4.0"),
+        Difference("pin_retention_days", "90", ""),
+        Difference("valid_until", "2027-01-01T00:00:00Z", "2028-01-01T00:00:00Z"),
+    ] == differences(before, parse_document(other))
+    assert differences(before, before) == []
+    assert dict(words_of(before))["grant 1"].endswith(
+        "freshness realtime; from 2020-01-01T00:00:00Z; to 2026-01-01T00:00:00Z"
+    )
+
+
 @pytest.mark.parametrize(
-    "freshness, expected",
+    "freshness,expected",
     [
         (Freshness(Cadence.REALTIME), "2026-05-20T10:11:12.131415Z"),
         (Freshness(Cadence.DELAY, 86_400), "2026-05-19T10:11:12.131415Z"),
