@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -19,13 +19,21 @@ import yaml
 from markdown_it import MarkdownIt
 from pyarrow import parquet
 
+from recension.archive.agreements import Agreements
+from recension.archive.keyring import Keyring
+from recension.model.access import Role
+from recension.model.agreement import parse_document
 from recension.model.credit import Attribution, read_periods
 from recension.model.digest import format_digest
 from recension.model.errors import RecensionError, VerificationError
 from recension.model.event import HIDDEN_CONTRIBUTOR, NOBODY, Contributor, Edit
+from recension.model.instant import parse_instant
+from recension.model.licensee import Licensee
 from recension.model.manifest import Manifest
 from recension.server.build import make_server
 from recension.server.config import ServeConfig
+from recension.server.pepper import Pepper
+from recension.store.directory import PEPPER_FILE
 from recension_client.cli.main import main
 from recension_client.client import Client
 from recension_client.credits import writing
@@ -239,25 +247,54 @@ def test_links_lead_to_the_revision(client: Client, manifest: Manifest) -> None:
 
 
 class Lying(Client):
-    """A client of a server that leaves out the last page."""
+    """A client of a server that sends other pages than the snapshot's, or not all of them."""
 
     def attributions(self, *arguments: Any, **options: Any) -> Iterator[Attribution]:
-        *most, _ = super().attributions(*arguments, **options)
-        yield from most
+        found = list(super().attributions(*arguments, **options))
+        yield from self.changed(found)
+
+    changed: Callable[[list[Attribution]], list[Attribution]]
 
 
-def test_credits_are_whole_or_as_they_were(client: Client, manifest: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda found: [*found, found[-1]._replace(page_id=41)], "41 pages came"),
+        (lambda found: [*found[:20], found[20]._replace(project="x")], "not in the snapshot"),
+    ],
+)
+def test_credits_are_whole_or_as_they_were(
+    client: Client,
+    manifest: Manifest,
+    tmp_path: Path,
+    change: Callable[[list[Attribution]], list[Attribution]],
+    said: str,
+) -> None:
     """A run that fails leaves the older credits and nothing else; the next one takes their place."""
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / "credits").rglob("*") if path.is_file()}
+
     write(client, manifest, tmp_path, Form.JSONL, books=[MarkdownBook()])
-    before = {path.name: path.read_bytes() for path in (tmp_path / "credits").rglob("*") if path.is_file()}
-    with Lying(client.target) as liar, pytest.raises(VerificationError, match="39 pages came"):
+    before = files()
+    with Lying(client.target) as liar, pytest.raises(VerificationError, match=said):
+        liar.changed = change
         write(liar, manifest, tmp_path, Form.JSONL)
-    assert before == {
-        path.name: path.read_bytes() for path in (tmp_path / "credits").rglob("*") if path.is_file()
-    }
+    assert before == files()
     write(client, manifest, tmp_path, Form.JSONL)
     assert not (tmp_path / "credits/markdown").exists()
     assert not list((tmp_path / ".recension").glob("credits-[no]*"))
+
+
+def test_pages_outside_of_what_is_granted_are_counted(
+    client: Client, manifest: Manifest, tmp_path: Path
+) -> None:
+    """A licensee who may not read all of a snapshot gets the credits of the rest, and is told."""
+    with Lying(client.target) as less:
+        less.changed = lambda found: found[:-3]
+        made = write(less, manifest, tmp_path, Form.JSONL)
+    assert (PAGES - 3, 3) == (made.pages, made.uncredited)
+    assert 3 == json.loads((tmp_path / "credits/index.json").read_bytes())["uncredited"]
 
 
 def test_an_increment_has_the_changed_pages(world: World, client: Client, tmp_path: Path) -> None:
@@ -341,7 +378,7 @@ def test_commands(
         document["essential"]["title"],
         document["essential"]["license"]["short"],
     )
-    assert (1, 0) == (document["edits"], document["hidden_edits"])
+    assert (1, 0, None) == (document["edits"], document["hidden_edits"], document["agreement"])
     snapshot = format_digest(manifest.snapshot_id)
     assert 0 == command(client, "credits", snapshot, str(tmp_path / "c"), "--html", "--markdown", "--json")
     document = json.loads(said_of(capsys))
@@ -431,3 +468,49 @@ def test_no_link_is_made_of_an_address_that_is_none(
             with pytest.raises(RecensionError, match="linked"):
                 write(client, manifest, tmp_path, Form.JSONL)
     assert not (tmp_path / "credits").exists()
+
+
+def test_a_licensee_credits_what_it_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pages that its agreement covers and no others, under terms that the card names."""
+    world = World()
+    zoe, eve = Contributor.named("Zoë", 8), Contributor.named("Eve", 9)
+    world.add(world.event(1, 3, by(1, "A", zoe)), world.event(2, 1, by(2, "Old", eve)))
+    pepper = Pepper(tmp_path / PEPPER_FILE)
+    pepper.make()
+    agreements = Agreements(world.store)
+    agreements.add_licensee(Licensee("acme", 1))
+    document = {
+        "grants": [{"projects": ["w"], "freshness": "realtime", "earliest": "2020-01-03"}],
+        "valid_from": "2020-01-01",
+        "terms": {"url": "https://w.example/terms?a=(b)", "sha256": "sha256:" + "ab" * 32},
+        "attribution": {"duties": ["permalink"], "statement": "Name *us* <b>everywhere</b>."},
+    }
+    version, _ = agreements.add(parse_document(document, "acme"))
+    key = Keyring(world.store, pepper).make("acme", Role.LICENSEE, parse_instant("2999-01-01"))
+    monkeypatch.setenv("RECENSION_KEY", key.written)
+    manifest = world.archive.snapshot(world.snapshot(4))
+    server = make_server(world.archive, world.ingestor, world.store, ServeConfig(data=tmp_path))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    address = ("--server", f"127.0.0.1:{port}")
+    target, snapshot = tmp_path / "c", format_digest(manifest.snapshot_id)
+    assert 0 == main([*address, "fetch", snapshot, str(target)])
+    assert 0 == main([*address, "credits", snapshot, str(target), "--card", "--html", "--markdown"])
+    assert "1 pages lie outside" in capsys.readouterr().err
+    assert ["A"] == [row["title"] for row in lines(target / "credits/rows/w-00001.jsonl.zst")]
+    card = (target / "README.md").read_text()
+    for needed in (version.name, "<https://w.example/terms?a=(b)>", "sha256:abab", "with it: permalink."):
+        assert needed in card
+    assert "<b>" not in "".join(
+        token.content for token in MarkdownIt().parse(card) if token.type == "html_block"
+    )
+    for path in target.rglob("*"):
+        assert not path.is_file() or b"Eve" not in path.read_bytes()
+    assert 0 == main([*address, "attribution", "w", "A", "--json"])
+    told = json.loads(said_of(capsys))["agreement"]
+    assert (version.name, ["permalink"]) == (told["version"], told["duties"])
+    assert 3 == main([*address, "attribution", "w", "rev:2"])
+    assert "Eve" not in capsys.readouterr().err
+    server.stop(None).wait()

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from recension.model.agreement import Version
 from recension.model.credit import statement
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import ExtraMissingError, InvalidArgumentError
@@ -80,7 +81,7 @@ def _attribution(client: Client, options: Namespace) -> int:
         )
     project = client.project(options.project)
     if options.json:
-        output.write_json(document_of(credited, project))
+        output.write_json(document_of(credited, project, _agreement(client)))
         return OK
     found = credited.attribution
     output.write_line((statement(found, project.base_url),), (0,))
@@ -95,6 +96,12 @@ def _attribution(client: Client, options: Namespace) -> int:
         if edits:
             output.write_line((f"{edits:,}", who, ""), (8, 10, 0))
     return OK
+
+
+def _agreement(client: Client) -> Version | None:
+    """Return what the caller is served under; nothing for who may read all."""
+    info = client.own_agreement()
+    return None if info is None else info.version
 
 
 def _credits(options: Namespace) -> int:
@@ -168,12 +175,14 @@ def _write(
         key = server_key or (keys[-1].key if keys else "")
         projects = {part.project: client.project(part.project) for part in made.manifest.parts}
         with Folder.at(target) as root:
-            describing.write(root, Facts(index, made, projects, client.target, key))
+            describing.write(root, Facts(index, made, projects, client.target, key, _agreement(client)))
     _say(made, target, options)
     return OK
 
 
 def _say(made: Credits, target: Path, options: Namespace) -> None:
+    if made.uncredited:
+        output.warn(f"{made.uncredited:,} pages lie outside of what is granted, and are not credited")
     if options.json:
         since = {"since": format_digest(made.since)} if made.since else {}
         output.write_json(
@@ -184,6 +193,7 @@ def _say(made: Credits, target: Path, options: Namespace) -> None:
                 "pages": made.pages,
                 "edits": made.edits,
                 "hidden_edits": made.hidden_edits,
+                "uncredited": made.uncredited,
                 "licenses": dict(made.licenses),
                 "files": len(made.files),
             }

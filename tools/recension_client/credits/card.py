@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from recension.model.agreement import Version
 from recension.model.credit import NOTICE, license_of
 from recension.model.digest import format_digest
 from recension.model.instant import format_instant
@@ -99,6 +100,14 @@ def _body(facts: Facts) -> Iterator[str]:
     yield ""
     yield NOTICE
     yield ""
+    if made.uncredited:
+        yield f"{made.uncredited:,} pages of it lie outside of what was granted, and have no credits."
+        yield ""
+    if facts.agreement is not None:
+        yield "## Terms"
+        yield ""
+        yield from _terms(facts.agreement)
+        yield ""
     yield "## Provenance"
     yield ""
     yield "| what | |"
@@ -122,6 +131,19 @@ def _body(facts: Facts) -> Iterator[str]:
     yield "```sh"
     yield "recension verify ."
     yield "```"
+
+
+def _terms(version: Version) -> Iterator[str]:
+    agreement = version.agreement
+    yield f"Served to {escaped(agreement.licensee)} under the agreement `{agreement.name}`."
+    if agreement.terms is not None:
+        digest = format_digest(agreement.terms.sha256)
+        yield f"Its terms are {linked(agreement.terms.url, agreement.terms.url)}, `{digest}`."
+    duties = [duty.value.replace("_", " ") for duty in agreement.attribution.duties]
+    if duties:
+        yield f"Whoever shows a page shows with it: {', '.join(duties)}."
+    if agreement.attribution.statement:
+        yield escaped(visible(agreement.attribution.statement))
 
 
 def _code(text: str) -> str:

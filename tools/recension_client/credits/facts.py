@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from recension.model.agreement import Version
 from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo
 from recension_client.credits.writing import Credits
@@ -22,6 +23,8 @@ class Facts:
     """``host:port``."""
     server_key: str
     """Verifier key that the server signs with; empty if it signs nothing."""
+    agreement: Version | None
+    """Under which it was served; ``None`` for who may read all."""
 
     @property
     def name(self) -> str:

@@ -68,6 +68,8 @@ def facts(made: Credits) -> list[str]:
         lines.append(f"Only pages that are others than in snapshot {format_digest(made.since)}.")
     counts = f"{count(made.pages, 'page')}, {count(made.edits, 'edit')}"
     lines.append(f"{counts}. Who was hidden by position {made.known_at} is not named.")
+    if made.uncredited:
+        lines.append(f"{count(made.uncredited, 'page')} of the snapshot lie outside of what was granted.")
     return [*lines, NOTICE]
 
 

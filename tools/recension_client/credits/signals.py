@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from recension.model.agreement import Version
 from recension.model.credit import NOTICE, Credited, credit_line, history_link, license_of, statement
+from recension.model.digest import format_digest
 from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo
 from recension_client.credits.rows import share_document
 
 
-def document_of(credited: Credited, project: ProjectInfo) -> dict[str, object]:
-    """Return what ``GetAttribution`` answers; ids and positions are numbers."""
+def document_of(credited: Credited, project: ProjectInfo, agreement: Version | None) -> dict[str, object]:
+    """Return what ``GetAttribution`` answers, and the caller's terms if there are any; ids are numbers."""
     found, base = credited.attribution, project.base_url
     license_ = license_of(found.license)
     return {
@@ -51,8 +53,21 @@ def document_of(credited: Credited, project: ProjectInfo) -> dict[str, object]:
         "history_link": history_link(base, found.title),
         "modification_notice": NOTICE,
         "statement": statement(found, base),
+        "agreement": None if agreement is None else terms_of(agreement),
         "as_of": {
             "valid_at": format_instant(credited.as_of.valid_at),
             "known_at": credited.as_of.known_at,
         },
+    }
+
+
+def terms_of(version: Version) -> dict[str, object]:
+    """Return what an agreement says of how articles may be shown."""
+    agreement = version.agreement
+    terms = agreement.terms
+    return {
+        "version": agreement.name,
+        "terms": None if terms is None else {"url": terms.url, "sha256": format_digest(terms.sha256)},
+        "duties": [duty.value for duty in agreement.attribution.duties],
+        "statement": agreement.attribution.statement or None,
     }

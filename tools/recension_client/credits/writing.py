@@ -75,6 +75,11 @@ class Credits:
     files: tuple[CreditFile, ...]
 
     @property
+    def uncredited(self) -> int:
+        """Pages of the snapshot that did not come: they lie outside of what the caller is granted."""
+        return 0 if self.since else sum(part.count for part in self.manifest.parts) - self.pages
+
+    @property
     def document(self) -> dict[str, object]:
         """What the index says."""
         document: dict[str, object] = {
@@ -85,6 +90,7 @@ class Credits:
             "form": self.form.value,
             "writer": self.writer,
             "pages": self.pages,
+            "uncredited": self.uncredited,
             "edits": self.edits,
             "hidden_edits": self.hidden_edits,
             "unstated_edits": self.unstated_edits,
@@ -160,7 +166,7 @@ def write(
     books: Iterable[Book] = (),
     watch: Callable[[Iterator[Attribution], int], Iterator[Attribution]] = lambda found, _: found,
 ) -> Credits:
-    """Write the credits of a snapshot. Raises ``VerificationError`` when the server does not send all of it.
+    """Write the credits of a snapshot. Raises ``VerificationError`` when what the server sends is none.
 
     ``since``: as of ``Reader.attributions``. ``watch`` is given the stream and the pages of the snapshot, and
     gives it back.
@@ -180,8 +186,7 @@ def write(
         with work.folder(_NEXT, create=True) as new:
             run = _Run(new, manifest, bases, make, form, tuple(books))
             run.take(watch(client.attributions(manifest.snapshot_id, since=since), pages))
-            if not since:
-                run.check()
+            run.check()
             made = run.made(since, known_at, writer)
             new.write(INDEX, canonical_json(made.document))
         _swap(root, work)
@@ -309,10 +314,10 @@ class _Run:
         self._files.append(CreditFile(f"{book.folder}/{name}.{book.suffix}", pages, size, sha256))
 
     def check(self) -> None:
-        """Refuse credits of another number of pages than the snapshot has. Raises ``VerificationError``."""
+        """Refuse more pages than the snapshot has; fewer may be granted. Raises ``VerificationError``."""
         for part in self._manifest.parts:
             came = self._pages[part.project]
-            if came != part.count:
+            if came > part.count:
                 raise VerificationError(
                     f"{part.project}: {came:,} pages came, the snapshot has {part.count:,}"
                 )
