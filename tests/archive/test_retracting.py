@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,30 @@ def test_same_text_is_not_taken_again(world: World, source: str) -> None:
     assert (index, type(error), appended.accepted) == (0, RetractedError, 1)
     assert text_of(world, 2) == HIDDEN
     assert SECRET[:20] not in error.message
+
+
+def test_while_the_same_is_ingested(tmp_path: Path) -> None:
+    """Whoever is first: a batch that lost the race to a retraction is looked at anew, and brings nothing."""
+    world = World(LmdbStore.open(tmp_path / "data", create=True))
+    world.add(world.event(1, 1, by(1, MORE)))
+    retractor = Retractor(world.store)
+    for rev in range(2, 12):
+        world.add(world.event(1, rev, by(rev, f"{SECRET} {rev}")))
+        batch = [world.event(1, rev, by(rev, f"{SECRET} {rev}")) for _ in range(20)]
+        batch += [world.event(1, 50 + at, by(100 * rev + at, f"{MORE} {rev} {at}")) for at in range(20)]
+        with ThreadPoolExecutor(2) as pool:
+            masked = pool.submit(
+                lambda rev=rev: retractor.mask(  # type: ignore[misc]
+                    retractor.plan("w", revisions(rev)), "case-1", Reason.OTHER
+                )
+            )
+            appended = pool.submit(world.ingestor.append, "w", batch)
+            assert len(masked.result()) == 1
+            rejected = [type(error) for _, error in appended.result().rejected]
+        assert rejected in ([], [RetractedError] * 20)
+        assert text_of(world, rev) == HIDDEN
+        assert text_of(world, 100 * rev)[0] is Presence.PRESENT
+    world.store.close()
 
 
 def test_upstream_cannot_show_it_again(world: World) -> None:

@@ -42,6 +42,17 @@ from recension.model.record import (
     encode_skeleton,
     source_key,
 )
+from recension.model.retraction import (
+    Part,
+    Reason,
+    Receipt,
+    make_acknowledgement,
+    make_receipt,
+    make_retraction,
+    read_acknowledgement,
+    read_receipt,
+    read_retraction,
+)
 from recension.model.seal import (
     COMMENT,
     CONTENT,
@@ -292,6 +303,48 @@ def keys(given: Json) -> Json:
     return {"key": str(key), "signed": signed, "statement": statement.encoded.decode()}
 
 
+def retractions(given: Json) -> Json:
+    made = make_retraction(
+        bytes.fromhex(given["id"]),
+        given["case"],
+        Reason(given["reason"]),
+        given["project"],
+        map(Part, given["parts"]),
+        given["revisions"],
+        reverses=bytes.fromhex(given["reverses"]),
+        escrow=bytes.fromhex(given["escrow"]),
+    )
+    assert read_retraction(made.encoded) == made
+    return {"statement": made.encoded.decode()}
+
+
+def receipts(given: Json) -> Json:
+    found = {name: value for name, value in given.items() if name != "signature"}
+    for name in ("id", "retraction"):
+        found[name] = bytes.fromhex(found[name])
+    for name in ("position", "compacted_at", "bytes_searched"):
+        found[name] = int(found[name])
+    receipt = Receipt(**found | {"backups": tuple(found["backups"])})
+    made = make_receipt(receipt, f"{receipt.body.decode()}\n\n{given['signature']}\n")
+    assert read_receipt(made.encoded) == made
+    return {"signed": f"{receipt.body.decode()}\n", "statement": made.encoded.decode()}
+
+
+def acknowledgements(given: Json) -> Json:
+    made = make_acknowledgement(
+        bytes.fromhex(given["id"]),
+        given["owner"],
+        bytes.fromhex(given["key"]),
+        bytes.fromhex(given["pin"]),
+        int(given["pin_made_at"]),
+        bytes.fromhex(given["snapshot"]),
+        int(given["through"]),
+        given["entries"],
+    )
+    assert read_acknowledgement(made.encoded) == made
+    return {"statement": made.encoded.decode()}
+
+
 SECTIONS: dict[str, Callable[[Json], Json]] = {
     "fields": fields,
     "seals": seals,
@@ -305,6 +358,9 @@ SECTIONS: dict[str, Callable[[Json], Json]] = {
     "entries": entries,
     "pins": pins,
     "keys": keys,
+    "retractions": retractions,
+    "receipts": receipts,
+    "acknowledgements": acknowledgements,
 }
 ELSEWHERE = {"proofs", "checkpoints"}
 """What the model does not write: ``tests/client/test_proof.py``, ``tests/server/test_signing.py``."""
