@@ -481,7 +481,7 @@ def test_differences_in_words() -> None:
     assert [
         Difference(many + "namespaces", "0, 14", "0"),
         Difference(many + "freshness", "monthly", "daily"),
-        Difference("grant", "projects enwiki; namespaces 1; slots all; freshness 86400 s late", ""),
+        Difference("grant", "projects itwiki; namespaces 1; slots all; freshness 86400 s late", ""),
         Difference("grant", "", "projects frwiki; namespaces 1; slots all; freshness 60 s late"),
         Difference("licenses", "CC-BY-SA-3.0, CC-BY-SA-4.0", "CC-BY-SA-4.0"),
         Difference("pin_retention_days", "90", ""),
