@@ -111,8 +111,16 @@ def test_records_have_one_encoding() -> None:
     record = read_record(7, good)
     assert (record.at, record.get("caller"), record.number("bytes")) == (START, "acme", 0)
     assert record.get("project") == ("é\ufffd\0" + "x" * 300)[:255]
-    timeless = encode_record(7, {"kind": "call"})
-    for bad in (b"", b"{}", b"[]", good + b" ", good.replace(b'"index":7', b'"index": 7'), timeless, b"\xff"):
+    fields = dict(call(1, START).entry.fields)
+    wrong = (
+        *({name: value for name, value in fields.items() if name != gone} for gone in ("kind", "ended_at")),
+        *(fields | {name: "x"} for name in ("kind", "ended_at", "bytes")),
+        *(fields | {"ended_at": at} for at in ("2026-11-04T17:88:34Z", "2026-11-04T17:58:60Z", 5)),
+        *(fields | {"caller": value} for value in (5, 5.5)),
+        fields | {"bytes": -1},
+    )
+    raw = (b"", b"{}", b"[]", good + b" ", good.replace(b'"index":7', b'"index": 7'), b"\xff")
+    for bad in (*raw, *(encode_record(7, each) for each in wrong)):
         with pytest.raises(errors.AuditDamagedError):
             read_record(7, bad)
     with pytest.raises(errors.AuditDamagedError, match="record 7 stands in the place of 8"):

@@ -1,4 +1,4 @@
-"""Records of the audit log: what was asked and delivered, by whom and under what terms (docs/format.md, 20).
+"""Records of the audit log: what was asked and delivered, by whom and under what terms (docs/format.md, 17).
 
 A record is canonical JSON, and its bytes are a leaf of the log's Merkle tree (RFC 6962). What is empty or 0
 is left out. No record holds a text, a title or a secret.
@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from recension.model.errors import AuditDamagedError
+from recension.model.errors import AuditDamagedError, InvalidTimeError
 from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import canonical_json
 
@@ -23,6 +23,11 @@ ORIGIN_SUFFIX = "/audit"
 """Follows the signing key's name in the origin of a checkpoint, so that it is never one of another log."""
 CALL, STATEMENT, STRANGERS, REPLACED = "call", "statement", "strangers", "replaced"
 """Kinds of records."""
+_KINDS = frozenset({CALL, STATEMENT, STRANGERS, REPLACED})
+_NUMBERS = frozenset(
+    "articles bytes count duration_us index messages ordinal position taken text_bytes".split()  # noqa: SIM905
+)
+"""Fields that are numbers; all others are texts, or true."""
 MAX_TEXT = 255
 """Characters of what a caller named."""
 _INSTANTS = ("ended_at", "recorded_at", "since", "until")
@@ -138,8 +143,14 @@ def read_record(index: int, encoded: bytes) -> Record:
             raise ValueError("another format")  # noqa: TRY301 - one place says what is wrong
         if canonical_json(fields) != encoded:
             raise ValueError("it would be written in another way")  # noqa: TRY301 - see above
+        for name, value in fields.items():
+            is_number = type(value) is int and value >= 0
+            if not (is_number if name in _NUMBERS else isinstance(value, str) or value is True):
+                raise ValueError(f"{name} is not what it is in others")  # noqa: TRY301 - see above
+        if fields["kind"] not in _KINDS:
+            raise ValueError("it is of no kind")  # noqa: TRY301 - see above
         instant_of(fields)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, InvalidTimeError) as error:
         raise AuditDamagedError(f"record {index} is no record: {str(error)[:200]}", index=index) from None
     if fields["index"] != index:
         raise AuditDamagedError(

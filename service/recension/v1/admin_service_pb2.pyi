@@ -510,7 +510,7 @@ class AuditRecord(google.protobuf.message.Message):
     index: builtins.int
     """0 for the first."""
     document: builtins.str
-    """The record, as docs/format.md (16) describes it. Its UTF-8 bytes are the leaf of that index."""
+    """The record, as docs/format.md (17) describes it. Its UTF-8 bytes are the leaf of that index."""
     def __init__(
         self,
         *,
