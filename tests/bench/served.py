@@ -19,15 +19,15 @@ _START_SECONDS = 30
 
 
 @contextmanager
-def served(data: Path) -> Iterator[tuple[int, Client]]:
-    """Serve a directory; the id of the process, and a client to which it answers."""
+def served(data: Path, key: str = "") -> Iterator[tuple[int, Client]]:
+    """Serve a directory; the id of the process, and a client to which it answers, with ``key``."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     target = f"127.0.0.1:{port}"
     command = [*SERVER, "serve", "--data", str(data), "--listen", target, "--health-listen", ""]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            with Client(target) as client:
+            with Client(target, key=key) as client:
                 _wait(client)
                 yield process.pid, client
         finally:

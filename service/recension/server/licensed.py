@@ -28,6 +28,7 @@ from recension.model.errors import (
     PageNotFoundError,
     PermissionDeniedError,
     ProjectNotFoundError,
+    QuotaExhaustedError,
     RecensionError,
     RevisionNotFoundError,
     SnapshotNotFoundError,
@@ -231,9 +232,12 @@ class Licensed:
             if known is not None:
                 found = [*self._reader.revisions(project, rev_ids, known_at=known, text=text)]
             out = [_shown(scope, project, rev_id, one) for rev_id, one in zip(rev_ids, found, strict=True)]
-        for one in out:
+        for place, one in enumerate(out):
             if isinstance(one, Revision):
-                _take(one)
+                try:
+                    _take(one)
+                except QuotaExhaustedError as error:  # it refuses no item before
+                    out[place] = error
         return out
 
     def article(

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from recension.archive.agreements import Agreements
@@ -29,10 +30,11 @@ from recension.store.directory import PEPPER_FILE
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.wire.status import error_of
 from recension.wire.usage import usage_from_proto, usage_to_proto
 from recension_client.cli.usage import _usage
 from recension_client.client import Client
-from tests.server.helpers import Served, fill, refused, serving, until
+from tests.server.helpers import PAGE_BYTES, PAGES, Served, fill, refused, serving, until
 from tests.server.test_door import shown
 
 LATER = parse_instant("2999-01-01")
@@ -221,3 +223,42 @@ def test_usage_by_the_operators_command(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2020-02-29" in capsys.readouterr().out
     assert 3 == recension_server(["usage", "nobody", *data])
     assert "no licensee nobody" in capsys.readouterr().err
+
+
+def test_a_quota_ends_a_stream_behind_its_last_article(licensing: Licensing) -> None:
+    """What is left of it arrives, and is what is counted; then the reason, and nothing is left of the day."""
+    licensing.agree(quotas={"articles_per_day": 7})
+    received: list[int] = []
+    stream = licensing.read()
+    with pytest.raises(grpc.RpcError) as caught:
+        for message in stream:
+            received += [entry.page_id for entry in message.batch.entries]
+    error = error_of(caught.value)
+    assert isinstance(error, errors.QuotaExhaustedError)
+    assert ("articles_per_day", "7", "acme") == tuple(
+        error.metadata[name] for name in ("quota", "limit", "subject")
+    )
+    assert list(range(1, 8)) == received
+    assert 7 == licensing.served.service.limits.usage("acme").periods[0].articles
+    with Client(licensing.served.target, key=licensing.key.written) as client:
+        with pytest.raises(errors.QuotaExhaustedError):
+            client.article("demo", 1)
+        assert client.article("demo", 1, text=False).revision.page_id == 1
+    with Client(licensing.served.target, key=licensing.operator.written) as client:
+        assert client.article("demo", 1).revision.slots[0].text
+
+
+def test_what_a_client_leaves_behind_is_given_back(licensing: Licensing) -> None:
+    """Little more than what it took is counted, and in the end no block is held."""
+    licensing.agree(quotas={"articles_per_day": 1_000_000})
+    stream = licensing.read()
+    next(stream)
+    stream.cancel()
+    until(licensing.served.idle)
+    limits = licensing.served.service.limits
+    until(lambda: not limits._rates.streams("acme"))
+    limits.close()
+    usage = limits.usage("acme")
+    assert 0 < usage.periods[0].articles <= PAGES
+    assert 0 == usage.reserved_articles
+    assert usage.periods[0].text_bytes <= PAGES * (PAGE_BYTES + 10)
