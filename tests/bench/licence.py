@@ -1,4 +1,4 @@
-"""What a licence costs: a licensee of a server with keys, agreements, limits and audit, beside a server without.
+"""What a licence costs: a server with keys, agreements, limits and audit, beside a server without.
 
 Both are asked in turns. Seconds of the processor tell it best: it is one server process and one client.
 """
