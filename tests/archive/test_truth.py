@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import orjson
 import pytest
 
 from recension.archive import logbook
@@ -16,6 +17,7 @@ from recension.model.event import Edit, Event
 from recension.model.instant import parse_instant
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo
+from recension.sources.containers import open_container
 from recension.store.memory import MemoryStore
 from tests.archive.helpers import rows, shared
 from tests.sources.helpers import file_items
@@ -62,7 +64,7 @@ def held(archive: Archive, snapshot_id: bytes) -> list[tuple[int, str, int, str]
 
 @pytest.mark.timeout(300)
 def test_peps_events_reproduce_every_corpus_and_every_difference() -> None:
-    """All 12 past corpora and all 12 diffs equal git's own answers."""
+    """All 12 past corpora, all 12 diffs and the authors of three of them equal git's own answers."""
     ingestor, archive, _ = opened("peps")
     ingest(ingestor, "events", shared("peps/peps-events.ndjson.zst"), "peps")
     snapshots = {}
@@ -86,6 +88,26 @@ def test_peps_events_reproduce_every_corpus_and_every_difference() -> None:
             for change in archive.diff(snapshots[commit_a], snapshots[commit_b])
         ]
         assert expected_changes == actual
+    authors = edits_by_page(shared("peps/peps-events.ndjson.zst"))
+    for snapshot_id in list(snapshots.values())[::5]:
+        for one in archive.attributions(snapshot_id):
+            until = (one.timestamp, one.rev_id)
+            expected_authors = Counter(who for time, rev, who in authors[one.page_id] if (time, rev) <= until)
+            assert expected_authors == {share.person.id: share.edits for share in one.shares}
+            assert (0, 0) == (one.hidden_edits, one.unstated_edits)
+
+
+def edits_by_page(path: Path) -> dict[int, list[tuple[int, int, int]]]:
+    """Return (time, revision, account) of each page's edits, as the events name them; no text is read."""
+    out: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    with open_container(path) as source:
+        content = b"".join(iter(lambda: source.read(1 << 20), b""))
+    for line in content.splitlines():
+        event = orjson.loads(line)
+        if edit := event.get("edit"):
+            said = parse_instant(event["time"]), int(edit["revId"]), int(edit["contributor"]["id"])
+            out[int(event["pageId"])].append(said)
+    return out
 
 
 @pytest.mark.timeout(300)

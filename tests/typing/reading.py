@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_type
 
+from recension.model.credit import Attribution, Credited, statement
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import PageNotFoundError, RecensionError
 from recension.model.instant import parse_instant
@@ -43,6 +44,14 @@ def texts(client: Client, snapshot: Manifest, worker: int, workers: int) -> Iter
         slot = entry.slot()
         if slot is not None and slot.text is not None:
             yield entry.title, slot.text
+
+
+def credits_of(client: Client, snapshot: Manifest, older: Manifest) -> Iterator[str]:
+    """Name those who wrote what is new in a corpus."""
+    for found in client.attributions(snapshot.snapshot_id, since=older.snapshot_id):
+        assert_type(found, Attribution)
+        yield statement(found, "https://aa.wikipedia.org")
+    assert_type(client.article_attribution("aawiki", "Main Page"), Credited)
 
 
 def page(client: Client, title: str) -> str:
