@@ -14,6 +14,10 @@ from recension_client.loaders.samples import COLUMNS, Sample, Source, check_root
 
 try:
     from datasets import DatasetInfo, Features, IterableDataset, Value
+
+    # No public class keeps a state of one's own: what `IterableDataset.from_generator` makes goes on by
+    # generating all samples from the first, and leaves out those that were taken. The tests run against the
+    # library itself, so a release that renames this one is noticed.
     from datasets.iterable_dataset import _BaseExamplesIterable
 except ModuleNotFoundError:
     raise ExtraMissingError(
