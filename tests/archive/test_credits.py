@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from recension.archive import credits as module
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
+from recension.archive.retracting import Retractor, Wanted
 from recension.model import errors
 from recension.model.credit import Attribution, ContributorKind, read_periods
 from recension.model.event import HIDDEN_CONTRIBUTOR, NO_COMMENT, NOBODY, Contributor, Edit, Visibility
 from recension.model.instant import parse_instant
 from recension.model.manifest import OnHidden, Selector
 from recension.model.reading import ProjectInfo, Shard, wanted
+from recension.model.retraction import Part, Reason
 from recension.sources.containers import open_container
-from tests.archive.helpers import World, delete, edit, move, restore, shared
+from tests.archive.helpers import NOW, World, delete, edit, move, restore, shared
 from tests.archive.test_truth import ingest, opened
 
 SAMPLE = Path(str(files("recension.server") / "sample" / "aawiki-20260101-pages-meta-history.xml.7z"))
@@ -208,6 +210,26 @@ def test_a_renamed_account_is_one_contributor() -> None:
     world.add(*(world.event(1, at, by(at, who)) for at, who in enumerate(people, 1)))
     found = world.archive.article_attribution("w", 1).attribution
     assert [("Anna", 2), ("Ann", 1), ("Ann", 1)] == shares(found)
+
+
+def test_a_contributor_who_was_retracted_is_hidden_at_once_and_for_ever() -> None:
+    """Masked, then erased: what is left says that there was somebody, in a snapshot made before too."""
+    world = World()
+    world.add(*(world.event(1, rev, by(rev, who)) for rev, who in ((1, ANN), (2, BOB), (3, BOB))))
+    snapshot = world.snapshot(4)
+    retractor = Retractor(world.store, clock=lambda: NOW)
+    plan = retractor.plan("w", Wanted(contributors=frozenset({"Bob"})), tuple(Part))
+
+    def told() -> list[tuple[list[tuple[str, int]], int]]:
+        alone = world.archive.article_attribution("w", 1).attribution
+        return [(shares(one), one.hidden_edits) for one in (alone, *world.archive.attributions(snapshot))]
+
+    assert 2 * [([("Bob", 2), ("Ann", 1)], 0)] == told()
+    retractor.mask(plan, "case-1", Reason.PRIVACY)
+    assert 2 * [([("Ann", 1)], 2)] == told()
+    with world.store.exclusive_writer():
+        retractor.erase(plan)
+    assert 2 * [([("Ann", 1)], 2)] == told()
 
 
 def test_a_lost_text_that_came_later_is_no_second_edit() -> None:

@@ -80,7 +80,7 @@ class Person(NamedTuple):
         return f"{self.name} (imported)" if self.origin == "imported" else f"{self.name} (of {self.origin})"
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4096)
 def person_of(contributor: Contributor) -> Person:
     """Return who is meant by a contributor who is present."""
     if contributor.presence is not Presence.PRESENT:
