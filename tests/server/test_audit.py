@@ -36,7 +36,17 @@ from recension.v1.admin_service_pb2_grpc import AdminServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.wire.convert import timestamp_to_proto
 from recension.wire.status import error_of
-from tests.server.helpers import PATIENCE_SECONDS, Served, agree, fill, refused, serving, until
+from tests.server.helpers import (
+    PAGE_BYTES,
+    PAGES,
+    PATIENCE_SECONDS,
+    Served,
+    agree,
+    fill,
+    refused,
+    serving,
+    until,
+)
 from tests.server.test_door import LATER, shown
 
 
@@ -105,6 +115,32 @@ def test_a_record_tells_what_was_delivered(world: World) -> None:
     assert answered.number("bytes") > 400_000
     assert (absent.get("outcome"), absent.get("reason")) == ("NOT_FOUND", "PAGE_NOT_FOUND")
     assert absent.number("bytes") == 0
+
+
+def test_the_log_knows_what_the_caller_is_not_told(world: World) -> None:
+    """What is forbidden and what is absent look the same from outside, and are told apart here."""
+    key = world.key("acme")
+    version = agree(world.store, "acme", {"projects": ["demo"], "namespaces": [4], "freshness": "realtime"})
+    told = [refused(partial(world.article, key, title)) for title in ("Page 1", "Nothing")]
+    assert {type(error) for error in told} == {errors.PageNotFoundError}
+    forbidden, absent = world.calls(2)
+    assert (forbidden.get("reason"), absent.get("reason")) == ("PAGE_NOT_FOUND", "PAGE_NOT_FOUND")
+    assert (forbidden.get("true_reason"), absent.get("true_reason")) == ("namespace", "absent")
+    assert {forbidden.get("agreement"), absent.get("agreement")} == {version.name}
+    assert forbidden.number("articles") == forbidden.number("text_bytes") == 0
+
+
+def test_texts_are_counted_as_they_leave(world: World) -> None:
+    """Articles and the bytes of their texts, of a question and of a stream that is read to its end."""
+    key = world.key("acme")
+    agree(world.store, "acme")
+    world.article(key)
+    for _ in world.served.read(world.snapshot, metadata=shown(key)):
+        pass
+    one, all_ = world.calls(2)
+    assert (one.number("articles"), one.number("text_bytes")) == (1, PAGE_BYTES + 2)
+    assert all_.number("articles") == PAGES
+    assert all_.number("text_bytes") == sum(PAGE_BYTES + len(f"{page} ") for page in range(1, PAGES + 1))
 
 
 _OF_THE_MOMENT = ("bytes", "duration_us", "ended_at", "index", "request", "articles", "text_bytes")
