@@ -192,11 +192,13 @@ class Retractor:
         parts: Iterable[Part] = (Part.TEXT, Part.COMMENT),
         *,
         everywhere: bool = False,
+        around: bool = True,
         tell: Callable[[int], None] = lambda _: None,
     ) -> Plan:
         """Return what withdrawing would do; reads alone.
 
-        ``everywhere`` takes in all revisions, of all projects, that hold one of the texts. ``tell`` is told
+        ``everywhere`` takes in all revisions, of all projects, that hold one of the texts. Without ``around``
+        it is left to ``look_around`` to say which texts stay: what hides needs not know. ``tell`` is told
         how many edits were read: to find a contributor reads all of a project. Raises
         ``ProjectNotFoundError``, ``RevisionNotFoundError``, ``PageNotFoundError``,
         ``ContributorNotFoundError``, ``InvalidArgumentError``.
@@ -212,12 +214,13 @@ class Retractor:
             self._add_page(plan, number, page)
         if wanted.contributors:
             self._add_contributors(plan, number, wanted.contributors, tell)
-        self._find_holders(plan)
+        if around or everywhere:
+            self.look_around(plan)
         if everywhere:
             while plan.holders:
                 for place in sorted({place for places in plan.holders.values() for place in places}):
                     self._add_revision(plan, place.number, place.rev)
-                self._find_holders(plan)
+                self.look_around(plan)
         return plan
 
     def plan_of(self, position: int) -> tuple[Retraction, Plan]:
@@ -230,7 +233,7 @@ class Retractor:
         for item in commit.items:
             if isinstance(item, Skeleton):
                 self._add_revision(plan, number, item.rev_id)
-        self._find_holders(plan)
+        self.look_around(plan)
         return statement, plan
 
     def _commit(self, position: int) -> Commit:
@@ -328,8 +331,8 @@ class Retractor:
         if content is not None and Part.TEXT in plan.parts:
             target.texts |= _sizes(content).keys()
 
-    def _find_holders(self, plan: Plan) -> None:
-        """Find out which texts stay, and with whom."""
+    def look_around(self, plan: Plan) -> None:
+        """Find out which texts stay, and with whom: reads all revisions of the pages that hold one."""
         plan.erased, plan.holders, plan.hidden_holders = {}, {}, []
         texts = {text for target in plan.targets.values() for text in target.texts}
         pages: set[tuple[int, int]] = set()
@@ -359,6 +362,12 @@ class Retractor:
             self._each_edit(*_page(number, page), see)
         plan.erased = {text: sizes.get(text, 0) for text in texts if text not in plan.holders}
         plan.hidden_holders = [(place, event) for place, event, both in hidden if both & plan.erased.keys()]
+
+    def positions(self, plan: Plan) -> list[int]:
+        """Return the positions of the retractions that hide what is left of a plan."""
+        with self._store.view() as view:
+            found = {withdrawn_at(view, one.place.number, one.place.rev) for one in plan.left}
+        return sorted(found - {0})
 
     # --- hiding ---------------------------------------------------------------------------------
 

@@ -150,13 +150,23 @@ def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with closing(open_store(arguments.data)) as store:
         sought = Sought(arguments.data)
         retractor = Retractor(store, keep=sought.keep)
-        plan = retractor.plan(arguments.project, wanted, parts, everywhere=arguments.everywhere)
+        # What only hides need not know who else holds a text, nor whom it concerns: that may take a while.
+        around = not arguments.yes or arguments.escrow_key is not None
+        plan = retractor.plan(
+            arguments.project, wanted, parts, everywhere=arguments.everywhere, around=around
+        )
+        positions = _hide(store, retractor, plan, arguments) if arguments.yes and plan.left else []
+        retractor.look_around(plan)
         concerned = affected(store, [target.place for target in plan.targets.values()])
         names = _names(store)
         document = _document(plan, concerned, names) | {"quarantine": _quarantined(arguments)}
         done = _Done()
         if arguments.yes and plan.left:
-            done = _carry_out(store, retractor, plan, arguments, sought, document)
+            report = None
+            for position in retractor.positions(plan):
+                facts = {"case": arguments.case, "reason": arguments.reason, "position": position}
+                report = sought.report(position, facts | document)
+            done = _Done(tuple(positions), _erase(store, retractor, plan), report)
     if arguments.json:
         said = {"case": arguments.case, "reason": arguments.reason, "dry_run": not arguments.yes}
         said |= document | _done_document(done)
@@ -199,30 +209,22 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _carry_out(
-    store: Store,
-    retractor: Retractor,
-    plan: Plan,
-    arguments: argparse.Namespace,
-    sought: Sought,
-    document: dict[str, object],
-) -> _Done:
-    """Hide first, so that nobody reads on; then erase, unless an ingest holds the right to write."""
+def _hide(store: Store, retractor: Retractor, plan: Plan, arguments: argparse.Namespace) -> list[int]:
+    """Hide what is not hidden yet; what is to be kept of it is kept before."""
     escrow = b""
     if arguments.escrow_key is not None:
         public = read_public(arguments.escrow_key)
         escrow = write_bundle(arguments.escrow_out, withheld_by(store, plan), _names(store), public)
-    positions = tuple(retractor.mask(plan, arguments.case, Reason(arguments.reason), escrow=escrow))
-    report = None
-    for position in positions:
-        facts = {"case": arguments.case, "reason": arguments.reason, "position": position}
-        report = sought.report(position, facts | document)
+    return retractor.mask(plan, arguments.case, Reason(arguments.reason), escrow=escrow)
+
+
+def _erase(store: Store, retractor: Retractor, plan: Plan) -> Erasure | None:
+    """Erase, unless an ingest holds the right to write."""
     try:
         with store.exclusive_writer():
-            erasure = retractor.erase(plan)
+            return retractor.erase(plan)
     except WriterBusyError:
-        return _Done(positions, None, report)
-    return _Done(positions, erasure, report)
+        return None
 
 
 def _quarantined(arguments: argparse.Namespace) -> list[str]:
