@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import cast
+from typing import TypeVar, cast
 
 import lmdb
 
@@ -37,6 +37,7 @@ _TABLE = b"counters"
 _MAP_BYTES = 1 << 30
 """Costs addresses alone. A licensee takes some hundred bytes a day."""
 _MAX_READERS = 1024
+_T = TypeVar("_T")
 
 
 class Cells:
@@ -94,19 +95,28 @@ class Counters:
                 self._opened[0].close()
             self._opened = None
 
-    @contextmanager
-    def changing(self) -> Iterator[Cells]:
-        """See and change the rows, alone among all processes; nothing is changed if the block raises.
+    def change(self, work: Callable[[Cells], _T]) -> _T:
+        """See and change the rows, alone among all processes; nothing is changed if ``work`` raises.
 
-        When it has ended, every process sees the change, and that of ``QUOTAS`` is durable. Raises
+        When it returns, every process sees the change, and that of ``QUOTAS`` is durable. Raises
         ``StoreFullError``, ``CountersDamagedError``, ``StoreError``: then it may have been made or not.
         """
+        env = self._env()
+        try:
+            with env.begin(write=True) as txn:
+                return work(Cells(txn))
+        except (lmdb.Error, DataLossError) as error:
+            raise _named(error, self._path) from None
+
+    @contextmanager
+    def changing(self) -> Iterator[Cells]:
+        """Do as ``change`` with the block."""
         with self._transaction(write=True) as cells:
             yield cells
 
     @contextmanager
     def looking(self) -> Iterator[Cells]:
-        """See the rows as they are at one moment. Raises as ``changing`` does."""
+        """See the rows as they are at one moment. Raises as ``change`` does."""
         with self._transaction(write=False) as cells:
             yield cells
 

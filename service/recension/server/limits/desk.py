@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import structlog
@@ -17,7 +17,7 @@ from recension.model.errors import RecensionError
 from recension.model.usage import MAX_PERIODS, Period, Usage
 from recension.server import logs
 from recension.server.door import Caller
-from recension.server.limits.pools import Pools
+from recension.server.limits.pools import Allowance, Pools
 from recension.server.limits.quotas import NOTHING, Quotas, Used, day_of, limits_of, renews_at
 from recension.server.limits.rates import Rates
 from recension.server.metering import Meter
@@ -26,6 +26,24 @@ from recension.store.interface import Store
 
 TEND_SECONDS = 2.0
 """How often what is not needed is given back, and what killed processes held is looked for."""
+
+
+_UNLIMITED = nullcontext()
+
+
+class _Settling:
+    """Settles what a call takes at its end. A class, for ``contextmanager`` takes twice as long."""
+
+    __slots__ = ("_allowance",)
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._allowance.settle()
 
 
 class Limits:
@@ -44,28 +62,30 @@ class Limits:
         self._clock = clock
         self._seen: dict[bytes, int] = {}
 
-    @contextmanager
-    def admitting(self, who: Caller, meter: Meter, *, streaming: bool) -> Iterator[None]:
-        """Count a call, and have ``meter`` take what it brings from the quota of who calls.
+    def admitting(self, who: Caller, meter: Meter, *, streaming: bool) -> AbstractContextManager[None]:
+        """Count a call, and have ``meter`` take what it brings from the quota of who calls, until it ends.
 
         Licensees alone have limits; who has no agreement is refused by what decides of scopes. Raises
         ``RateLimitedError``, ``StreamsExhaustedError``, and what ``Counters`` raises.
         """
+        now = self._clock()
         if who.key_id:
-            self._seen[who.key_id] = self._clock()
-        version = self._agreements.current(who.owner, self._clock()) if who.role is Role.LICENSEE else None
+            self._seen[who.key_id] = now
+        version = self._agreements.current(who.owner, now) if who.role is Role.LICENSEE else None
         if version is None:
-            yield
-            return
+            return _UNLIMITED
         rates = version.agreement.rates
         if rates.requests_per_second is not None:
             self._rates.ask(who.owner, rates.requests_per_second, rates.burst or 1)
-        with ExitStack() as held:
-            if streaming and rates.concurrent_streams is not None:
-                held.enter_context(self._rates.stream(who.owner, rates.concurrent_streams))
-            allowance = self._pools.of(who.owner).begin(version.agreement.quotas, streaming=streaming)
-            held.callback(allowance.settle)
-            meter.draw_on(allowance)
+        allowance = self._pools.of(who.owner).begin(version.agreement.quotas, streaming=streaming)
+        meter.draw_on(allowance)
+        if streaming and rates.concurrent_streams is not None:
+            return self._streaming(who.owner, rates.concurrent_streams, allowance)
+        return _Settling(allowance)
+
+    @contextmanager
+    def _streaming(self, owner: str, limit: int, allowance: Allowance) -> Iterator[None]:
+        with self._rates.stream(owner, limit), _Settling(allowance):
             yield
 
     def usage(self, owner: str) -> Usage:

@@ -27,52 +27,72 @@ _Change = Callable[[Block, Amount], None]
 
 
 class Allowance:
-    """What one call takes of the quota of its licensee. For one thread at a time."""
+    """What one call takes of the quota of its licensee. For one thread at a time.
+
+    It and ``Pool`` count in plain numbers: a single article passes all of this in some microseconds.
+    """
+
+    __slots__ = (
+        *("_articles", "_drawn", "_limits", "_pool", "_spent_articles", "_spent_bytes"),
+        *("_stride", "_text_bytes", "_told_articles", "_told_bytes", "_total_articles", "_total_bytes"),
+    )
 
     def __init__(self, pool: Pool, limits: Limits, stride: Amount) -> None:
         """``pool``: that of the licensee; ``stride``: what to draw beyond what is needed."""
         self._pool = pool
         self._limits = limits
         self._stride = stride
-        self._articles, self._text_bytes = NOTHING  # drawn from the pool, and not taken
-        self._drawn: dict[Block, Amount] = {}
-        self._spent = NOTHING
-        self._told = NOTHING
+        self._articles = self._text_bytes = 0
+        """Drawn from the pool, and not taken."""
+        self._total_articles = self._total_bytes = 0
+        """Drawn from the pool."""
+        self._drawn: list[tuple[Block, int, int]] = []
+        self._spent_articles = self._spent_bytes = 0
+        self._told_articles = self._told_bytes = 0
         """Of what was spent, what the pool knows."""
 
     def take(self, articles: int, text_bytes: int) -> None:
         """Take what is about to leave. Raises ``QuotaExhaustedError`` and takes nothing."""
         if articles > self._articles or text_bytes > self._text_bytes:
-            need = Amount(self._articles, self._text_bytes).lacking(Amount(articles, text_bytes))
-            block, drawn = self._pool.draw(need, self._stride, self._limits, self._news(), self._in_hand())
-            self._drawn[block] = self._drawn.get(block, NOTHING).plus(drawn)
-            self._articles += drawn.articles
-            self._text_bytes += drawn.text_bytes
+            self._draw(max(0, articles - self._articles), max(0, text_bytes - self._text_bytes))
         self._articles -= articles
         self._text_bytes -= text_bytes
 
+    def _draw(self, articles: int, text_bytes: int) -> None:
+        own = Amount(self._total_articles - self._spent_articles, self._total_bytes - self._spent_bytes)
+        block, articles, text_bytes = self._pool.draw(
+            articles, text_bytes, self._stride, self._limits, self._news(), own
+        )
+        if self._drawn and self._drawn[-1][0] is block:
+            _, before, bytes_before = self._drawn.pop()
+            self._drawn.append((block, before + articles, bytes_before + text_bytes))
+        else:
+            self._drawn.append((block, articles, text_bytes))
+        self._total_articles += articles
+        self._total_bytes += text_bytes
+        self._articles += articles
+        self._text_bytes += text_bytes
+
     def spend(self, articles: int, text_bytes: int) -> None:
         """Say how much of what was taken since the call began is not given back any more."""
-        self._spent = Amount(articles, text_bytes)
+        self._spent_articles, self._spent_bytes = articles, text_bytes
 
     def settle(self) -> None:
         """Give back what was not spent: the call is over. What was drawn first was spent first."""
-        rest, back = self._in_hand(), {}
-        for block, amount in reversed(self._drawn.items()):
-            back[block] = Amount(*map(min, amount, rest))
-            rest = rest.less(back[block])
+        articles = self._total_articles - self._spent_articles
+        text_bytes = self._total_bytes - self._spent_bytes
+        back: list[tuple[Block, Amount]] = []
+        while (articles or text_bytes) and self._drawn:
+            block, *drawn = self._drawn.pop()
+            amount = Amount(min(drawn[0], articles), min(drawn[1], text_bytes))
+            back.append((block, amount))
+            articles, text_bytes = articles - amount.articles, text_bytes - amount.text_bytes
         self._pool.end(back, self._news())
 
-    def _in_hand(self) -> Amount:
-        total = NOTHING
-        for amount in self._drawn.values():
-            total = total.plus(amount)
-        return total.less(self._spent)
-
-    def _news(self) -> Amount:
+    def _news(self) -> tuple[int, int]:
         """Return what was spent and the pool does not know of; then it does."""
-        news = self._spent.less(self._told)
-        self._told = self._spent
+        news = self._spent_articles - self._told_articles, self._spent_bytes - self._told_bytes
+        self._told_articles, self._told_bytes = self._spent_articles, self._spent_bytes
         return news
 
 
@@ -87,9 +107,9 @@ class Pool:
         self._lock = threading.Lock()
         self._block: Block | None = None
         self._day = 0
-        self._rest = NOTHING
+        self._articles = self._text_bytes = 0
         """Of the block: reserved, and drawn by no call."""
-        self._in_hand = NOTHING
+        self._held_articles = self._held_bytes = 0
         """Of the block: drawn by calls, and not known to be spent."""
         self._scarce = False
         """Whether the block is smaller than is usual: then streams take no more than they need."""
@@ -100,9 +120,15 @@ class Pool:
         return Allowance(self, limits, _STRIDE if streaming else NOTHING)
 
     def draw(
-        self, need: Amount, stride: Amount, limits: Limits, spent: Amount, own: Amount
-    ) -> tuple[Block, Amount]:
-        """Draw at least ``need``; return from which block, and how much.
+        self,
+        articles: int,
+        text_bytes: int,
+        stride: Amount,
+        limits: Limits,
+        spent: tuple[int, int],
+        own: Amount,
+    ) -> tuple[Block, int, int]:
+        """Draw at least ``articles`` and ``text_bytes``; return from which block, and how much.
 
         ``stride``: how much more, where there is enough; ``spent``: what the call has spent since it drew
         last; ``own``: what it has drawn and not spent. Raises ``QuotaExhaustedError``, and what ``Counters``
@@ -111,35 +137,50 @@ class Pool:
         with self._lock:
             self._touched = time.monotonic()
             now = self._clock()
-            if self._block is not None and self._day != now // _DAY:
+            block = self._block
+            if block is None or self._day != now // _DAY:
                 self._settle()
-            if self._block is None:
-                self._block, self._day = self._quotas.open_block(self._owner, day_of(now)), now // _DAY
-            self._in_hand = self._in_hand.less(spent).or_nothing()
-            if any(self._rest.lacking(need)):
-                wanted = self._rest.lacking(BLOCK)
-                others = self._in_hand.less(own).or_nothing()
-                more = self._quotas.reserve(
-                    self._block, self._rest, self._in_hand, need, limits, now, others=others
-                )
-                self._rest = self._rest.plus(more)
-                self._scarce = any(0 < got < usual for got, usual in zip(more, wanted, strict=True))
-            drawn = need if self._scarce else Amount(*map(min, need.plus(stride), self._rest))
-            self._rest = self._rest.less(drawn)
-            self._in_hand = self._in_hand.plus(drawn)
-            return self._block, drawn
+                block = self._block = self._quotas.open_block(self._owner, day_of(now))
+                self._day = now // _DAY
+            self._forget(*spent)
+            if articles > self._articles or text_bytes > self._text_bytes:
+                self._reserve(block, Amount(articles, text_bytes), limits, now, own)
+            if not self._scarce:
+                articles = min(articles + stride.articles, self._articles)
+                text_bytes = min(text_bytes + stride.text_bytes, self._text_bytes)
+            self._articles -= articles
+            self._text_bytes -= text_bytes
+            self._held_articles += articles
+            self._held_bytes += text_bytes
+            return block, articles, text_bytes
 
-    def end(self, back: dict[Block, Amount], spent: Amount) -> None:
+    def end(self, back: list[tuple[Block, Amount]], spent: tuple[int, int]) -> None:
         """Take back what a call has drawn and not spent; ``spent``: since it drew last."""
         with self._lock:
             self._touched = time.monotonic()
-            self._in_hand = self._in_hand.less(spent).or_nothing()
-            for block, amount in back.items():
-                if block == self._block:
-                    self._rest = self._rest.plus(amount)
-                    self._in_hand = self._in_hand.less(amount).or_nothing()
+            self._forget(*spent)
+            for block, amount in back:
+                if block is self._block:
+                    self._articles += amount.articles
+                    self._text_bytes += amount.text_bytes
+                    self._forget(*amount)
                 elif any(amount):
                     self._try(self._quotas.refund, block, amount)
+
+    def _forget(self, articles: int, text_bytes: int) -> None:
+        """Hold less: it was spent, or came back. What was of a block before counts for nothing here."""
+        self._held_articles = max(0, self._held_articles - articles)
+        self._held_bytes = max(0, self._held_bytes - text_bytes)
+
+    def _reserve(self, block: Block, need: Amount, limits: Limits, now: int, own: Amount) -> None:
+        rest = Amount(self._articles, self._text_bytes)
+        held = Amount(self._held_articles, self._held_bytes)
+        wanted = rest.lacking(BLOCK)
+        others = held.less(own).or_nothing()
+        more = self._quotas.reserve(block, rest, held, need, limits, now, others=others)
+        self._articles += more.articles
+        self._text_bytes += more.text_bytes
+        self._scarce = any(0 < got < usual for got, usual in zip(more, wanted, strict=True))
 
     def settle(self, *, idle_seconds: float = 0.0) -> None:
         """Give back what no call has drawn, unless something was within ``idle_seconds``."""
@@ -148,8 +189,9 @@ class Pool:
                 self._settle()
 
     def _settle(self) -> None:
-        block, rest = self._block, self._rest
-        self._block, self._rest, self._in_hand, self._scarce = None, NOTHING, NOTHING, False
+        block, rest = self._block, Amount(self._articles, self._text_bytes)
+        self._block, self._scarce = None, False
+        self._articles = self._text_bytes = self._held_articles = self._held_bytes = 0
         if block is not None:
             self._try(self._quotas.settle, block, rest)
 

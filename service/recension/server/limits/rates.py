@@ -46,28 +46,32 @@ class Rates:
         self._process = this_process()
         self._begun = False
 
-    @contextmanager
-    def _changing(self) -> Iterator[Cells]:
-        """Change the rows, after those of another start of the machine were removed."""
+    def _begin(self) -> None:
+        """Remove the rows of another start of the machine, if that was not done yet."""
+        if self._begun:
+            return
         with self._counters.changing() as cells:
-            if not self._begun:
-                began = cells.get(_BEGAN)
-                if began is None or began[:16] != boot_id():
-                    # The clock is another one, and who held streams is gone.
-                    for key, _ in cells.rows():
-                        cells.delete(key)
-                    cells.put(_BEGAN, boot_id() + _INSTANT.pack(self._clock()))
-            yield cells
+            began = cells.get(_BEGAN)
+            if began is None or began[:16] != boot_id():
+                # The clock is another one, and who held streams is gone.
+                for key, _ in cells.rows():
+                    cells.delete(key)
+                cells.put(_BEGAN, boot_id() + _INSTANT.pack(self._clock()))
         self._begun = True
 
     def ask(self, owner: str, per_second: int, burst: int) -> None:
         """Count a request. Raises ``RateLimitedError`` when it comes too early."""
         key = b"r" + owner.encode()
-        with self._changing() as cells:
+
+        def count(cells: Cells) -> int:
             before = _paid_until(cells, key, per_second, burst)
             paid_until, wait = advance(before, self._clock(), per_second, burst)
             if paid_until != before:
                 cells.put(key, _INSTANT.pack(paid_until))
+            return wait
+
+        self._begin()
+        wait = self._counters.change(count)
         if wait:
             raise RateLimitedError(
                 f"more than {per_second} requests a second, and {burst} at once",
@@ -82,7 +86,8 @@ class Rates:
         """Hold one of the streams that a licensee may have at once. Raises ``StreamsExhaustedError``."""
         prefix = _streams(owner)
         key = prefix + secrets.token_bytes(8)
-        with self._changing() as cells:
+        self._begin()
+        with self._counters.changing() as cells:
             held = cells.rows(prefix)
             if len(held) >= limit:
                 held = _without_the_dead(cells, held)
@@ -99,7 +104,7 @@ class Rates:
         try:
             yield
         finally:
-            with self._changing() as cells:
+            with self._counters.changing() as cells:
                 cells.delete(key)
 
     def streams(self, owner: str) -> int:
