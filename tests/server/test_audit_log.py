@@ -24,6 +24,7 @@ from recension.model import errors
 from recension.model.audit import Call, encode_record, read_record
 from recension.model.instant import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
 from recension.model.merkle import EMPTY, Frontier, MerkleTree, leaf_hash
+from recension.server.audit import log as log_module
 from recension.server.audit.checkpoints import AuditCheckpoints, audit_key, last_path
 from recension.server.audit.commands import keys_of
 from recension.server.audit.export import COLUMNS, FORMS, export
@@ -173,6 +174,26 @@ def test_records_are_filtered_and_paged(audited: Audited) -> None:
     assert found(licensee="nobody") == []
     assert [one.index for one in audited.log.records(after=1)] == [2, 3]
     assert [one.index for one in audited.log.records(after=0, before=3)] == [1, 2]
+
+
+def test_a_long_log_is_taken_over_bit_by_bit(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of calls need not wait for it: each group takes over some, and says that there is more."""
+    monkeypatch.setattr(log_module, "_LOOKED_AT_BYTES", 1)
+    world = audited.world
+    for day in range(3, 43):
+        world.add(world.event(1, day, edit(day, f"text {day}")))
+    for number in range(20):
+        audited.pins.create(f"p{number}", audited.snapshot, LATER)
+    groups = 0
+    while audited.log.append([call(groups, START).entry], all_=False):
+        groups += 1
+        assert audited.env.head().taken == 16 * groups
+    assert groups == world.store.log.head().position // 16
+    assert [one.get("pin") for one in audited.log.records() if one.get("pin")] == [
+        f"p{number}" for number in range(20)
+    ]
+    requests = [one.get("request") for one in audited.log.records() if one.get("request")]
+    assert requests == [f"r{number}" for number in range(groups + 1)]
 
 
 def test_a_store_that_was_restored_is_followed_from_where_both_agree(audited: Audited) -> None:

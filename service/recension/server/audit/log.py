@@ -51,8 +51,10 @@ STATEMENTS = {
 """Kinds of statements of the store's log that are taken over, and what records call them."""
 _COMMITS = 16
 """Read at once."""
-_QUIET_COMMITS = 1024
-"""So many commits without a statement are passed over before that is remembered for its own sake."""
+_LOOKED_AT_BYTES = 8 << 20
+"""Of commits without a statement; then it is remembered that they were passed over."""
+_COMMIT_BYTES = 4096
+"""What it takes to read the smallest commit, beside its bytes."""
 _SLICE = 1024
 
 
@@ -117,11 +119,12 @@ class AuditLog:
         self._followed: tuple[int, bytes] = 0, NO_PARENT
         self.env = env
 
-    def append(self, documents: Sequence[Entry] = ()) -> None:
+    def append(self, documents: Sequence[Entry] = (), *, all_: bool = True) -> bool:
         """Append records, behind the statements that the store's log has brought; durable when it returns.
 
-        ``documents``: without their index. Raises ``AuditUnusableError``, ``AuditDamagedError``; then it is
-        unknown whether they were written: ``find`` says so.
+        Without ``all_`` only some of these statements are taken over, in a time that does not depend on
+        how many there are; says whether there are more. Raises ``AuditUnusableError``, ``AuditDamagedError``;
+        then it is unknown whether the records were written: ``find`` says so.
         """
         self.env.make()
         while documents or self._is_behind():
@@ -130,8 +133,9 @@ class AuditLog:
             if more is None:
                 continue  # another process was first
             documents = ()
-            if not more:
-                return
+            if not (more and all_):
+                return more
+        return False
 
     def catch_up(self) -> str:
         """Take over what the store's log has brought, and say why not, if that cannot be written now.
@@ -199,10 +203,11 @@ class AuditLog:
         documents: list[Entry] = []
         if not self._is_followed(head):
             position, hash_, documents = self._go_back(head)
-        more = True
-        while more and not documents and position - head.taken < _QUIET_COMMITS:
+        more, looked_at = True, 0
+        while more and not documents and looked_at < _LOOKED_AT_BYTES:
             records = self._store.log.read(position + 1, _COMMITS)
             more = len(records) == _COMMITS
+            looked_at += sum(map(len, records)) + _COMMIT_BYTES * len(records)
             for position, record in enumerate(records, position + 1):  # noqa: B020 - it goes on
                 hash_ = commit_hash(record)
                 documents += [

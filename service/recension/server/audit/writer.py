@@ -197,7 +197,9 @@ class Audit:
         if not (self._in_doubt and self.log.find(_request_of(self._group[0]), self._in_doubt - 1)):
             self.log.env.make()
             self._in_doubt = self.log.env.head().size + 1 if self._group else 0
-            self.log.append(list(map(_entry_of, self._group)))
+            if self.log.append(list(map(_entry_of, self._group)), all_=False):
+                self._wake.set()
+                self._full.set()
         self._in_doubt = 0
         if calls := sum(isinstance(one, Call) for one in self._group):
             self._places.release(calls)
