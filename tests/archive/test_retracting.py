@@ -223,6 +223,26 @@ def test_twice_leaves_nothing_to_do(world: World) -> None:
     assert world.store.log.head() == head
 
 
+def test_one_retraction_behind_another(world: World) -> None:
+    """What the first withdrew stays withdrawn, and each can be proved to be gone."""
+    retractor = Retractor(world.store)
+    retractor.mask(retractor.plan("w", revisions(2), [Part.TEXT]), "case-1", Reason.OTHER)
+    retract(world, revisions(2), parts=(Part.CONTRIBUTOR,))
+    appended = world.ingestor.append("w", [world.event(1, 2, by(2, SECRET), "again")])
+    assert [type(error) for _, error in appended.rejected] == [RetractedError]
+    first, second = awaiting_receipt(world.store)
+    with pytest.raises(ErasureUnprovenError):
+        prove(world.store, first, Values(set(), set(), set()))
+    assert prove(world.store, second, Values(set(), set(), set())).fields == 1
+    with world.store.exclusive_writer():
+        retractor.erase(retractor.plan_of(first)[1])
+    assert prove(world.store, first, Values(set(), set(), set())).fields == 1
+    revision = world.archive.revision("w", 2).revision
+    assert text_of(world, 2) == HIDDEN
+    assert revision.contributor.presence is Presence.HIDDEN
+    assert revision.comment.text == "created with his name"
+
+
 @pytest.mark.parametrize(
     "wanted, error",
     [

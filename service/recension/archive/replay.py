@@ -149,12 +149,12 @@ def licensee_rows(kind: Kind, payload: bytes, position: int) -> list[Row]:
     return [(keys.licensee(name, position), payload)]
 
 
-def retraction_rows(number: int, position: int, items: Iterable[Item]) -> list[Row]:
-    """Return the rows that say what a commit withdraws of each revision; none unless it retracts.
+def retraction_rows(view: View, number: int, position: int, items: Sequence[Item]) -> list[Row]:
+    """Return the rows that say what is withdrawn of each revision from a commit on; none unless it retracts.
 
-    Of one that takes a retraction back they say that nothing is withdrawn. Raises ``DataLossError``.
+    What retractions before it withdrew stays so; of one that takes a retraction back they say what is still
+    hidden. By the rows that ``view`` has of the commits before. Raises ``DataLossError``.
     """
-    items = list(items)
     found = [item for item in items if isinstance(item, Statement) and item.kind is Kind.RETRACTION]
     if not found:
         return []
@@ -162,12 +162,15 @@ def retraction_rows(number: int, position: int, items: Iterable[Item]) -> list[R
         said = read_retraction(found[0].payload)
     except InvalidArgumentError as error:
         raise DataLossError(f"the retraction in commit {position} cannot be read: {error.message}") from None
-    flags = bytes([0 if said.reverses else flags_of(said.parts)])
-    return [
-        (keys.withdrawn(number, item.rev_id, position), flags)
-        for item in items
-        if isinstance(item, Skeleton) and item.kind is Kind.VISIBILITY
-    ]
+    rows = []
+    for item in items:
+        if isinstance(item, Skeleton) and item.kind is Kind.VISIBILITY:
+            key = keys.withdrawn(number, item.rev_id, position)
+            row = view.last(keys.withdrawn(number, item.rev_id), key)
+            before = 0 if row is None else row[1][0]
+            flags = before & item.flags if said.reverses else before | flags_of(said.parts)
+            rows.append((key, bytes([flags])))
+    return rows
 
 
 def acknowledgement_rows(payload: bytes, position: int) -> list[Row]:
@@ -226,7 +229,7 @@ def commit_rows(view: View, commit: Commit, titles: Sequence[Sequence[str]]) -> 
             pages.add(page)
         count(tally, event, new_revision=new_revision, new_page=new_page)
     rows[keys.tally(number, position)] = tally.encode()
-    rows.update(retraction_rows(number, position, commit.items))
+    rows.update(retraction_rows(view, number, position, commit.items))
     return rows
 
 

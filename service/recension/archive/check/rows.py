@@ -18,7 +18,6 @@ from recension.archive.replay import (
     api_key_rows,
     licensee_rows,
     pin_rows,
-    retraction_rows,
 )
 from recension.model.errors import DataLossError
 from recension.model.record import Commit, Kind, Skeleton, Statement
@@ -144,8 +143,9 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
         case b"d":
             return _is_of_statement(position, commit, key, Kind.ACKNOWLEDGEMENT, acknowledgement_rows)
         case b"v":
-            number = int.from_bytes(key[1:5], "big")
-            return key in dict(retraction_rows(number, position, commit.items))
+            rev = keys.read_withdrawn(key)[0]
+            events = [item for item in commit.items if isinstance(item, Skeleton)]
+            return bool(_statements(commit, Kind.RETRACTION)) and rev in {event.rev_id for event in events}
         case b"u":
             return _is_of_statement(position, commit, key, Kind.API_KEY, api_key_rows)
         case b"l":
