@@ -25,6 +25,7 @@ from recension.model.agreement import (
     make_end,
     parse_document,
     read_statement,
+    retained,
     spans,
     version_statement,
     versions_of,
@@ -451,6 +452,22 @@ def test_spans_say_which_version_rules_when(times: list[tuple[int, int | None]])
         assert end is not None
         assert end <= begin
         assert end < begin or one != other
+
+
+def test_what_is_kept_after_the_end() -> None:
+    """The last version that ruled says for how long; none does while one rules, or before any did."""
+    start = parse_instant("2026-01-01")
+    kept = parse_document(minimal(valid_until="2026-01-11", pin_retention_days=5))
+    shorter = parse_document(minimal(valid_until="2026-01-21"))
+    versions = (Version(kept, 1, 1), version(2, 30, 40))
+    expected = {-1: 0, 0: 0, 9.99: 0, 10: 1, 14.99: 1, 15: 0, 30: 0, 40: 0}
+    for day, ordinal in expected.items():
+        found = retained(versions, start + int(day * DAY))
+        assert ordinal == (0 if found is None else found.ordinal)
+    replaced = (Version(kept, 1, 1), Version(shorter, 2, 2))
+    assert retained(replaced, start + 12 * DAY) is None
+    assert retained(replaced, start + 20 * DAY) is None
+    assert retained((), start) is None
 
 
 def test_spans_of_versions_that_follow_each_other() -> None:

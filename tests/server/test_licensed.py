@@ -16,6 +16,7 @@ from recension.archive.agreements import Agreements
 from recension.archive.horizons import Horizons
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
+from recension.archive.pins import LicenseePins
 from recension.archive.reader import Archive
 from recension.model import errors
 from recension.model.access import Role, Secret
@@ -43,7 +44,7 @@ from recension.wire.status import TRAILER, error_of
 from recension_client import verify
 from recension_client.client import Client
 from recension_client.evidence import evidence
-from tests.server.helpers import PATIENCE_SECONDS, Served, agree, serving, until
+from tests.server.helpers import PATIENCE_SECONDS, Served, agree, refused, serving, until
 from tests.server.test_door import LATER, shown
 
 DAY = 86_400_000_000
@@ -367,3 +368,65 @@ def test_a_delay_follows_the_clock(place: Place) -> None:
     assert 1 == asked(reader, lambda one: one.article("open", 1), acme).revision.page_id
     late = asked(reader, lambda one: one.article("open", 1, known_at=10**6), acme)
     assert isinstance(late, errors.AsOfOutOfRangeError)
+
+
+# --- after the end ----------------------------------------------------------------------------------
+
+
+def test_pins_can_be_read_for_a_while_after_the_end(place: Place) -> None:
+    """What a pin of the time before holds, and nothing else, for as long as the last version says."""
+    pins = LicenseePins(place.store, "acme")
+    pins.create("p", place.opened.snapshot_id, LATER)
+    other = place.served.archive.create_snapshot(Selector.of(["open"]), valid_at=START + 250 * DAY)
+    agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime"}, pin_retention_days=7)
+    moment = [place.store.log.head().recorded_at]
+    reader = Licensed(
+        place.served.archive,
+        Agreements(place.store),
+        Horizons(place.store),
+        wall=lambda: moment[0],
+        pinned=lambda owner, *asked: LicenseePins(place.store, owner).held(*asked),
+    )
+    acme = Caller("acme", Role.LICENSEE)
+    calls = _calls(place, "open", place.opened.snapshot_id, 1)
+    kept = {"snapshot", "entries", "read", "read_at", "diff", "attributions", "prove"}
+    before = {name: repr(asked(reader, calls[name], acme)) for name in kept}
+    ended_at = Agreements(place.store).end("acme")[0].over_at
+    assert ended_at is not None
+    LicenseePins(place.store, "acme", clock=lambda: ended_at + 1).create("late", other.snapshot_id, LATER)
+
+    standings = set()
+    for moment[0] in (ended_at, ended_at + 7 * DAY - 1):
+        standings.add(reader.standing(acme))
+        for name, call in calls.items():
+            told = asked(reader, call, acme)
+            if name in kept:
+                assert before[name] == repr(told)
+            elif name != "server_info":
+                assert isinstance(told, errors.NoAgreementError)
+        for name in kept:
+            unpinned = _calls(place, "open", other.snapshot_id, 1)[name]
+            assert isinstance(asked(reader, unpinned, acme), errors.NoAgreementError)
+            stranger = asked(reader, calls[name], Caller("other", Role.LICENSEE))
+            assert isinstance(stranger, errors.NoAgreementError)
+    assert 1 == len(standings)
+    assert not standings & {"", Agreements(place.store).version("acme").name}
+    moment[0] = ended_at + 7 * DAY
+    assert "" == reader.standing(acme)
+    for name in kept:
+        assert isinstance(asked(reader, calls[name], acme), errors.NoAgreementError)
+    moment[0] = ended_at
+    pins.delete("p")
+    assert isinstance(asked(reader, calls["read"], acme), errors.NoAgreementError)
+
+
+def test_an_ended_licensee_reads_no_pins(place: Place) -> None:
+    """Whatever was agreed; nor does anyone whose agreement keeps nothing."""
+    LicenseePins(place.store, "acme").create("p", place.opened.snapshot_id, LATER)
+    snapshot = format_digest(place.opened.snapshot_id)
+    agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime"}, pin_retention_days=7)
+    Agreements(place.store).end("acme")
+    assert list(place.served.read(snapshot, metadata=shown(place.key)))
+    Agreements(place.store).end_licensee("acme")
+    stream = place.served.read(snapshot, metadata=shown(place.key))
+    assert isinstance(refused(lambda: next(stream)), errors.NoAgreementError)

@@ -106,6 +106,9 @@ class World:
         """Return the agreement of this case."""
         return self.version
 
+    def retained(self, licensee: str, now: int) -> Version | None:
+        """Return none: here nothing ever ended."""
+
     # --- what happened ------------------------------------------------------------------------------
 
     def _canary(self) -> str:

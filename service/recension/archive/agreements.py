@@ -24,6 +24,7 @@ from recension.model.agreement import (
     in_force,
     make_end,
     read_statement,
+    retained,
     standing_of,
     version_statement,
     versions_of,
@@ -85,6 +86,11 @@ class Agreements:
         """
         held = self.held(licensee)
         return None if held.licensee is None or held.licensee.ended else in_force(held.versions, now)
+
+    def retained(self, licensee: str, now: int) -> Version | None:
+        """Return the version after whose end what was pinned under it can still be read at an instant."""
+        held = self.held(licensee)
+        return None if held.licensee is None or held.licensee.ended else retained(held.versions, now)
 
     def ruling(self, licensee: str) -> bytes:
         """Return the digest of the version that rules now; empty if none does."""

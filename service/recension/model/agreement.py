@@ -51,6 +51,7 @@ _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,127}")
 _URL = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?(?:[/?#][!-~]*)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = 1_000_000
+_DAY = 86_400 * _SECOND
 _T = TypeVar("_T")
 
 
@@ -307,6 +308,20 @@ def spans(versions: Sequence[Version]) -> list[tuple[int, int | None, Version]]:
         if rules is not None:
             found.append((edge, None, rules))
     return found
+
+
+def retained(versions: Sequence[Version], now: int) -> Version | None:
+    """Return the version that ruled last, while what was pinned under it can still be read after its end.
+
+    ``None`` while one rules, when none ever did, and once ``pin_retention_days`` are over.
+    """
+    if in_force(versions, now) is not None:
+        return None
+    ended = [(stop, version) for _, stop, version in spans(versions) if stop is not None and stop <= now]
+    if not ended:
+        return None
+    stop, version = ended[-1]
+    return version if now < stop + version.agreement.pin_retention_days * _DAY else None
 
 
 # --- documents ------------------------------------------------------------------------------------

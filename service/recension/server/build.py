@@ -187,7 +187,11 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     pepper = Pepper(config.pepper_path)
     agreements = Agreements(store)
     embargo = EmbargoClock(config.clock_path)
-    licensed = Licensed(reader, agreements, Horizons(store), embargo=embargo.now)
+
+    def pinned(owner: str, snapshot_id: bytes, before: int) -> bool:
+        return LicenseePins(store, owner).held(snapshot_id, before)
+
+    licensed = Licensed(reader, agreements, Horizons(store), embargo=embargo.now, pinned=pinned)
     cursors = Cursors(pepper, licensed.standing)
     gate = Gate(config.stream_limit)
     makers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to make a snapshot")

@@ -70,6 +70,19 @@ class Ruling(Protocol):
         """Return the version that rules at an instant, microseconds since the epoch."""
         ...
 
+    def retained(self, licensee: str, now: int) -> Version | None:
+        """Return the version after whose end what was pinned under it can still be read at an instant."""
+        ...
+
+
+Pinned = Callable[[str, bytes, int], bool]
+"""Says whether a licensee's live pin, made before an instant, holds a snapshot."""
+
+
+def nothing_pinned(owner: str, snapshot_id: bytes, before: int) -> bool:  # noqa: ARG001 - the shape of ``Pinned``
+    """Say no."""
+    return False
+
 
 class Licensed:
     """A ``StoredReader`` for whoever makes the call that is being answered. Safe for concurrent use."""
@@ -82,13 +95,18 @@ class Licensed:
         *,
         wall: Clock = system_clock,
         embargo: Clock = system_clock,
+        pinned: Pinned = nothing_pinned,
     ) -> None:
-        """``reader``: what there is; ``wall``: when agreements hold; ``embargo``: by what horizons move."""
+        """``reader``: what there is; ``wall``: when agreements hold; ``embargo``: by what horizons move.
+
+        ``pinned``: what can be read for a while after the end.
+        """
         self._reader = reader
         self._agreements = agreements
         self._positions = positions
         self._wall = wall
         self._embargo = embargo
+        self._pinned = pinned
 
     # --- who asks -----------------------------------------------------------------------------------
 
@@ -113,12 +131,26 @@ class Licensed:
         if who.role is not Role.LICENSEE:
             return ""
         version = self._agreements.current(who.owner, self._wall())
-        return "" if version is None else version.name
+        if version is not None:
+            return version.name
+        kept = self._agreements.retained(who.owner, self._wall())
+        return "" if kept is None else f"pins of {kept.name}"
 
     def _ruling(self, who: Caller) -> Scope | None:
         version = self._agreements.current(who.owner, self._wall())
-        if version is None:
-            return None
+        return None if version is None else self._under(version)
+
+    def _scope_of(self, snapshot_id: bytes, *, textless: bool = False) -> Scope | None:
+        """Return what rules the reading of a snapshot: for a while after the end, a pin that held it."""
+        who = caller()
+        if who.role is Role.LICENSEE and self._agreements.current(who.owner, self._wall()) is None:
+            kept = self._agreements.retained(who.owner, self._wall())
+            if kept is not None and self._pinned(who.owner, snapshot_id, kept.over_at or 0):
+                return self._under(kept)
+        return self._scope(textless=textless)
+
+    def _under(self, version: Version) -> Scope:
+        """Return the scope of a version, and take note of it."""
         scope = Scope(version, self._embargo)
         meter().note(agreement=version.name)
         use(scope)
@@ -431,7 +463,7 @@ class Licensed:
 
     def snapshot(self, snapshot_id: bytes) -> Manifest:
         """Return a snapshot. Raises ``SnapshotNotFoundError``."""
-        return self._manifest(self._scope(textless=True), snapshot_id)
+        return self._manifest(self._scope_of(snapshot_id, textless=True), snapshot_id)
 
     def snapshots(self, *, after: bytes = b"") -> Iterator[Manifest]:
         """Yield the snapshots in the order of their making, those behind the one with the id ``after``."""
@@ -490,10 +522,10 @@ class Licensed:
 
         A licensee is not told of pages whose revision lies outside of what is granted.
         """
-        scope = self._scope()
+        scope = self._scope_of(snapshot_id)
         manifest = self._manifest(scope, snapshot_id)
         if since:
-            self._manifest(scope, since)
+            self._manifest(self._scope_of(since), since)
         found = self._reader.attributions(snapshot_id, shard=shard, after=after, since=since)
         if scope is None:
             return found
@@ -517,7 +549,7 @@ class Licensed:
 
     def _contents(self, snapshot_id: bytes) -> Callable[[Entry], Entry]:
         """Return what shows the entries of a snapshot. Raises ``SnapshotNotFoundError``."""
-        scope = self._scope()
+        scope = self._scope_of(snapshot_id)
         manifest = self._manifest(scope, snapshot_id)
         return _as_it_is if scope is None else scope.contents(manifest, self._commit_time(manifest))
 
