@@ -155,6 +155,19 @@ def horizon_of(grants: Sequence[Grant], now: int) -> int:
     )
 
 
+def turning_times(agreement: Agreement, projects: Sequence[str]) -> list[int]:
+    """Return the valid times, ascending, from which on other windows of some projects are open than before.
+
+    Of one thing, what is decided is the same for all times between two of them.
+    """
+    turns: set[int] = set()
+    for grant in agreement.grants:
+        if not grant.projects.isdisjoint(projects):
+            turns.update({grant.earliest} if grant.earliest is not None else ())
+            turns.update({grant.latest + 1} if grant.latest is not None else ())
+    return sorted(turns)
+
+
 def _all(grants: list[Grant], namespaces: Sequence[int | None], time: int) -> Decision:
     """Allow what touches some namespaces, if each is granted at that time; ``None`` stands for all."""
     for namespace in namespaces:

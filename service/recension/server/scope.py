@@ -6,6 +6,7 @@ other words, so that what found its way around the wrapper ends the call instead
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -26,6 +27,7 @@ from recension.model.decision import (
     decide,
     grants_of,
     horizon_of,
+    turning_times,
 )
 from recension.model.event import Delete, Move, Presence, Restore
 from recension.model.manifest import Manifest
@@ -133,15 +135,25 @@ class Scope:
             )
             for grants in (grants_of(self.agreement, project) for project in manifest.selector.projects)
         )
-        return _same if bare else lambda entry: self._content(entry, commit_time)
+        if bare:
+            return _same
+        turns = turning_times(self.agreement, manifest.selector.projects)
+        decided: dict[tuple[str, int, tuple[str, ...], int], bool] = {}
 
-    def _content(self, entry: Entry, commit_time: int) -> Entry:
-        roles = tuple(slot.role for slot in entry.slots)
-        request = ContentRequest(entry.project, entry.namespace, roles, entry.timestamp)
-        if self.decide(request, commit_time).allowed:
-            return entry
-        named = [role for role in roles if self._granted(entry.project, entry.namespace, role)]
-        return withheld(entry, named)
+        def shown(entry: Entry) -> Entry:
+            project, namespace, time = entry.project, entry.namespace, entry.timestamp
+            roles = tuple([slot.role for slot in entry.slots])
+            # Streams ask much, and between two turns what is decided of the same slots is the same.
+            key = project, namespace, roles, bisect_right(turns, time)
+            allowed = decided.get(key)
+            if allowed is None:
+                request = ContentRequest(project, namespace, roles, time)
+                allowed = decided[key] = self.decide(request, commit_time).allowed
+            if allowed:
+                return entry
+            return withheld(entry, [role for role in roles if self._granted(project, namespace, role)])
+
+        return shown
 
     # --- the second look ----------------------------------------------------------------------------
 
@@ -200,11 +212,11 @@ class Scope:
                 raise _over(project, 0)
 
     def _open(self, project: str, namespace: int, role: str, time: int) -> bool:
-        return any(
-            (grant.earliest is None or time >= grant.earliest)
-            and (grant.latest is None or time <= grant.latest)
-            for grant in self._granted(project, namespace, role)
-        )
+        for grant in self._granted(project, namespace, role):
+            low, high = grant.earliest, grant.latest
+            if (low is None or time >= low) and (high is None or time <= high):
+                return True
+        return False
 
     def _granted(self, project: str, namespace: int, role: str) -> list[Grant]:
         """Return the grants that are about a slot, at whatever time; remembered, for streams ask much."""
