@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from recension.archive.agreements import Agreements
+from recension.archive.clock import system_clock
 from recension.archive.duties import LicenseeDuties
 from recension.archive.horizons import Horizons
 from recension.archive.ingest import Ingestor
@@ -191,7 +192,10 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     def pinned(owner: str, snapshot_id: bytes, before: int) -> bool:
         return LicenseePins(store, owner).held(snapshot_id, before)
 
-    licensed = Licensed(reader, agreements, Horizons(store), embargo=embargo.now, pinned=pinned)
+    def wall() -> int:  # goes back as little as the log does: what has ended stays so
+        return max(system_clock(), store.log.head().recorded_at)
+
+    licensed = Licensed(reader, agreements, Horizons(store), pinned=pinned, wall=wall, embargo=embargo.now)
     cursors = Cursors(pepper, licensed.standing)
     gate = Gate(config.stream_limit)
     makers = Gate(max(config.threads // _THREADS_FOR_EACH_MAKER, 1), "places to make a snapshot")
