@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from recension.archive.check.run import Check
+from recension.archive.duties import LicenseeDuties
+from recension.archive.pins import LicenseePins
 from recension.archive.retracting import retractions
 from recension.archive.sealed import CONTENT_FIELD, find_sealed, open_sealed
 from recension.archive.texts.reading import load, texts_of
@@ -36,7 +38,7 @@ from recension.store import keys
 from recension.store.directory import DataDirectory
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
-from tests.archive.helpers import World
+from tests.archive.helpers import NOW, World
 
 TEXT, COMMENT, WHO = "canary-text-94ab", "canary-comment-51cd", "canary-person-77ef"
 CANARIES = [TEXT, COMMENT, WHO]
@@ -337,6 +339,24 @@ def test_escrow_that_cannot_be(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert main([*back, "--escrow-secret", str(other)]) == 3
     assert "cannot be opened" in capsys.readouterr().err
     assert main(back) == 3
+
+
+def test_who_has_not_answered(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By licensee and pin, until the answer is there; the report of the retraction names the same."""
+    with closing(LmdbStore.open(data)) as store:
+        snapshot = next(World(store).archive.snapshots()).snapshot_id
+        LicenseePins(store, "acme").create("run", snapshot, NOW + 10**12)
+    assert run(capsys, "retractions", "outstanding", "--data", data) == ""
+    said = retract(capsys, data, "--yes")
+    assert json.loads(Path(str(said["report"])).read_text())["licensees"] == [{"owner": "acme", "pins": 1}]
+    (row,) = json.loads(run(capsys, "retractions", "outstanding", "--data", data, "--json"))
+    assert (row["owner"], row["pin"], row["entries"], row["answered_through"]) == ("acme", "run", 1, 0)
+    assert "acme\trun\t1 entries" in run(capsys, "retractions", "outstanding", "--data", data)
+    with closing(LmdbStore.open(data)) as store:
+        LicenseeDuties(store, "acme").acknowledge("run", row["since"])
+    assert run(capsys, "retractions", "outstanding", "--data", data) == ""
+    listed = run(capsys, "retractions", "list", "--data", data)
+    assert listed.startswith(f"{row['since']}\tc-1\tprivacy\tw\t1 revisions\tno receipt")
 
 
 @pytest.mark.parametrize(
