@@ -241,9 +241,11 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         CheckpointRpc(licensed, pins, ledger, signer), server
     )
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
-    agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(AgreementRpc(agreements), server)
+    agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(
+        AgreementRpc(agreements, cursors), server
+    )
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-        AdminRpc(agreements, audit.log, checkpoints), server
+        AdminRpc(agreements, audit.log, checkpoints, cursors), server
     )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageRpc(limits, agreements), server)
 

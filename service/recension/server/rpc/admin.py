@@ -9,9 +9,9 @@ import grpc
 from recension.archive.agreements import Agreements
 from recension.model.agreement import Version
 from recension.model.audit import Record
-from recension.model.cursor import open_place, seal_place
 from recension.server.audit.checkpoints import AuditCheckpoints
 from recension.server.audit.log import AuditLog, Wanted
+from recension.server.cursors import Cursors
 from recension.server.documents import read_json
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
@@ -28,8 +28,11 @@ _LOOKED_AT = 20_000
 class AdminRpc(AdminServiceServicer):
     """Who is served what."""
 
-    def __init__(self, agreements: Agreements, audit: AuditLog, checkpoints: AuditCheckpoints) -> None:
+    def __init__(
+        self, agreements: Agreements, audit: AuditLog, checkpoints: AuditCheckpoints, cursors: Cursors
+    ) -> None:
         self._agreements = agreements
+        self._cursors = cursors
         self._audit = audit
         self._checkpoints = checkpoints
 
@@ -52,10 +55,10 @@ class AdminRpc(AdminServiceServicer):
     ) -> pb.ListLicenseesResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         bound = ("ListLicensees",)
-        after, _ = open_place(request.page_token, bound, "page_token")
+        after, _ = self._cursors.open_place(request.page_token, bound, "page_token")
         rest = (one for one in self._agreements.licensees() if one.name > after)
         licensees, more = take_page(rest, size, licensee_to_proto)
-        token = seal_place(bound, (licensees[-1].name, 0)) if more else ""
+        token = self._cursors.seal_place(bound, (licensees[-1].name, 0)) if more else ""
         return pb.ListLicenseesResponse(licensees=licensees, next_page_token=token)
 
     def EndLicensee(
@@ -84,10 +87,10 @@ class AdminRpc(AdminServiceServicer):
     ) -> pb.ListAgreementsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         bound = ("ListAgreements", request.licensee)
-        _, after = open_place(request.page_token, bound, "page_token")
+        _, after = self._cursors.open_place(request.page_token, bound, "page_token")
         rest = (one for one in self._agreements.told(request.licensee) if one.version.ordinal > after)
         agreements, more = take_page(rest, size, agreement_to_proto)
-        token = seal_place(bound, ("", agreements[-1].ordinal)) if more else ""
+        token = self._cursors.seal_place(bound, ("", agreements[-1].ordinal)) if more else ""
         return pb.ListAgreementsResponse(agreements=agreements, next_page_token=token)
 
     def EndAgreement(
@@ -104,14 +107,16 @@ class AdminRpc(AdminServiceServicer):
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         wanted = _wanted(request)
         bound = ("ListAuditRecords", *map(str, astuple(wanted)))
-        _, start = open_place(request.page_token, bound, "page_token")
+        _, start = self._cursors.open_place(request.page_token, bound, "page_token")
         self._audit.catch_up()
         stop = start + _LOOKED_AT
         found = self._audit.records(wanted, after=start - 1, before=stop)
         records, more = take_page(found, size, _record_to_proto)
         if not more and stop < self._audit.env.head().size:
-            return pb.ListAuditRecordsResponse(records=records, next_page_token=seal_place(bound, ("", stop)))
-        token = seal_place(bound, ("", records[-1].index + 1)) if more else ""
+            return pb.ListAuditRecordsResponse(
+                records=records, next_page_token=self._cursors.seal_place(bound, ("", stop))
+            )
+        token = self._cursors.seal_place(bound, ("", records[-1].index + 1)) if more else ""
         return pb.ListAuditRecordsResponse(records=records, next_page_token=token)
 
     def GetAuditCheckpoint(

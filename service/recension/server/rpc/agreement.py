@@ -7,8 +7,8 @@ import grpc
 from recension.archive.agreements import Agreements
 from recension.model.access import Role
 from recension.model.agreement import Standing, VersionInfo
-from recension.model.cursor import open_place, seal_place
 from recension.model.errors import AgreementNotFoundError, LicenseeNotFoundError
+from recension.server.cursors import Cursors
 from recension.server.door import caller
 from recension.server.metering import meter
 from recension.server.paging import page_size_of, take_page
@@ -21,8 +21,9 @@ from recension.wire.agreements import agreement_to_proto
 class AgreementRpc(AgreementServiceServicer):
     """What the caller agreed with the operator."""
 
-    def __init__(self, agreements: Agreements) -> None:
+    def __init__(self, agreements: Agreements, cursors: Cursors) -> None:
         self._agreements = agreements
+        self._cursors = cursors
 
     def GetOwnAgreement(
         self, request: pb.GetOwnAgreementRequest, context: grpc.ServicerContext
@@ -47,10 +48,10 @@ class AgreementRpc(AgreementServiceServicer):
     ) -> pb.ListOwnAgreementsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
         bound = ("ListOwnAgreements",)
-        _, after = open_place(request.page_token, bound, "page_token")
+        _, after = self._cursors.open_place(request.page_token, bound, "page_token")
         rest = (info for info in self._own() if info.version.ordinal > after)
         agreements, more = take_page(rest, size, agreement_to_proto)
-        token = seal_place(bound, ("", agreements[-1].ordinal)) if more else ""
+        token = self._cursors.seal_place(bound, ("", agreements[-1].ordinal)) if more else ""
         return pb.ListOwnAgreementsResponse(agreements=agreements, next_page_token=token)
 
     def _own(self) -> tuple[VersionInfo, ...]:
