@@ -297,6 +297,7 @@ _SUBJECT = "sub "
 """Before the subject of a token among marks; no name in a certificate begins so."""
 
 
+@lru_cache(1024)
 def _range(name: str) -> tuple[bytes, bytes]:
     return keys.licensee(name), keys.licensee(name, keys.END)
 

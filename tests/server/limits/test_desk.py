@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from argparse import Namespace
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from recension.model import errors
 from recension.model.access import Role, Secret
 from recension.model.agreement import Quotas as Terms
 from recension.model.agreement import parse_document
+from recension.model.digest import parse_digest
 from recension.model.instant import parse_instant
 from recension.model.licensee import make_licensee
 from recension.server.door import Caller
@@ -32,6 +34,7 @@ from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.wire.status import error_of
 from recension.wire.usage import usage_from_proto, usage_to_proto
+from recension_client.async_client import AsyncClient
 from recension_client.cli.usage import _usage
 from recension_client.client import Client
 from tests.server.helpers import PAGE_BYTES, PAGES, Served, fill, refused, serving, until
@@ -262,3 +265,22 @@ def test_what_a_client_leaves_behind_is_given_back(licensing: Licensing) -> None
     assert 0 < usage.periods[0].articles <= PAGES
     assert 0 == usage.reserved_articles
     assert usage.periods[0].text_bytes <= PAGES * (PAGE_BYTES + 10)
+
+
+def test_clients_wait_as_long_as_they_are_told(licensing: Licensing) -> None:
+    """A rate slows both clients down, and fails no question that has the time."""
+    licensing.agree(rates={"requests_per_second": 20, "burst": 1})
+    target, key = licensing.served.target, licensing.key.written
+    with Client(target, key=key) as client:
+        assert all(client.server_info().version for _ in range(5))
+        assert len(list(client.entries(parse_digest(licensing.snapshot, "snapshot")))) == PAGES
+
+    async def ask() -> None:
+        async with AsyncClient(target, key=key) as asking:
+            for _ in range(5):
+                assert (await asking.server_info()).version
+
+    asyncio.run(ask())
+    with Client(target, key=key, timeout_seconds=0.01) as hasty, pytest.raises(errors.RecensionError):
+        for _ in range(50):
+            hasty.server_info()
