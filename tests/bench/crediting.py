@@ -7,6 +7,7 @@ in an order that no timeline has, which is the worst there is.
 from __future__ import annotations
 
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ _ASKED_MIB = 512
 def run(bench: Bench) -> None:
     """Print the table."""
     report = Report(
-        bench.console, f"credits: {bench.pages:,} pages of {EACH} revisions, one server, one client"
+        bench.console, f"credits: {bench.pages:,} pages of {EACH} revisions; CPU of server and client"
     )
     for name, ordered in (("page order", True), ("no order", False)):
         data = bench.folder / f"credits-{ordered}"
@@ -66,15 +67,16 @@ def _report(report: Report, name: str, data: Path, bench: Bench) -> None:
             "--quiet",
         ]
         for what, options in FORMS.items():
-            spent, began = processor_seconds(pid), time.perf_counter()
+            spent, own_spent, began = processor_seconds(pid), _children_seconds(), time.perf_counter()
             command = [*ask, snapshot, str(bench.folder / "credited"), *options]
             with subprocess.Popen(command) as process, Watch(pid) as server, Watch(process.pid) as own:
                 status = process.wait()
             seconds, spent = time.perf_counter() - began, processor_seconds(pid) - spent
+            own_spent = _children_seconds() - own_spent
             scaled = seconds * _ASKED_PAGES / bench.pages
             report.row(
                 f"{what}, {name}" + (f", exit status {status}" if status else ""),
-                f"{scaled:.0f} s a million pages ({seconds:.1f} s, {spent:.1f} s of the server's CPU)",
+                f"{scaled:.0f} s a million pages ({seconds:.1f} s; CPU {spent:.1f} s and {own_spent:.1f})",
                 "", "", f"{_ASKED_SECONDS} s", status == 0 and scaled < _ASKED_SECONDS,
             )  # fmt: skip
             most = max(server.most.own, own.most.own)
@@ -82,6 +84,12 @@ def _report(report: Report, name: str, data: Path, bench: Bench) -> None:
                 "memory: server; client", f"{server.most}; {own.most}", "", "", f"{_ASKED_MIB} MiB",
                 most < _ASKED_MIB,
             )  # fmt: skip
+
+
+def _children_seconds() -> float:
+    """Return what processes that were waited for have spent of the processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def history(pages: int, *, ordered: bool) -> Iterator[Event]:
