@@ -77,7 +77,9 @@ class Mutator:
             if way == self._roll_back:
                 cover = "head"
             tables = self._laid(records, cover)
-            if tables[RECORDS] != self.tables[RECORDS]:  # else nothing was done, or what was is undone
+            rows = tables[RECORDS]
+            if any(rows.get(key) != raw for key, raw in self.tables[RECORDS].items()):
+                # Else nothing was done, or what was is undone, or the log has grown, which is no mutation.
                 return f"{way.__name__}, {cover}", tables
 
     def _laid(self, records: list[bytes], cover: str) -> Tables:
@@ -141,7 +143,7 @@ class Mutator:
         records[at] = encode_record(at, fields)
 
     def _insert(self, records: list[bytes]) -> None:
-        at = self.random.randrange(len(records))  # not behind the last: that a log grows is no mutation
+        at = self.random.randrange(len(records) + 1)
         fields = json.loads(records[self.random.randrange(len(records))])
         records.insert(at, encode_record(at, {**fields, "request": "made up"}))
 
