@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from recension.model.errors import LockError
+from recension.model.instant import parse_instant
 from recension.server.signing import PrivateKey
 from recension_client import lockfile, verify
 from recension_client.cli.main import main
@@ -297,3 +298,5 @@ def test_an_extended_pin_is_in_the_log_that_was_signed(servers: Servers, locked:
     told = ask("pins", "extend", "longer", *until, "--server", servers.stranger, "--json", status=3)
     assert "VERIFICATION_FAILED" == json.loads(told)["error"]["reason"]
     assert before == written(locked.parent)
+    with Client(servers.stranger) as client:
+        assert parse_instant("2097-01-01") == client.pin("longer").readable_until

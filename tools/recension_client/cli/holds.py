@@ -42,9 +42,13 @@ def _pins(client: Client, options: Namespace) -> int:
 def _extend(client: Client, name: str, until: int, options: Namespace) -> int:
     """Extend a pin, whose new statement has to be in the log that the server signs, if it signs one."""
     keys = client.server_info().signing_keys
+    known = keys[-1].key if keys else ""
+    trust = trust_of(known) if known else None
+    if trust is not None:
+        trust.refresh(client, known)  # before anything changes: of a log that is refused nothing is asked
     pin = client.extend_pin(name, until)
-    if keys:
-        trust_of(keys[-1].key).check_pin(client, pin.statement, keys[-1].key)
+    if trust is not None:
+        trust.check_pin(client, pin.statement, known)
     return _say(pin, options)
 
 
