@@ -39,6 +39,7 @@ exit codes:
   {FOUND}    it is not: each line says what is wrong
   2    wrong usage
   3    an error with a name: see "error:" and "hint:" on stderr
+  130  interrupted
 """
 
 
