@@ -236,7 +236,7 @@ def test_what_was_changed_on_the_way_is_noticed(world: World) -> None:
 
 
 def test_a_pin_names_the_agreement_that_it_was_made_under(world: World) -> None:
-    """Made and extended under the one that rules then, ended under that still; an operator's names none."""
+    """Made and extended under the one that rules then, and by none after the end; an operator's names none."""
     world.licensee()
     first = world.agree().agreement
     selector = snapshot_pb.Selector(projects=["demo"])
@@ -259,3 +259,13 @@ def test_a_pin_names_the_agreement_that_it_was_made_under(world: World) -> None:
     assert pin == create(world.acme)
     longer = pin_pb.ExtendPinRequest(name="p", readable_until=timestamp_to_proto(LATER))
     assert second.version == world.pins.ExtendPin(longer, metadata=world.acme).pin.agreement
+    world.admin.EndAgreement(pb.EndAgreementRequest(licensee="acme"), metadata=world.operator)
+    assert pin.snapshot == world.pins.GetPin(pin_pb.GetPinRequest(name="p"), metadata=world.acme).pin.snapshot
+    another = pin_pb.CreatePinRequest(name="q", snapshot=made.snapshot.id, readable_until=until)
+    later = pin_pb.ExtendPinRequest(name="p", readable_until=timestamp_to_proto(LATER + 1))
+    for pinning in (
+        lambda: world.pins.CreatePin(another, metadata=world.acme),
+        lambda: world.pins.ExtendPin(later, metadata=world.acme),
+    ):
+        assert isinstance(refused(pinning), errors.NoAgreementError)
+    assert world.pins.ExtendPin(later, metadata=world.operator).pin.name == "p"

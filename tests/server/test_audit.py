@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from recension.archive.agreements import Agreements
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
@@ -31,8 +32,10 @@ from recension.store.directory import PEPPER_FILE
 from recension.store.memory import MemoryStore
 from recension.v1 import admin_service_pb2 as admin_pb
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import pin_service_pb2 as pin_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1.admin_service_pb2_grpc import AdminServiceStub
+from recension.v1.pin_service_pb2_grpc import PinServiceStub
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.wire.convert import timestamp_to_proto
 from recension.wire.status import error_of
@@ -128,6 +131,26 @@ def test_the_log_knows_what_the_caller_is_not_told(world: World) -> None:
     assert (forbidden.get("true_reason"), absent.get("true_reason")) == ("namespace", "absent")
     assert {forbidden.get("agreement"), absent.get("agreement")} == {version.name}
     assert forbidden.number("articles") == forbidden.number("text_bytes") == 0
+
+
+def test_every_record_of_a_licensee_names_its_agreement(world: World) -> None:
+    """Also where no text is asked for, and where a limit refuses the call before anything is looked up."""
+    key = world.key("acme")
+    version = agree(world.store, "acme", rates={"concurrent_streams": 1})
+    pins = PinServiceStub(world.served.channel)
+    pins.ListPins(pin_pb.ListPinsRequest(), metadata=shown(key))
+    stream = world.served.read(world.snapshot, metadata=shown(key))
+    next(stream)
+    second = world.served.read(world.snapshot, metadata=shown(key))
+    assert isinstance(refused(partial(next, second)), errors.StreamsExhaustedError)
+    listed, limited = world.calls(2)
+    assert (limited.get("reason"), listed.get("outcome")) == ("STREAMS_EXHAUSTED", "OK")
+    assert {version.name} == {listed.get("agreement"), limited.get("agreement")}
+    stream.cancel()
+    world.calls(3)
+    Agreements(world.store).end("acme")
+    pins.ListPins(pin_pb.ListPinsRequest(), metadata=shown(key))
+    assert not world.calls(4)[-1].get("agreement")
 
 
 def test_texts_are_counted_as_they_leave(world: World) -> None:

@@ -92,11 +92,6 @@ class Agreements:
         held = self.held(licensee)
         return None if held.licensee is None or held.licensee.ended else retained(held.versions, now)
 
-    def ruling(self, licensee: str) -> bytes:
-        """Return the digest of the version that rules now; empty if none does."""
-        version = self.current(licensee, max(self._clock(), self._store.log.head().recorded_at))
-        return b"" if version is None else version.digest
-
     def held(self, licensee: str) -> Held:
         """Return all that the log says of a licensee; without a position if it says nothing."""
         with self._store.view() as view:

@@ -231,7 +231,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     )
 
     def pins() -> LicenseePins:
-        return LicenseePins(store, caller().owner, agreement=agreements.ruling)
+        return LicenseePins(store, caller().owner, agreement=licensed.pinnable)
 
     def duties() -> LicenseeDuties:
         return LicenseeDuties(store, caller().owner, caller().key_id)

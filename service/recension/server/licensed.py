@@ -136,6 +136,21 @@ class Licensed:
         kept = self._agreements.retained(who.owner, self._wall())
         return "" if kept is None else f"pins of {kept.name}"
 
+    def pinnable(self, owner: str) -> bytes:
+        """Return the digest of the version that the caller pins under; empty for who is not restricted.
+
+        Nothing is pinned for longer once none is in force, though it can be read yet. Raises
+        ``NoAgreementError``.
+        """
+        who = caller()
+        if who.role is not Role.LICENSEE:
+            return b""
+        version = self._agreements.current(owner, self._wall())
+        if version is None:
+            meter().note(reason=Reason.NO_AGREEMENT)
+            raise no_agreement(owner)
+        return version.digest
+
     def _ruling(self, who: Caller) -> Scope | None:
         version = self._agreements.current(who.owner, self._wall())
         return None if version is None else self._under(version)

@@ -15,6 +15,7 @@ import pytest
 
 from recension.archive.agreements import Agreements
 from recension.archive.keyring import Keyring
+from recension.archive.pins import LicenseePins
 from recension.model import errors
 from recension.model.access import Role, Secret
 from recension.model.agreement import Quotas as Terms
@@ -48,6 +49,7 @@ class Licensing:
 
     def __init__(self, served: Served, store: MemoryStore, keyring: Keyring) -> None:
         self.served = served
+        self.store = store
         self.agreements = Agreements(store)
         for name in ("acme", "other"):
             self.agreements.add_licensee(make_licensee(name, 1))
@@ -118,6 +120,22 @@ def test_the_streams_of_an_agreement(licensing: Licensing) -> None:
 
     until(begins)
     others.cancel()
+
+
+def test_what_can_be_read_after_the_end_is_limited_too(licensing: Licensing) -> None:
+    """By the version that lets its pins be read, and under its quota."""
+    snapshot_id = parse_digest(licensing.snapshot)
+    LicenseePins(licensing.store, "acme").create("p", snapshot_id, LATER)
+    licensing.agree(
+        pin_retention_days=7, quotas={"articles_per_day": PAGES - 1}, rates={"concurrent_streams": 1}
+    )
+    licensing.agreements.end("acme")
+    first = licensing.read()
+    next(first)
+    assert isinstance(refused(lambda: next(licensing.read())), errors.StreamsExhaustedError)
+    assert isinstance(refused(lambda: list(first)), errors.QuotaExhaustedError)
+    licensing.agreements.end_licensee("acme")
+    assert isinstance(refused(lambda: next(licensing.read())), errors.NoAgreementError)
 
 
 def test_counters_that_cannot_be_used(licensing: Licensing, tmp_path: Path) -> None:

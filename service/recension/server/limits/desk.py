@@ -65,15 +65,22 @@ class Limits:
     def admitting(self, who: Caller, meter: Meter, *, streaming: bool) -> AbstractContextManager[None]:
         """Count a call, and have ``meter`` take what it brings from the quota of who calls, until it ends.
 
-        Licensees alone have limits; who has no agreement is refused by what decides of scopes. Raises
-        ``RateLimitedError``, ``StreamsExhaustedError``, and what ``Counters`` raises.
+        Licensees alone have limits; after the end those of the version by which pins can still be read. Who
+        has none is refused by what decides of scopes. The version that rules is noted, whatever becomes of
+        the call. Raises ``RateLimitedError``, ``StreamsExhaustedError``, and what ``Counters`` raises.
         """
         now = self._clock()
         if who.key_id:
             self._seen[who.key_id] = now
-        version = self._agreements.current(who.owner, now) if who.role is Role.LICENSEE else None
-        if version is None:
+        if who.role is not Role.LICENSEE:
             return _UNLIMITED
+        version = self._agreements.current(who.owner, now)
+        if version is not None:
+            meter.note(agreement=version.name)
+        else:
+            version = self._agreements.retained(who.owner, now)
+            if version is None:
+                return _UNLIMITED
         rates = version.agreement.rates
         if rates.requests_per_second is not None:
             self._rates.ask(who.owner, rates.requests_per_second, rates.burst or 1)
