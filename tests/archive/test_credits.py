@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recension.archive import clock
 from recension.archive import credits as module
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
@@ -230,6 +231,22 @@ def test_a_contributor_who_was_retracted_is_hidden_at_once_and_for_ever() -> Non
     with world.store.exclusive_writer():
         retractor.erase(plan)
     assert 2 * [([("Ann", 1)], 2)] == told()
+
+
+@pytest.mark.parametrize("seconds, told", [(0.0, []), (1e9, [("Bob", 1)])])
+def test_who_takes_credits_slowly_is_not_told_who_was_withdrawn_since(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, told: list[tuple[str, int]]
+) -> None:
+    """What was read before it was hidden, and is taken later, is read again, unless it is fresh."""
+    monkeypatch.setattr(clock, "FRESH_SECONDS", seconds)
+    world = World()
+    world.add(*(world.event(page, 1, by(page, who)) for page, who in ((1, ANN), (2, ANN), (3, BOB))))
+    stream = world.archive.attributions(world.snapshot(4))
+    assert [("Ann", 1)] == shares(next(stream))
+    retractor = Retractor(world.store, clock=lambda: NOW)
+    plan = retractor.plan("w", Wanted(contributors=frozenset({"Bob"})), tuple(Part))
+    retractor.mask(plan, "case-1", Reason.PRIVACY)
+    assert [[("Ann", 1)], told] == [shares(one) for one in stream]
 
 
 def test_a_lost_text_that_came_later_is_no_second_edit() -> None:

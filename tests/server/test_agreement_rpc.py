@@ -236,7 +236,7 @@ def test_what_was_changed_on_the_way_is_noticed(world: World) -> None:
 
 
 def test_a_pin_names_the_agreement_that_it_was_made_under(world: World) -> None:
-    """Made and extended under the one that rules then, and by none after the end; an operator's names none."""
+    """Made and extended under the one that rules then, not at all after the end; an operator's names none."""
     world.licensee()
     first = world.agree().agreement
     selector = snapshot_pb.Selector(projects=["demo"])

@@ -7,9 +7,10 @@ many pages from their timelines, and reads the contributors of all of them in on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import islice
 from typing import NamedTuple
 
+from recension.archive.clock import while_fresh
 from recension.archive.history import any_hidden, edit_row
 from recension.archive.projects import Numbers, definition_of
 from recension.archive.rows import read_visibility
@@ -111,9 +112,14 @@ class Credits:
     def of_entries(self, entries: Iterable[Entry], known_at: int) -> Iterator[Attribution]:
         """Yield the attribution of each entry, in their order; the edits are those known at a position."""
         rest = map(_of_entry, entries)
-        while some := list(islice(rest, _PAGES)):
-            for _, same in groupby(some, key=lambda one: one.project):
-                yield from self.of(list(same), known_at)
+        some: list[Attributed] = []
+        while some := some or list(islice(rest, _PAGES)):
+            same = [one for one in some if one.project == some[0].project]
+            sent = 0
+            for one in while_fresh(self.of(same, known_at)):  # who takes them slowly gets a later view's
+                yield one
+                sent += 1
+            some = some[sent:]
 
     def of(self, wanted: Sequence[Attributed], known_at: int) -> list[Attribution]:
         """Return the attribution of some revisions of one project, by the edits known at a position."""
