@@ -402,8 +402,12 @@ def test_pins_can_be_read_for_a_while_after_the_end(place: Place) -> None:
             told = asked(reader, call, acme)
             if name in kept:
                 assert before[name] == repr(told)
+            elif name == "project":
+                assert ("open", 0, 0, 0) == (told.name, told.position, told.revisions, told.pages)
             elif name != "server_info":
                 assert isinstance(told, errors.NoAgreementError)
+        shut = asked(reader, lambda one: one.project("shut"), acme)
+        assert isinstance(shut, errors.ProjectNotFoundError)
         for name in kept:
             unpinned = _calls(place, "open", other.snapshot_id, 1)[name]
             assert isinstance(asked(reader, unpinned, acme), errors.NoAgreementError)
@@ -413,11 +417,12 @@ def test_pins_can_be_read_for_a_while_after_the_end(place: Place) -> None:
     assert not standings & {"", Agreements(place.store).version("acme").name}
     moment[0] = ended_at + 7 * DAY
     assert "" == reader.standing(acme)
-    for name in kept:
+    for name in (*kept, "project"):
         assert isinstance(asked(reader, calls[name], acme), errors.NoAgreementError)
     moment[0] = ended_at
     pins.delete("p")
-    assert isinstance(asked(reader, calls["read"], acme), errors.NoAgreementError)
+    for name in ("read", "project"):
+        assert isinstance(asked(reader, calls[name], acme), errors.NoAgreementError)
 
 
 def test_an_ended_licensee_reads_no_pins(place: Place) -> None:
@@ -427,6 +432,8 @@ def test_an_ended_licensee_reads_no_pins(place: Place) -> None:
     agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime"}, pin_retention_days=7)
     Agreements(place.store).end("acme")
     assert list(place.served.read(snapshot, metadata=shown(place.key)))
+    with Client(place.served.target, key=place.key.written) as client:
+        assert "open" == client.project("open").name
     Agreements(place.store).end_licensee("acme")
     stream = place.served.read(snapshot, metadata=shown(place.key))
     assert isinstance(refused(lambda: next(stream)), errors.NoAgreementError)

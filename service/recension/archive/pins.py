@@ -134,7 +134,7 @@ class LicenseePins:
             after = some[-1].statement.made_at
 
     def held(self, snapshot_id: bytes, before: int) -> bool:
-        """Say whether a live pin that was made before an instant holds a snapshot."""
+        """Say whether a live pin that was made before an instant holds a snapshot; any, for empty bytes."""
         return any(not pin.expired and pin.created_at < before for pin in self.all(snapshot_id=snapshot_id))
 
     def extend(self, name: str, readable_until: int) -> Pin:

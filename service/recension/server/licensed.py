@@ -59,6 +59,8 @@ from recension.server.metering import meter
 from recension.server.scope import Scope, use
 from recension.wire.convert import TextBudget
 
+_ANY = b""
+"""In the place of a snapshot's id: whichever."""
 ABSENT = "absent"
 """What the audit log is told of something that nobody would find."""
 
@@ -76,7 +78,7 @@ class Ruling(Protocol):
 
 
 Pinned = Callable[[str, bytes, int], bool]
-"""Says whether a licensee's live pin, made before an instant, holds a snapshot."""
+"""Says whether a licensee's live pin, made before an instant, holds a snapshot; any, if none is named."""
 
 
 def nothing_pinned(owner: str, snapshot_id: bytes, before: int) -> bool:  # noqa: ARG001 - the shape of ``Pinned``
@@ -214,8 +216,11 @@ class Licensed:
         return [self._project(scope, info) for info in found if scope.names(info.name)]
 
     def project(self, name: str) -> ProjectInfo:
-        """Return one project. Raises ``ProjectNotFoundError``."""
-        scope = self._scope(textless=True)
+        """Return one project. Raises ``ProjectNotFoundError``.
+
+        Whoever reads a pin after the end is told where its pages come from, and under which licences.
+        """
+        scope = self._scope_of(_ANY, textless=True)
         if scope is None:
             return self._reader.project(name)
         self._check_project(scope, name)
@@ -223,11 +228,12 @@ class Licensed:
 
     def _project(self, scope: Scope, info: ProjectInfo) -> ProjectInfo:
         """Return a granted project; without counts, unless all that they count is granted."""
-        if scope.is_whole(info.name):
+        is_over = scope.version.is_over(self._wall())
+        if scope.is_whole(info.name) and not is_over:
             return info
         horizon = scope.horizon(info.name)
-        position = info.position
-        if horizon != FOREVER:
+        position = 0 if is_over else info.position
+        if position and horizon != FOREVER:
             position = self._positions.newest_of([info.name], self._positions.at(horizon).position)
         return replace(
             info,
