@@ -142,3 +142,31 @@ def test_from_the_operator_to_the_lock(
             with pytest.raises(error):
                 reader(bad)
     assert lockfile.parse(text).agreement == lockfile.AgreementRecord(newer, 2)
+
+
+def test_an_answer_is_owed_after_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[int, int], str]
+) -> None:
+    """Nothing can be read any more, and what was withdrawn is told and answered for all the same."""
+    data = filled(tmp_path / "data")
+
+    def manage(*arguments: str) -> str:
+        return said(operate([*arguments, "--data", str(data)]), 0)
+
+    manage("key", "create", "example.org/recension")
+    monkeypatch.setenv("RECENSION_KEY", manage("apikey", "create", "acme").strip())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    manage("licensee", "add", "acme")
+    Path("a.yaml").write_text(DOCUMENT)
+    manage("agreement", "add", "acme", "a.yaml")
+    with serving(data) as address:
+        monkeypatch.setenv("RECENSION_SERVER", address)
+        said(main(["pin", "w", "--at", "2020-01-04", "--name", "p", "--until", "2999-01-01"]), 0)
+        assert lockfile.read(tmp_path / "recension.lock").server_key
+        manage("retract", "w", "--page", "1", "--reason", "privacy", "--case", "c", "--yes")
+        manage("agreement", "end", "acme")
+        assert "no agreement of acme is in force" in said(main(["fetch"]), 3)
+        assert "privacy" in said(main(["retractions"]), 1)
+        assert "answered for 1 entries of p" in said(main(["retractions", "acknowledge"]), 0)
+        said(main(["retractions"]), 0)

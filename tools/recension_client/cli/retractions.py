@@ -13,7 +13,7 @@ from recension.model.retraction import Part, Withdrawn
 from recension_client import lockfile
 from recension_client.cli import arguments, output
 from recension_client.cli.arguments import DIFFERENT, OK, Commands, connect
-from recension_client.cli.exports import check_signed, folder_of, render_for
+from recension_client.cli.exports import folder_of, render_for
 from recension_client.cli.withdrawn import in_files, lost_of, pin_of
 from recension_client.client import Client
 from recension_client.export.folder import Folder
@@ -43,7 +43,6 @@ def register(commands: Commands) -> None:
 def _retractions(options: Namespace) -> int:
     lock = lockfile.read(options.lock)
     with connect(options, locked=lock.server) as client:
-        check_signed(client, lock)
         name = pin_of(client, lock)
         entries = list(client.retractions(name))
         if options.task == "acknowledge":

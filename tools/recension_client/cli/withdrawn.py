@@ -12,12 +12,15 @@ from recension_client.export.fetching import DATA
 from recension_client.export.folder import Folder
 from recension_client.export.withdrawing import Lost, still_there
 from recension_client.lockfile import Lock
+from recension_client.trust import trust_of
 
 
 def pin_of(client: Client, lock: Lock) -> str:
     """Return the name of the lock's pin, if it is the one that the server knows by that name.
 
-    Raises ``LockError``, ``PinNotFoundError``.
+    Where the lock names a key, the server has to have signed what it says of the pin. Not of the snapshot:
+    an answer is owed also when nothing can be read any more. Raises ``LockError``, ``PinNotFoundError``,
+    ``VerificationError``.
     """
     if lock.pin is None:
         raise LockError(
@@ -25,7 +28,9 @@ def pin_of(client: Client, lock: Lock) -> str:
             hint="take one: recension pin ... --name NAME --until T",
         )
     for pin in client.pins():
-        if pin.statement.id.hex() == lock.pin.id:
+        if pin.statement.id.hex() == lock.pin.id and pin.snapshot_id == lock.manifest.snapshot_id:
+            if lock.server_key:
+                trust_of(lock.server_key).check_pin(client, pin.statement, lock.server_key)
             return pin.name
     raise PinNotFoundError(
         f"the pin {lock.pin.name!r} of the lock is not there any more",
