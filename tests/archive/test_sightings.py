@@ -17,7 +17,7 @@ from recension.archive.reader import Archive
 from recension.archive.sightings import judge
 from recension.model.errors import PageNotFoundError
 from recension.model.event import Delete, Event, Move, Restore, Visibility
-from recension.model.instant import format_instant, parse_instant
+from recension.model.instant import MAX_INSTANT, format_instant, parse_instant
 from recension.model.reading import ProjectInfo, Revision
 from recension.sources.enterprise import read_articles
 from recension.sources.items import Rejected, Sighting
@@ -114,6 +114,17 @@ def test_move_whose_delete_comes_first(world: World) -> None:
     world.take(MOVE[1])
     assert ("Old", "New") == (world.title(minute=4), world.title())
     assert [Delete, Restore, Move] == world.happened()
+
+
+def test_a_delete_at_the_end_of_time(world: World) -> None:
+    """No instant is behind that of the edit."""
+    last = format_instant(MAX_INSTANT)
+    edit = record(1, "update", "Old", 1) | {"date_modified": last}
+    world.take(edit)
+    world.take(record(5, "delete", "Old", 1))
+    assert [MAX_INSTANT] == [
+        item.time for item in Archive(world.store).timeline("p", 7) if isinstance(item.what, Delete)
+    ]
 
 
 def test_delete_and_undelete(world: World) -> None:

@@ -4,12 +4,19 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recension.model.errors import RecensionError, SourceFormatError, SourceLimitError, SourceTruncatedError
+from recension.model.errors import (
+    RecensionError,
+    SourceCorruptError,
+    SourceFormatError,
+    SourceLimitError,
+    SourceTruncatedError,
+)
 from recension.model.event import NOBODY, Comment, Contributor, Edit, Event, Presence, Visibility
 from recension.model.instant import parse_instant
 from recension.sources import enterprise
@@ -20,6 +27,7 @@ from tests.sources.helpers import shared
 
 TIME = "2025-01-02T03:04:05Z"
 AT = parse_instant(TIME)
+DELETE: dict[str, Any] = {"event": {"identifier": "d-1", "type": "delete", "date_created": TIME}}
 
 
 def record(**fields: Any) -> dict[str, Any]:
@@ -167,15 +175,23 @@ def test_visibility(tmp_path: Path, name: str) -> None:
         ({"identifier": None}, "INVALID_EVENT"),
         ({"identifier": -1}, "INVALID_FIELD"),
         ({"identifier": 1.5}, "INVALID_FIELD"),
-        ({"identifier": 2**63}, "INVALID_EVENT"),
+        ({"identifier": 2**63}, "INVALID_FIELD"),
+        ({"identifier": 1e300}, "INVALID_FIELD"),
         ({"identifier": True}, "INVALID_FIELD"),
         ({"date_modified": None}, "INVALID_FIELD"),
         ({"date_modified": "yesterday"}, "INVALID_FIELD"),
-        ({"is_part_of": {"identifier": "other"}}, "OTHER_PROJECT"),
+        ({"is_part_of": {"identifier": "other" * 10**5}}, "OTHER_PROJECT"),
         ({"is_part_of": "p"}, "INVALID_FIELD"),
         ({"version": {"identifier": 1, "is_minor_edit": "yes"}}, "INVALID_FIELD"),
         ({"event": {"type": "delete"}}, "INVALID_FIELD"),
         ({"event": {"type": "visibility-change"}}, "INVALID_FIELD"),
+        ({"event": {"identifier": "e" * 2000, "date_created": TIME}}, "INVALID_EVENT"),
+        (DELETE | {"identifier": 2**64}, "INVALID_FIELD"),
+        (DELETE | {"identifier": 1e300}, "INVALID_FIELD"),
+        (DELETE | {"version": {"identifier": 2**64}}, "INVALID_FIELD"),
+        (DELETE | {"version": {"editor": {"name": "n" * 2000}}}, "INVALID_EVENT"),
+        (DELETE | {"namespace": {"identifier": 2**40}}, "INVALID_EVENT"),
+        (DELETE | {"event": DELETE["event"] | {"identifier": "e" * 2000}}, "INVALID_EVENT"),
     ],
 )
 def test_records_that_cannot_be_used(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
@@ -183,6 +199,7 @@ def test_records_that_cannot_be_used(tmp_path: Path, fields: dict[str, Any], rea
     bad, *good = parsed(tmp_path, record(**fields), record())
     assert isinstance(bad, Rejected), bad
     assert reason == bad.reason
+    assert len(bad.message) < 200
     assert len(good) == 2
 
 
@@ -271,6 +288,30 @@ def test_damaged_archives(tmp_path: Path) -> None:
         with pytest.raises(RecensionError) as caught, open_container(path, tar=True) as container:
             found.extend(read_articles(container, path, "p"))
         assert isinstance(caught.value, SourceTruncatedError), caught.value
+
+
+def test_archives_that_go_on_behind_an_end(tmp_path: Path) -> None:
+    """What comes behind a damaged header or an end is told, not lost."""
+    line = json.dumps(record()).encode() + b"\n"
+    whole = tar(line, line)
+    damaged = bytearray(whole)
+    damaged[whole.index(b"chunk_1")] ^= 1
+    assert len(items(whole + bytes(4096), tmp_path)) == 4
+    for data in (bytes(damaged), whole + whole, whole + b"more".ljust(1024, b"\0")):
+        with pytest.raises(SourceCorruptError, match="neither a header nor its end") as caught:
+            items(data, tmp_path)
+        assert caught.value.hint
+
+
+def test_an_archive_of_very_many_files(tmp_path: Path) -> None:
+    """They are forgotten one by one."""
+    data = tarfile.TarInfo("empty").tobuf() * 6000 + bytes(1024)
+    tracemalloc.start()
+    try:
+        assert items(data, tmp_path) == []
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_bomb_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

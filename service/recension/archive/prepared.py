@@ -83,6 +83,8 @@ class PreparedEvents:
 
     def followed_by(self, later: Sequence[tuple[Prepared, Sealed]]) -> PreparedEvents:
         """Return these events and others behind them, for one commit."""
+        if not later:
+            return self
         sealed = [one for raw in self.packed for one in open_sealed(raw)]
         packed = pack_sealed([*sealed, *(one for _, one in later)])
         return PreparedEvents([*self.events, *(event for event, _ in later)], packed, self.blocks)

@@ -21,6 +21,7 @@ from recension.archive.pages import page_titled
 from recension.archive.projects import project_number
 from recension.archive.sealed import find_sealed
 from recension.model.event import NO_COMMENT, Delete, Event, Move, Restore
+from recension.model.instant import MAX_INSTANT
 from recension.model.seal import read_title
 from recension.sources.items import Sighting
 from recension.store.interface import Store, View
@@ -99,7 +100,8 @@ class Witness:
             self.ignored["older than what is known"] += not page.gone
         else:
             page.gone = True
-            page.since = max(seen.time, page.edited_at + 1)  # an edit of the same instant would revive it
+            # An edit of the same instant would revive it.
+            page.since = min(max(seen.time, page.edited_at + 1), MAX_INSTANT)
             what = Delete(seen.title, page.namespace, seen.contributor, NO_COMMENT)
             yield self._event(seen, "delete", page_id, page.since, what)
 

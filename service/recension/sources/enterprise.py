@@ -22,9 +22,12 @@ import orjson
 
 from recension.model.errors import InvalidTimeError, SourceFormatError
 from recension.model.event import (
+    MAX_ID,
+    NO_COMMENT,
     NOBODY,
     Comment,
     Contributor,
+    Delete,
     Edit,
     Event,
     Presence,
@@ -171,7 +174,7 @@ class _Records:
             return
         project = record.part("is_part_of").text("identifier")
         if project and project != self._project:
-            raise BadRecordError("OTHER_PROJECT", f"the record is of {project!r}")
+            raise BadRecordError("OTHER_PROJECT", f"the record is of {project[:80]!r}")
         event = record.part("event")
         kind = event.text("type")
         title = plain_title(record.text("name"))
@@ -182,8 +185,10 @@ class _Records:
         elif kind == _VISIBILITY:
             yield self._visibility(record, event)
         elif kind in _UPDATES:
-            yield self._edit(record, event, title)
-            yield self._sighting(record, event, title, gone=False)
+            edit = self._edit(record, event, title)
+            seen = self._sighting(record, event, title, gone=False)
+            yield edit
+            yield seen
         else:
             skipped[f"event of type {kind[:40]}"] += 1
 
@@ -196,7 +201,7 @@ class _Records:
             if gone:
                 raise BadRecordError("INVALID_FIELD", "event.date_created: there is none")
             seen_at = record.time("date_modified")
-        return Sighting(
+        seen = Sighting(
             page_id,
             record.part("version").number("identifier"),
             title,
@@ -206,6 +211,10 @@ class _Records:
             gone,
             _editor(record.part("version")) if gone else NOBODY,
         )
+        # What follows from it is stored as it is, so it keeps the rules of an event with the same in it.
+        what = Delete(seen.title, seen.namespace, seen.contributor, NO_COMMENT)
+        checked(Event(self._project, page_id or 1, seen.time, f"{seen.source_id}:restore", what))
+        return seen
 
     def _visibility(self, record: _Fields, event: _Fields) -> Event:
         seen = record.part("visibility")
@@ -309,8 +318,10 @@ class _Fields:
             return 0
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if type(value) is not int or value < 0:
-            raise BadRecordError("INVALID_FIELD", f"{self._name}.{name}: a whole number was expected")
+        if type(value) is not int or not 0 <= value <= MAX_ID:
+            raise BadRecordError(
+                "INVALID_FIELD", f"{self._name}.{name}: a whole number below 2^63 was expected"
+            )
         return value
 
     def flag(self, name: str) -> bool:

@@ -48,7 +48,8 @@ class TarMembers:
         file_of = _Exact(source)
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", file_of), mode="r|") as archive:
-                for member in archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # or it remembers all of them
                     file = archive.extractfile(member) if member.isreg() else None
                     last = b"\n"
                     while file is not None and (piece := file.read(_CHUNK_BYTES)):
@@ -60,9 +61,17 @@ class TarMembers:
             cut = isinstance(error, tarfile.ReadError) and "end of data" in str(error)
             kind = SourceTruncatedError if cut else SourceCorruptError
             raise kind(f"{self._path}: the tar archive: {error}", hint=_HINT, path=self._path) from error
-        if not file_of.ends_well():  # tarfile takes half a header for an end
+        # tarfile takes half a header, and a damaged one, for an end.
+        size, content_end = file_of.run_out()
+        if size < archive.offset + _BLOCK_BYTES:
             raise SourceTruncatedError(
                 f"{self._path}: the tar archive has no end", hint=_HINT, path=self._path
+            )
+        if content_end > archive.offset:
+            raise SourceCorruptError(
+                f"{self._path}: the tar archive: at byte {archive.offset:,} is neither a header nor its end",
+                hint=f"{_HINT}; archives behind one another are read one by one",
+                path=self._path,
             )
 
 
@@ -71,7 +80,9 @@ class _Exact:
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
-        self._tail = b""
+        self._size = 0
+        self._content_end = 0
+        """Behind the last byte that is not zero."""
 
     def read(self, size: int) -> bytes:
         parts = []
@@ -79,11 +90,13 @@ class _Exact:
             parts.append(piece)
             size -= len(piece)
         data = b"".join(parts)
-        self._tail = (self._tail + data[-_BLOCK_BYTES:])[-_BLOCK_BYTES:]
+        if content := data.rstrip(b"\0"):
+            self._content_end = self._size + len(content)
+        self._size += len(data)
         return data
 
-    def ends_well(self) -> bool:
-        """Read to the end, and say whether it is an archive's: a block of zeros."""
+    def run_out(self) -> tuple[int, int]:
+        """Read to the end; return the number of bytes, and of those up to the last that is not zero."""
         while self.read(_CHUNK_BYTES):
             pass
-        return self._tail == bytes(_BLOCK_BYTES)
+        return self._size, self._content_end
