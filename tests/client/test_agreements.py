@@ -164,9 +164,12 @@ def test_an_answer_is_owed_after_the_end(
         monkeypatch.setenv("RECENSION_SERVER", address)
         said(main(["pin", "w", "--at", "2020-01-04", "--name", "p", "--until", "2999-01-01"]), 0)
         assert lockfile.read(tmp_path / "recension.lock").server_key
+        said(main(["fetch"]), 0)
         manage("retract", "w", "--page", "1", "--reason", "privacy", "--case", "c", "--yes")
         manage("agreement", "end", "acme")
         assert "no agreement of acme is in force" in said(main(["fetch"]), 3)
         assert "privacy" in said(main(["retractions"]), 1)
+        assert "retracted since: page 1" in said(main(["verify", "--online"]), 1)
+        said(main(["retractions", "apply"]), 0)
         assert "answered for 1 entries of p" in said(main(["retractions", "acknowledge"]), 0)
         said(main(["retractions"]), 0)

@@ -214,9 +214,11 @@ def test_the_pin_is_in_the_log_too(
     pin = (*PIN, "2020-01-03", "--force", "--name", "held", "--until", "2090-01-01", "--server", servers.own)
     ask(*pin)
     assert "held" in ask("status")
+    ask("retractions")
+    assert "rolled back" in ask("retractions", "--server", servers.restored, status=3)
     snapshot = lockfile.read(locked).manifest.snapshot_id
     monkeypatch.setattr(Client, "pin_inclusion", lambda self, _, size: self.inclusion(snapshot, size))
-    for command in (pin, ("status",)):
+    for command in (pin, ("status",), ("retractions",)):
         assert "proved something else" in ask(*command, status=3)
 
 

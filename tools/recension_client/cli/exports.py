@@ -230,7 +230,6 @@ def _verify(options: Namespace) -> int:
             raise LockError(f"{options.lock} names no files", hint="run: recension fetch")
         if options.online:
             with connect(options, locked=lock.server) as client:
-                check_signed(client, lock)
                 since = list(client.retractions(pin_of(client, lock)))
             there = bool(in_files(lock, since, target))
     with Folder.at(target) as root:

@@ -18,19 +18,22 @@ from recension_client.trust import trust_of
 def pin_of(client: Client, lock: Lock) -> str:
     """Return the name of the lock's pin, if it is the one that the server knows by that name.
 
-    Where the lock names a key, the server has to have signed what it says of the pin. Not of the snapshot:
-    an answer is owed also when nothing can be read any more. Raises ``LockError``, ``PinNotFoundError``,
-    ``VerificationError``.
+    Where the lock names a key, the server has to have signed what it says of the pin, and taken nothing back.
+    The snapshot is not asked for: an answer is owed also when nothing can be read any more. Raises
+    ``LockError``, ``PinNotFoundError``, ``VerificationError``.
     """
     if lock.pin is None:
         raise LockError(
             "the lock has no pin, so nobody knows what was withdrawn since",
             hint="take one: recension pin ... --name NAME --until T",
         )
+    trust = trust_of(lock.server_key) if lock.server_key else None
+    if trust is not None:
+        trust.refresh(client, lock.server_key)
     for pin in client.pins():
         if pin.statement.id.hex() == lock.pin.id and pin.snapshot_id == lock.manifest.snapshot_id:
-            if lock.server_key:
-                trust_of(lock.server_key).check_pin(client, pin.statement, lock.server_key)
+            if trust is not None:
+                trust.check_pin(client, pin.statement, lock.server_key)
             return pin.name
     raise PinNotFoundError(
         f"the pin {lock.pin.name!r} of the lock is not there any more",
