@@ -6,7 +6,6 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from recension.model.event import Presence
 from recension.model.record import Flag, Kind
 
 _EDIT = struct.Struct(">BiQQ")
@@ -133,8 +132,3 @@ def read_log_value(value: bytes) -> tuple[int, int, int]:
     """Return (action, log id, flags)."""
     action, log_id, flags = _LOG.unpack(value)
     return action, log_id, flags
-
-
-def hidden_presence(flags: int, flag: Flag, presence: Presence) -> Presence:
-    """Return HIDDEN for what a visibility change hides, else the presence as it arrived."""
-    return Presence.HIDDEN if flags & flag and presence is Presence.PRESENT else presence

@@ -78,11 +78,6 @@ def marks_from(project: int, page: int, time: int | None = None) -> bytes:
     return struct.pack(">cIQQ", b"M", project, page, 0 if time is None else time + _BIAS)
 
 
-def marks_to(project: int) -> bytes:
-    """Upper bound of a project's marks."""
-    return struct.pack(">cI", b"M", project + 1)
-
-
 def read_mark(key: bytes) -> tuple[int, int, int, int]:
     """Return (page, time, position, ordinal)."""
     _, _, page, time, position, ordinal = _MARK.unpack(key)

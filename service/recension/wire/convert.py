@@ -465,11 +465,6 @@ def part_to_proto(part: ProjectPart) -> snapshot_pb.SnapshotPart:
     )
 
 
-def part_from_proto(message: snapshot_pb.SnapshotPart) -> ProjectPart:
-    """Read one project's share of a snapshot."""
-    return ProjectPart(message.project, message.count, message.text_bytes, parse_digest(message.root, "root"))
-
-
 def manifest_to_proto(manifest: Manifest) -> snapshot_pb.Snapshot:
     """Write a snapshot: its id, its canonical JSON, and the same as fields."""
     return snapshot_pb.Snapshot(
