@@ -134,6 +134,8 @@ def test_what_can_be_read_after_the_end_is_limited_too(licensing: Licensing) -> 
     next(first)
     assert isinstance(refused(lambda: next(licensing.read())), errors.StreamsExhaustedError)
     assert isinstance(refused(lambda: list(first)), errors.QuotaExhaustedError)
+    usage = licensing.served.service.limits.usage("acme")
+    assert ("", 1, PAGES - 1) == (usage.agreement, usage.concurrent_streams, usage.periods[0].articles_limit)
     licensing.agreements.end_licensee("acme")
     assert isinstance(refused(lambda: next(licensing.read())), errors.NoAgreementError)
 

@@ -99,8 +99,9 @@ class Limits:
         """Return what a licensee has used. Raises what ``Counters`` raises."""
         now = self._clock()
         version = self._agreements.current(owner, now)
-        quotas = QuotaLimits() if version is None else version.agreement.quotas
-        rates = RateLimits() if version is None else version.agreement.rates
+        binding = version or self._agreements.retained(owner, now)
+        quotas = QuotaLimits() if binding is None else binding.agreement.quotas
+        rates = RateLimits() if binding is None else binding.agreement.rates
         used = {one.period: one for one in self._quotas.used(owner)} if self._counters[1].exist() else {}
         day = day_of(now)
         before = sorted(used.keys() - {day, day[:7]}, reverse=True)
