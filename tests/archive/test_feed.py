@@ -32,6 +32,7 @@ from recension.model.errors import (
 )
 from recension.model.event import Event
 from recension.sources.containers import open_container
+from recension.sources.enterprise import MAX_DOCUMENT_BYTES
 from recension.sources.events_ndjson import read_events
 from recension.sources.items import MAX_EVENT_BYTES, Item, Progress, Rejected, RunEnd, SiteInfo
 from recension.sources.mediawiki_xml import read_history
@@ -219,6 +220,21 @@ def test_class_of_an_error_survives(data: bytes, error: type[SourceError], tmp_p
     with Feed("history", write(tmp_path, data), "p") as feed:
         _, fault = until_fault(feed)
     assert error is type(fault)
+
+
+def test_a_document_of_the_largest_size(tmp_path: Path) -> None:
+    """It is read in the memory that a parser may have; one that needs more of it is named."""
+    article = {"date_modified": "2025-01-02", "article_body": {"wikitext": "\u043b" * 1_550_000}}
+    articles = [
+        article | {"name": str(number), "identifier": number, "version": {"identifier": number}}
+        for number in range(1, 11)
+    ]
+    document = json.dumps(articles, ensure_ascii=False).encode()
+    assert MAX_DOCUMENT_BYTES - 2**22 < len(document) <= MAX_DOCUMENT_BYTES
+    batches = read("enterprise", write(tmp_path, document))
+    assert sum(len(batch.events.events) for batch in batches) == len(articles)
+    with pytest.raises(SourceLimitError):
+        read("enterprise", write(tmp_path, b"[" + b"{}," * 5_000_000 + b"{}]"))
 
 
 def test_path_that_is_not_utf8(tmp_path: Path) -> None:

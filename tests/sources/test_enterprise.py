@@ -222,6 +222,31 @@ def test_lines_that_are_no_json(tmp_path: Path) -> None:
     assert (bad.position, bad.excerpt) == ("line 1, byte 0", b"{]")
 
 
+@pytest.mark.parametrize(
+    "long",
+    [
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"name": "half \\ud800", "identifier": 1}',
+        b'{"name": "n", "event": {"type": "\\udc00"}, "identifier": 1}',
+        b'{"name": "\xff"}',
+        b'{"a":' * 200_000,
+    ],
+    ids=["nan", "infinity", "half", "half-kind", "utf8", "deep"],
+)
+def test_long_lines_are_read_as_strictly(tmp_path: Path, long: bytes) -> None:
+    """Another reader takes less memory for them; what is wrong is one bad record, and the next is read."""
+    good = json.dumps(record(name="Lenge \N{PILE OF POO}")).encode()  # a pair of surrogates in JSON
+    line = long + b" " * enterprise._QUICK_BYTES
+    bad, *rest = items(b"\n".join((line, good + line[len(long) :], good)), tmp_path)
+    assert isinstance(bad, Rejected), bad
+    assert bad.reason in {"INVALID_JSON", "INVALID_FIELD"}
+    edit, seen, *short = rest
+    assert [edit, seen] == short
+    assert isinstance(seen, Sighting)
+    assert seen.title == "Lenge \N{PILE OF POO}"
+
+
 def test_events_of_other_kinds_are_counted(tmp_path: Path) -> None:
     """So are lines that are the keys of messages."""
     key = {"type": "articles", "identifier": "/enwiki/Apple"}

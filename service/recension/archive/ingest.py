@@ -60,7 +60,7 @@ from recension.model.errors import (
     RevisionNotFoundError,
     StoreFailedError,
 )
-from recension.model.event import Event, Presence, Visibility, check_event
+from recension.model.event import RENDERING_ROLE, Event, Presence, Visibility, check_event
 from recension.model.reading import ProjectInfo
 from recension.model.record import (
     Flag,
@@ -81,8 +81,6 @@ from recension.store.interface import Outcome, Row, Store, View
 _RACES = 100
 """A batch that loses this many races in a row is given up; each race lost is another writer's commit."""
 
-RENDERING_ROLE = "html"
-"""Slot of what upstream made of a revision for readers."""
 _ORDINALS = b"\xff" * 4
 """Ends the keys of all events of a commit: the ordinal is their last four bytes."""
 

@@ -25,6 +25,8 @@ MAX_NAME_BYTES = 255
 
 MAX_SLOTS = 2**16 - 1
 """Their number is written in two bytes."""
+RENDERING_ROLE = "html"
+"""Slot of what upstream made of a revision for readers."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

@@ -13,10 +13,11 @@ their traps: Wikimedia Enterprise's data dictionary (enterprise.wikimedia.com/do
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -25,6 +26,7 @@ from recension.model.event import (
     MAX_ID,
     NO_COMMENT,
     NOBODY,
+    RENDERING_ROLE,
     Comment,
     Contributor,
     Delete,
@@ -52,7 +54,6 @@ from recension.sources.titles import fold_table, namespace_of, plain_title
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 """Largest JSON document that is not NDJSON: ten articles of On-demand, each of a few megabytes."""
 
-HTML_ROLE = "html"
 _DELETE = "delete"
 _VISIBILITY = "visibility-change"
 _UPDATES = frozenset({"", "update", "create", "move", "undelete"})
@@ -60,6 +61,8 @@ _MOMENT = 600_000_000
 """Microseconds within which a record of an event is taken to be about the page as its revision left it."""
 _CHUNK_BYTES = 256 * 1024
 _TAR_HEAD_BYTES = 512
+_QUICK_BYTES = 2**20
+"""Of longer data orjson takes twelve times the bytes at once, more than the process that parses may have."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -124,12 +127,12 @@ def _lines(source: ByteSource, path: Path) -> Iterator[_Record]:
             continue
         position = f"line {line.number}, byte {line.byte}"
         try:
-            yield position, line.data, orjson.loads(line.whole())
-        except orjson.JSONDecodeError as error:
-            reason = "TRUNCATED_LINE" if line.last else "INVALID_JSON"
-            yield position, line.data, BadRecordError(reason, f"the line is no JSON: {error}")
+            yield position, line.data, _parsed(line.whole())
         except BadRecordError as fault:
             yield position, line.data, fault
+        except ValueError as error:
+            reason = "TRUNCATED_LINE" if line.last else "INVALID_JSON"
+            yield position, line.data, BadRecordError(reason, f"the line is no JSON: {error}")
 
 
 def _document(source: ByteSource, path: Path) -> Iterator[_Record]:
@@ -142,9 +145,11 @@ def _document(source: ByteSource, path: Path) -> Iterator[_Record]:
                 hint="write a record a line (NDJSON), for instance with: jq -c '.[]'",
                 path=path,
             )
+    if data.startswith(_BOM):
+        del data[: len(_BOM)]
     try:
-        value = orjson.loads(data.removeprefix(_BOM))
-    except orjson.JSONDecodeError as error:
+        value = _parsed(data)
+    except ValueError as error:
         raise SourceFormatError(
             f"{path}: neither NDJSON nor a JSON document: {error}",
             hint="fetch the file again; an answer that was cut cannot be read",
@@ -154,6 +159,26 @@ def _document(source: ByteSource, path: Path) -> Iterator[_Record]:
     records = value if isinstance(value, list) else [value]
     for number, record in enumerate(records, 1):
         yield f"record {number}", b"", record
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)
+
+
+def _parsed(data: bytes | bytearray) -> Any:
+    """Return the value of JSON, in which strings of long data may hold half a surrogate pair.
+
+    Raises ``ValueError``.
+    """
+    if len(data) <= _QUICK_BYTES:
+        return orjson.loads(data)
+    try:
+        return _JSON.decode(data.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 # --- one record ---------------------------------------------------------------------------------
@@ -242,11 +267,11 @@ class _Records:
         seen_at = _seen_at(event)
         size = version.part("size")
         claimed = size.number("value") if size.text("unit_text") in ("", "B") and "value" in size else None
-        slots = [
-            SlotText("main", "wikitext", "text/x-wiki", Presence.PRESENT, body.utf8("wikitext"), "", claimed)
-        ]
+        wikitext = body.text("wikitext").encode()
+        slots = [SlotText("main", "wikitext", "text/x-wiki", Presence.PRESENT, wikitext, "", claimed)]
         if "html" in body:
-            slots.append(SlotText(HTML_ROLE, "html", "text/html", Presence.PRESENT, body.utf8("html")))
+            html = body.text("html").encode()
+            slots.append(SlotText(RENDERING_ROLE, "html", "text/html", Presence.PRESENT, html))
         edit = Edit(
             version.number("identifier"),
             record.part("previous_version").number("identifier"),
@@ -307,10 +332,14 @@ class _Fields:
             return ""
         if not isinstance(value, str):
             raise BadRecordError("INVALID_FIELD", f"{self._name}.{name}: a string was expected")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise BadRecordError(
+                    "INVALID_FIELD", f"{self._name}.{name}: half of a surrogate pair is no character"
+                ) from None
         return value
-
-    def utf8(self, name: str) -> bytes:
-        return self.text(name).encode()  # orjson lets no half of a surrogate pair through
 
     def number(self, name: str) -> int:
         value = self._value.get(name)
