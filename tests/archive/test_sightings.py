@@ -127,6 +127,15 @@ def test_a_delete_at_the_end_of_time(world: World) -> None:
     ]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_events_that_are_before_their_revision(world: World, *, together: bool) -> None:
+    """Upstream's clocks differ; the page is gone whether or not both came in one batch."""
+    edit, delete = record(10, "update", "Old", 1, late=-60), record(10, "delete", "Old", 1, late=-59)
+    for records in [[edit, delete]] if together else [[edit], [delete]]:
+        world.take(*records)
+    assert world.title() is None
+
+
 def test_delete_and_undelete(world: World) -> None:
     """The page is gone between them, and a late repetition of what was before changes nothing."""
     edit = record(1, "update", "Old", 1)

@@ -18,7 +18,7 @@ STATES = ["written", "compacted", "waiting"]
 @pytest.mark.parametrize("duration", DURATIONS)
 def test_flips(duration: Duration, state: str, tmp_path: Path, tell: Tell) -> None:
     """Each flip in a row is noticed; no flip anywhere gives another text, or an error without a name."""
-    flips = 2000 if duration.seconds else 24
+    flips = 3_400 if duration.seconds else 24  # of three states: 10,000 in all
     limits = (duration.seed, duration.seconds, flips)
     found = run_script("flip_bits", *limits, "sound", state, tmp_path / "scratch")
     tell(duration.seed, found)

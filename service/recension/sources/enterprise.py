@@ -36,7 +36,7 @@ from recension.model.event import (
     SlotText,
     Visibility,
 )
-from recension.model.instant import parse_instant
+from recension.model.instant import MIN_INSTANT, parse_instant
 from recension.sources.items import (
     MAX_EXCERPT_BYTES,
     BadRecordError,
@@ -225,7 +225,9 @@ class _Records:
         if seen_at is None:
             if gone:
                 raise BadRecordError("INVALID_FIELD", "event.date_created: there is none")
-            seen_at = record.time("date_modified")
+            seen_at = MIN_INSTANT
+        if not gone:
+            seen_at = max(seen_at, record.time("date_modified"))  # with that revision it was not seen before
         seen = Sighting(
             page_id,
             record.part("version").number("identifier"),
