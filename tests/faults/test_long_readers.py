@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from recension.archive.reader import Archive
+from recension.model.errors import OverloadedError
 from recension.store.lmdb import LmdbStore
 from tests.archive.helpers import NOW, World, edit
 from tests.faults.durations import DURATIONS, Duration
@@ -124,6 +125,22 @@ def test_slots_of_killed_readers(tmp_path: Path, tell: Tell) -> None:
             found.counts[f"KiB after {freed_by}"] = free // 1024
             assert free < pinned / 3
     tell("none", found)
+
+
+def test_no_slot_is_left(tmp_path: Path) -> None:
+    """Those of killed readers go to whoever needs one; that all are held is named, and passes."""
+    store = _growing(tmp_path / "data").store
+    with closing(store):
+        _killed_readers(tmp_path / "data")
+        assert store.usage().readers >= _READERS
+        with ExitStack() as held:
+            views = [held.enter_context(store.view()) for _ in range(store.usage().max_readers)]
+            with pytest.raises(OverloadedError) as caught:
+                held.enter_context(store.view())
+            assert caught.value.hint
+            assert views[0].head() == views[-1].head()
+        with store.view() as view:
+            assert view.head() == store.log.head()
 
 
 def _opened_elsewhere(data: Path) -> None:
