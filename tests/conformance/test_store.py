@@ -235,6 +235,7 @@ def test_the_state_of_a_view_is_another_after_each_write(any_store: Store) -> No
 
     def state(store: Store = any_store) -> tuple[int, int]:
         with store.view() as view:
+            assert view.state == store.state
             return view.state
 
     seen = [state()]

@@ -74,7 +74,8 @@ class Agreements:
         self._store = store
         self._clock = clock
         self._lock = Lock()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, tuple[State, Held]] = {}
+        """And in which state of the store it was found so."""
         self._seen: tuple[State, dict[str, str]] | None = None
 
     # --- what each call asks ----------------------------------------------------------------------
@@ -82,7 +83,8 @@ class Agreements:
     def current(self, licensee: str, now: int) -> Version | None:
         """Return the version that rules at an instant; ``None`` if none does, or the licensee was ended.
 
-        Sees what was added or ended before it is called, by another process too. Takes a look at one row.
+        Sees what was added or ended before it is called, by another process too. Takes a look at one row,
+        and that only where anything was written since the last time.
         """
         held = self.held(licensee)
         return None if held.licensee is None or held.licensee.ended else in_force(held.versions, now)
@@ -94,17 +96,18 @@ class Agreements:
 
     def held(self, licensee: str) -> Held:
         """Return all that the log says of a licensee; without a position if it says nothing."""
+        state, known = self._held.get(licensee, (None, _NOTHING))
+        if state is not None and state == self._store.state:
+            return known
         with self._store.view() as view:
+            state = view.state
             row = view.last(*_range(licensee))
             position = 0 if row is None else _position(row)
-            known = self._held.get(licensee, _NOTHING)
-            if known.position == position:
-                return known
-            found = _held(view, licensee)
+            found = known if known.position == position else _held(view, licensee)
         with self._lock:
             if len(self._held) >= _HELD:
                 self._held.clear()
-            self._held[licensee] = found
+            self._held[licensee] = state, found
         return found
 
     def by_certificate(self, name: str) -> str | None:

@@ -12,6 +12,7 @@ import binascii
 import hmac
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from recension.model import cursor
 from recension.model.cursor import MAX_TOKEN_CHARACTERS, Bound, invalid, place_of
@@ -23,6 +24,8 @@ from recension.server.door import Caller, caller
 _MAC_BYTES = 16
 _KEY_LABEL = b"recension/cursor-key/v1"
 _LABEL = b"recension/cursor/v2\0"
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+"""``json.dumps`` would make an encoder each time, and a stream has a token in each batch."""
 
 
 class Cursors:
@@ -38,7 +41,7 @@ class Cursors:
         who = caller()
         if who.owner == NOBODY:
             return cursor.seal_token(bound, where)
-        body = json.dumps([self._version(who), *where], separators=(",", ":")).encode()
+        body = _encoded([self._version(who), *where]).encode()
         return base64.urlsafe_b64encode(self._mac(who, bound, body) + body).rstrip(b"=").decode()
 
     def open(self, token: str, bound: Bound, field: str) -> list[str | int]:
@@ -81,8 +84,12 @@ class Cursors:
         return place_of(self.open(token, bound, field), field) if token else START
 
     def _mac(self, who: Caller, bound: Bound, body: bytes) -> bytes:
-        key = hmac.digest(self._pepper(), _KEY_LABEL, "sha256")
-        fields = json.dumps([who.owner, who.role, *bound], separators=(",", ":")).encode()
-        return hmac.digest(key, _LABEL + len(fields).to_bytes(4, "big") + fields + body, "sha256")[
-            :_MAC_BYTES
-        ]
+        fields = _encoded([who.owner, who.role, *bound]).encode()
+        return hmac.digest(
+            _key_of(self._pepper()), _LABEL + len(fields).to_bytes(4, "big") + fields + body, "sha256"
+        )[:_MAC_BYTES]
+
+
+@lru_cache(1)
+def _key_of(pepper: bytes) -> bytes:
+    return hmac.digest(pepper, _KEY_LABEL, "sha256")

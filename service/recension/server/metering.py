@@ -29,7 +29,7 @@ class Meter:
         """Their UTF-8 bytes."""
         self.notes: dict[str, str] = {}
         """What the caller is not told: why something is not found, and by which agreement it was decided."""
-        self._taken = (0, 0)
+        self._taken_articles = self._taken_bytes = 0
         self._allowance: Allowance | None = None
 
     def draw_on(self, allowance: Allowance) -> None:
@@ -40,14 +40,14 @@ class Meter:
         """Count what is about to leave. Raises ``QuotaExhaustedError``: then it must not."""
         if self._allowance is not None:
             self._allowance.take(articles, text_bytes)
-        before = self._taken
-        self._taken = before[0] + articles, before[1] + text_bytes
+        self._taken_articles += articles
+        self._taken_bytes += text_bytes
 
     def delivered(self) -> None:
         """Say that all that was taken is handed to gRPC: it may arrive, and is not given back any more."""
-        self.articles, self.text_bytes = self._taken
+        self.articles, self.text_bytes = self._taken_articles, self._taken_bytes
         if self._allowance is not None:
-            self._allowance.spend(*self._taken)
+            self._allowance.spend(self.articles, self.text_bytes)
 
     def note(self, **notes: str) -> None:
         """Remember something of the call."""

@@ -164,6 +164,14 @@ class Store(Protocol):
         """The log."""
         ...
 
+    @property
+    def state(self) -> State:
+        """What a view that is opened now reads of, or will in a moment: it is never behind one that is open.
+
+        Takes a fourth of the time of a look at one row. Raises ``StoreForkedError`` in a child process.
+        """
+        ...
+
     def view(self) -> AbstractContextManager[View]:
         """Open a consistent read of the newest committed state; closes itself. Keep it under 5 s."""
         ...

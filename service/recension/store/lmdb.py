@@ -133,6 +133,8 @@ class LmdbStore:
         self._log = _LmdbLog(self)
         self.newest_head: tuple[bytes, Head] = b"", EMPTY_LOG
         """Row and meaning of the head that was read last."""
+        self._head: tuple[State | None, Head] = None, EMPTY_LOG
+        """The same, by the state in which it was the head."""
 
     @classmethod
     def open(
@@ -210,6 +212,17 @@ class LmdbStore:
     def log(self) -> _LmdbLog:
         """The log."""
         return self._log
+
+    @property
+    def state(self) -> State:
+        """What a view that is opened now reads of, or will in a moment: it is never behind one that is open.
+
+        LMDB writes the number of a transaction before views can see what it did. Raises ``StoreForkedError``
+        in a child process.
+        """
+        self.check_process()
+        opened = self.newest()
+        return opened.number, opened.env.info()["last_txnid"]
 
     def view(self) -> _LmdbView:
         """Open a consistent read of the newest committed state, by ``with``. Keep it under 5 s.
@@ -542,9 +555,14 @@ class LmdbStore:
     @names_damage
     def read_head(self) -> Head:
         """Return the head as committed."""
+        state, head = self._head
+        if state is not None and state == self.state:
+            return head
         opened = self.newest()
         with self.begin(opened) as txn:
-            return _head(txn, opened)
+            head = _head(txn, opened)
+            self._head = (opened.number, txn.id()), head
+        return head
 
     def _write_derived(self, chunk: list[Row]) -> None:
         rows = prepared(INDEX, chunk)

@@ -86,6 +86,11 @@ class MemoryStore:
         """The log."""
         return _MemoryLog(self)
 
+    @property
+    def state(self) -> State:
+        """What a view that is opened now reads of."""
+        return self._number, self._state
+
     @contextmanager
     def view(self) -> Iterator[_MemoryView]:
         """Open a consistent read of the newest committed state."""

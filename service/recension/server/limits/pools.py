@@ -20,7 +20,7 @@ from recension.server.limits.quotas import BLOCK, NOTHING, Amount, Block, Quotas
 
 _IDLE_SECONDS = 2.0
 """A block of which nothing was taken for so long is given back: others may need it."""
-_STRIDE = Amount(32, 1 << 20)
+_STRIDE = Amount(128, 1 << 20)
 """What a stream takes at once beyond what it needs, where nothing is short."""
 _DAY = 86_400 * 1_000_000
 _Change = Callable[[Block, Amount], None]

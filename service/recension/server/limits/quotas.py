@@ -62,7 +62,7 @@ class Amount(NamedTuple):
 
 
 NOTHING = Amount()
-BLOCK = Amount(500, 8 << 20)
+BLOCK = Amount(2_000, 32 << 20)
 """What is reserved at once where nothing is short; with a message on its way, a stream has twice that."""
 
 
