@@ -49,6 +49,7 @@ from recension.v1 import catalog_service_pb2 as catalog_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.wire import convert
+from recension.wire.frames import decoded
 from tests.server.oracle import HIDDEN, WITHHELD, Happened, Oracle
 
 PROJECTS = ("p", "q", "r")
@@ -261,7 +262,7 @@ class World:
                 said = [error.message, error.hint, *error.metadata.values()]
                 return "\n".join(said).encode(), error.reason
             raw = [one if isinstance(one, bytes) else one.SerializeToString() for one in messages]
-            return b"".join(raw), messages
+            return b"".join(raw + [text for one in messages for text in _unpacked(one)]), messages
 
         return copy_context().run(run)
 
@@ -303,7 +304,10 @@ class World:
         events, known_at = [self._edit() for _ in range(4)], self._position()
         project = self._project(events[0])
         request = revision_pb.BatchGetRevisionsRequest(
-            project=project, rev_ids=[event.rev for event in events], known_at=known_at
+            project=project,
+            rev_ids=[event.rev for event in events],
+            known_at=known_at,
+            accept_frames=self.random.random() < 0.5,
         )
         items = [oracle.revision(project, event.rev, known_at) for event in events]
         failed = items[0] if items[0] == "PROJECT_NOT_FOUND" else None
@@ -413,7 +417,9 @@ class World:
 
     def _read(self, oracle: Oracle) -> Any:
         manifest = self._manifest()
-        request = snapshot_pb.ReadSnapshotRequest(snapshot=format_digest(manifest.snapshot_id))
+        request = snapshot_pb.ReadSnapshotRequest(
+            snapshot=format_digest(manifest.snapshot_id), accept_frames=self.random.random() < 0.5
+        )
 
         def read(found: Any) -> Any:
             messages = [
@@ -527,14 +533,31 @@ class World:
 
 
 def _shown(message: Any) -> Any:
-    slots = tuple((slot.role, slot.text if slot.digest else HIDDEN) for slot in message.slots)
+    slots = tuple((slot.role, _text_of(slot) if slot.digest else HIDDEN) for slot in message.slots)
     return message.rev_id, message.title, slots
+
+
+def _text_of(slot: Any) -> str:
+    return decoded(slot.text_zstd, slot.size_bytes, slot.role).decode() if slot.text_zstd else str(slot.text)
+
+
+def _unpacked(message: Any) -> Iterator[bytes]:
+    """Yield the texts of all frames of a message, which are compressed where it is searched as bytes."""
+    if isinstance(message, bytes):
+        message = snapshot_pb.ReadSnapshotResponse.FromString(message)
+    holders: list[Any] = []
+    if isinstance(message, snapshot_pb.ReadSnapshotResponse):
+        holders = list(message.batch.entries)
+    elif isinstance(message, revision_pb.BatchGetRevisionsResponse):
+        holders = [item.revision for item in message.items]
+    for slot in (slot for holder in holders for slot in holder.slots if slot.text_zstd):
+        yield decoded(slot.text_zstd, slot.size_bytes, slot.role)
 
 
 def _entry(message: Any) -> Any:
     place = message.project, message.page_id
     if message.content_commitment:
-        assert not any(slot.text or slot.digest for slot in message.slots)
+        assert not any(slot.text or slot.text_zstd or slot.digest for slot in message.slots)
         return place, (message.rev_id, message.title, WITHHELD)
     return place, _shown(message)
 
