@@ -10,6 +10,9 @@ import pytest
 from google.protobuf import json_format
 
 from recension.archive.ingest import Ingestor
+from recension.archive.texts import sorting
+from recension.archive.texts.rows import page_blocks, tails_of
+from recension.model.errors import StoreError
 from recension.model.reading import ProjectInfo
 from recension.server.gate import Gate
 from recension.server.rpc.ingest import IngestRpc
@@ -52,3 +55,71 @@ def test_both_ways_in_have_the_same_limits(value: dict[str, Any], *, taken: bool
     assert taken is (answer.accepted == 1)
     expected = [(item.reason, item.message)] if isinstance(item, Rejected) else []
     assert expected == [(refused.reason, refused.message) for refused in answer.rejected]
+
+
+def requests(order: list[int]) -> list[ingest_service_pb2.AppendRequest]:
+    """Return appends of one revision each of page 7, of growing texts, in an order of their minutes."""
+    made = []
+    for minute in order:
+        text = "".join(
+            f"line {line} of what the article says\n" for line in range(200 * minute, 200 * minute + 300)
+        )
+        value = event(revId=str(minute + 1), slots=[{**SLOT, "text": text}])
+        value |= {"time": f"2001-01-15T13:{minute:02}:00Z", "sourceId": f"s{minute}"}
+        message = json_format.ParseDict(value, event_pb2.Event())
+        made.append(ingest_service_pb2.AppendRequest(project="p", events=[message]))
+    return made
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    made = MemoryStore()
+    Ingestor(made).create_project(ProjectInfo("p", "https://t.example", "en", "CC0-1.0"))
+    return made
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_texts_are_sealed_when_a_stream_ends(store: MemoryStore, *, breaks: bool) -> None:
+    """However it ends: a client that goes away leaves no more behind than one that says so."""
+    answers = IngestRpc(Ingestor(store), store, Gate(1)).Append(iter(requests(list(range(40)))), None)  # type: ignore[arg-type]
+    accepted = [next(answers).accepted for _ in range(39)]
+    with store.view() as view:
+        assert tails_of(view, 1, 7)
+    answers.close() if breaks else accepted.extend(answer.accepted for answer in answers)  # type: ignore[attr-defined]
+    assert [1] * (39 if breaks else 40) == accepted
+    with store.view() as view:
+        assert not tails_of(view, 1, 7)
+        assert page_blocks(view, 1, 7)
+
+
+def test_a_store_that_failed_is_left_alone(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sealed behind an error of the store, which is what the client is told."""
+    ingestor = Ingestor(store)
+    settled: list[bool] = []
+    monkeypatch.setattr(ingestor, "settle", lambda **_: settled.append(True))
+    answers = IngestRpc(ingestor, store, Gate(1)).Append(iter(requests([0, 1])), None)  # type: ignore[arg-type]
+    next(answers)
+
+    def fails(*_: object) -> None:
+        raise StoreError("the disk is full", hint="make room")
+
+    monkeypatch.setattr(store, "commit", fails)
+    with pytest.raises(StoreError):
+        next(answers)
+    assert not settled
+
+
+@pytest.mark.parametrize("pages", [0, 1])
+def test_texts_are_sorted_when_streams_end(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """A history that arrives backwards lies in order of time behind them; with nothing sorted it does not."""
+    monkeypatch.setattr("recension.archive.ingest._SORTED", pages)
+    for module in ("writing", "sealing"):  # blocks of some four texts
+        monkeypatch.setattr(f"recension.archive.texts.{module}.BLOCK_BYTES", 40_000)
+    rpc = IngestRpc(Ingestor(store), store, Gate(1))
+    for first in range(56, -1, -4):
+        list(rpc.Append(iter(requests(list(range(first, first + 4)))), None))  # type: ignore[arg-type]
+    with store.view() as view:
+        rows = [row for _, row in page_blocks(view, 1, 7)]
+    assert sorting._disordered(rows) is (pages == 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from recension.archive import columns
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
@@ -81,6 +82,8 @@ from recension.store.interface import Outcome, Row, Store, View
 _RACES = 100
 """A batch that loses this many races in a row is given up; each race lost is another writer's commit."""
 
+_SORTED = 1_000
+"""Pages that are sorted at the end of a stream, each in some milliseconds; others wait until they grow."""
 _ORDINALS = b"\xff" * 4
 """Ends the keys of all events of a commit: the ordinal is their last four bytes."""
 
@@ -287,16 +290,16 @@ class Ingestor:
     def settle(self, sealed: Callable[[int], None] = lambda _: None, *, everything: bool = True) -> int:
         """Seal the texts that appends have left as tails; return of how many pages, and tell as it goes.
 
-        Changes no answer. Unless ``everything``, only of pages that were touched lately; else pages whose
-        texts came in no order of time are sorted as well. Takes some 2 ms for each page that has new texts;
-        safe to interrupt. Raises ``DataLossError``, once all else is done, where event columns are lost.
+        Changes no answer. Unless ``everything``, only of pages that were touched lately. Pages whose texts
+        came in no order of time are sorted as well. Takes some 2 ms for each page that has new texts; safe
+        to interrupt. Raises ``DataLossError``, once all else is done, where event columns are lost.
         """
         self._texts.forget_ready()
         pages = self._sealer.settle(sealed, everything=everything)
-        if everything:
-            late = self._sealer.disordered
-            sort_pages(self._store, self._texts, late, lambda view, page: text_times(view, *page))
-            late.clear()
+        late = self._sealer.disordered
+        some = late if everything else islice(late, _SORTED)
+        sort_pages(self._store, self._texts, some, lambda view, page: text_times(view, *page))
+        late.clear()
         with self._store.view() as view:
             projects = project_names(view)
         lost: DataLossError | None = None

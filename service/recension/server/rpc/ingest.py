@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import grpc
 
 from recension.archive.ingest import Ingestor
-from recension.model.errors import InvalidArgumentError, InvalidEventError, RecensionError
+from recension.model.errors import InvalidArgumentError, InvalidEventError, RecensionError, StoreError
 from recension.model.event import Event
-from recension.server.gate import Gate, draining
+from recension.server.gate import Gate, Turn, draining
 from recension.sources.items import BadRecordError, checked
 from recension.sources.titles import fold_table, namespace_of
 from recension.store.interface import Store
@@ -35,14 +35,21 @@ class IngestRpc(IngestServiceServicer):
     ) -> Iterator[pb.AppendResponse]:
         with self._gate.admit() as turn, self._store.exclusive_writer():
             self._ingestor.forget_texts()
-            for request in request_iterator:
-                # Not yet stored, so the client can send the batch again elsewhere.
-                if turn.over:
-                    raise draining()
-                yield self._append(request)
+            try:
+                for request in request_iterator:
+                    yield self._append(request, turn)
+            except StoreError:
+                raise  # a store that failed is not written to once more
+            except BaseException:
+                # Of a stream that broke off too: nobody else comes back to its pages before the next ingest.
+                if not turn.over:
+                    self._ingestor.settle(everything=False)
+                raise
             self._ingestor.settle(everything=False)
 
-    def _append(self, request: pb.AppendRequest) -> pb.AppendResponse:
+    def _append(self, request: pb.AppendRequest, turn: Turn) -> pb.AppendResponse:
+        if turn.over:  # not yet stored, so the client can send the batch again elsewhere
+            raise draining()
         _check_size(request)
         table = fold_table(self._ingestor.namespaces(request.project))
         events: list[Event] = []
