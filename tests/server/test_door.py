@@ -279,3 +279,14 @@ def test_who_calls_is_known_in_streams_too(keyed: Keyed, monkeypatch: pytest.Mon
         assert list(keyed.served.read(snapshot, metadata=shown(key)))
         assert set(seen) == {owner}
         assert len(seen) > 1
+
+
+def test_a_key_shown_to_a_store_without_keys(tmp_path: Path) -> None:
+    """It matters to nobody, and there is no pepper yet that it could be looked at with."""
+    store = MemoryStore()
+    fill(store)
+    with serving(store, tmp_path) as served:
+        assert served.catalog.GetServerInfo(
+            catalog_pb.GetServerInfoRequest(), metadata=shown(Secret.new())
+        ).version
+        assert not (tmp_path / PEPPER_FILE).exists()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from recension.archive.keyring import Keyring
 from recension.model.access import PREFIX, Role, Secret
-from recension.model.errors import InvalidArgumentError, UnauthenticatedError
+from recension.model.errors import InvalidArgumentError, PepperUnusableError, UnauthenticatedError
 from recension.server.door import ANYBODY, Caller, Certificate, Known, Metadata, stranger
 from recension.server.tokens import Tokens
 
@@ -83,6 +83,10 @@ class Identification:
             key = self._keyring.find(Secret.parse(text))
         except InvalidArgumentError:
             return None
+        except PepperUnusableError:
+            if self._keyring.is_empty():  # there is no pepper before the first key
+                return None
+            raise
         if key is None:
             return None
         return Known(Caller(key.owner, key.role, key.id), lambda: self._keyring.is_live(key.id))
