@@ -53,14 +53,15 @@ def run(bench: Bench) -> None:
         bench.console.print(f"{revisions:,} revisions …")
         sizes.append(_measure(bench.folder / f"growth-{revisions}", revisions))
         revisions *= 10
-    report = Report(
-        bench.console,
-        f"growth: texts of some 400 bytes, {PER_PAGE} revisions a page, {BATCH} events a commit",
-        "what", *(f"{size.revisions:,}" for size in sizes),
-    )  # fmt: skip
-    for what, cell in _LINES:
-        report.cells(what, *(cell(size) for size in sizes))
-    report.print()
+        # After each: the largest takes the better part of an hour, and may be ended.
+        report = Report(
+            bench.console,
+            f"growth: texts of some 400 bytes, {PER_PAGE} revisions a page, {BATCH} events a commit",
+            "what", *(f"{size.revisions:,}" for size in sizes),
+        )  # fmt: skip
+        for what, cell in _LINES:
+            report.cells(what, *(cell(size) for size in sizes))
+        report.print()
 
 
 _LINES: tuple[tuple[str, Callable[[Size], str]], ...] = (
