@@ -154,6 +154,7 @@ def test_stubs_work_on_the_installed_runtime(bare_python: Path) -> None:
         "rapidfuzz",
         "structlog",
         "torch",
+        "urllib3",
         "yaml",
     ],
 )

@@ -383,6 +383,20 @@ class SourceLimitError(SourceError):
     reason = "SOURCE_LIMIT"
 
 
+class UpstreamUnreachableError(SourceError):
+    """Upstream cannot be reached, breaks off, or is busy (``retryAfter``: for how many seconds)."""
+
+    fault = Fault.BUSY
+    reason = "UPSTREAM_UNREACHABLE"
+
+
+class UpstreamRefusedError(SourceError):
+    """Upstream answers, and will not give what was asked for: asking again changes nothing."""
+
+    fault = Fault.PRECONDITION
+    reason = "UPSTREAM_REFUSED"
+
+
 # --- the store ----------------------------------------------------------------------------------
 
 
