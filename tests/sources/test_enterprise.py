@@ -19,7 +19,7 @@ from recension.model.errors import (
 )
 from recension.model.event import NOBODY, Comment, Contributor, Edit, Event, Presence, Visibility
 from recension.model.instant import parse_instant
-from recension.sources import enterprise
+from recension.sources import enterprise, json_fields
 from recension.sources.containers import open_container
 from recension.sources.enterprise import read_articles
 from recension.sources.items import Item, Rejected, Sighting, Skipped
@@ -237,7 +237,7 @@ def test_lines_that_are_no_json(tmp_path: Path) -> None:
 def test_long_lines_are_read_as_strictly(tmp_path: Path, long: bytes) -> None:
     """Another reader takes less memory for them; what is wrong is one bad record, and the next is read."""
     good = json.dumps(record(name="Lenge \N{PILE OF POO}")).encode()  # a pair of surrogates in JSON
-    line = long + b" " * enterprise._QUICK_BYTES
+    line = long + b" " * json_fields._QUICK_BYTES
     bad, *rest = items(b"\n".join((line, good + line[len(long) :], good)), tmp_path)
     assert isinstance(bad, Rejected), bad
     assert bad.reason in {"INVALID_JSON", "INVALID_FIELD"}

@@ -13,17 +13,13 @@ their traps: Wikimedia Enterprise's data dictionary (enterprise.wikimedia.com/do
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import orjson
-
-from recension.model.errors import InvalidTimeError, SourceFormatError
+from recension.model.errors import SourceFormatError
 from recension.model.event import (
-    MAX_ID,
     NO_COMMENT,
     NOBODY,
     RENDERING_ROLE,
@@ -36,7 +32,7 @@ from recension.model.event import (
     SlotText,
     Visibility,
 )
-from recension.model.instant import MIN_INSTANT, parse_instant
+from recension.model.instant import MIN_INSTANT
 from recension.sources.items import (
     MAX_EXCERPT_BYTES,
     BadRecordError,
@@ -47,6 +43,7 @@ from recension.sources.items import (
     Skipped,
     checked,
 )
+from recension.sources.json_fields import Fields, parse_json
 from recension.sources.lines import Lines
 from recension.sources.tar_members import TarMembers, is_tar
 from recension.sources.titles import fold_table, namespace_of, plain_title
@@ -61,8 +58,6 @@ _MOMENT = 600_000_000
 """Microseconds within which a record of an event is taken to be about the page as its revision left it."""
 _CHUNK_BYTES = 256 * 1024
 _TAR_HEAD_BYTES = 512
-_QUICK_BYTES = 2**20
-"""Of longer data orjson takes twelve times the bytes at once, more than the process that parses may have."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -127,7 +122,7 @@ def _lines(source: ByteSource, path: Path) -> Iterator[_Record]:
             continue
         position = f"line {line.number}, byte {line.byte}"
         try:
-            yield position, line.data, _parsed(line.whole())
+            yield position, line.data, parse_json(line.whole())
         except BadRecordError as fault:
             yield position, line.data, fault
         except ValueError as error:
@@ -148,7 +143,7 @@ def _document(source: ByteSource, path: Path) -> Iterator[_Record]:
     if data.startswith(_BOM):
         del data[: len(_BOM)]
     try:
-        value = _parsed(data)
+        value = parse_json(data)
     except ValueError as error:
         raise SourceFormatError(
             f"{path}: neither NDJSON nor a JSON document: {error}",
@@ -159,26 +154,6 @@ def _document(source: ByteSource, path: Path) -> Iterator[_Record]:
     records = value if isinstance(value, list) else [value]
     for number, record in enumerate(records, 1):
         yield f"record {number}", b"", record
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_number)
-
-
-def _parsed(data: bytes | bytearray) -> Any:
-    """Return the value of JSON, in which strings of long data may hold half a surrogate pair.
-
-    Raises ``ValueError``.
-    """
-    if len(data) <= _QUICK_BYTES:
-        return orjson.loads(data)
-    try:
-        return _JSON.decode(data.decode())
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
 
 
 # --- one record ---------------------------------------------------------------------------------
@@ -193,7 +168,7 @@ class _Records:
 
     def read(self, value: object, skipped: Counter[str]) -> Iterator[Item]:
         """Yield what one record says. Raises ``BadRecordError``."""
-        record = _Fields(value, "record")
+        record = Fields(value, "record")
         if "name" not in record and record.text("type") == "articles":
             skipped["keys of messages"] += 1  # a topic that was written with its keys, line by line
             return
@@ -217,7 +192,7 @@ class _Records:
         else:
             skipped[f"event of type {kind[:40]}"] += 1
 
-    def _sighting(self, record: _Fields, event: _Fields, title: str, *, gone: bool) -> Sighting:
+    def _sighting(self, record: Fields, event: Fields, title: str, *, gone: bool) -> Sighting:
         page_id = record.number("identifier")
         if not gone and not page_id:
             raise BadRecordError("INVALID_FIELD", "identifier: there is none")
@@ -243,7 +218,7 @@ class _Records:
         checked(Event(self._project, page_id or 1, seen.time, f"{seen.source_id}:restore", what))
         return seen
 
-    def _visibility(self, record: _Fields, event: _Fields) -> Event:
+    def _visibility(self, record: Fields, event: Fields) -> Event:
         seen = record.part("visibility")
         seen_at = _seen_at(event)
         if seen_at is None:
@@ -257,7 +232,7 @@ class _Records:
         source_id = f"enterprise:{event.text('identifier') or f'{change.rev_id}:{seen_at}'}:visibility"
         return checked(Event(self._project, record.number("identifier"), seen_at, source_id, change))
 
-    def _edit(self, record: _Fields, event: _Fields, title: str) -> Event:
+    def _edit(self, record: Fields, event: Fields, title: str) -> Event:
         version, body = record.part("version"), record.part("article_body")
         if "identifier" not in version:
             raise BadRecordError(
@@ -288,20 +263,20 @@ class _Records:
         )
         return checked(Event(self._project, record.number("identifier"), time, "", edit))
 
-    def _namespace(self, record: _Fields, title: str) -> int:
+    def _namespace(self, record: Fields, title: str) -> int:
         if "namespace" in record:
             return record.part("namespace").number("identifier")  # 0 is left out
         return namespace_of(title, self._namespaces)
 
 
-def _seen_at(event: _Fields) -> int | None:
+def _seen_at(event: Fields) -> int | None:
     for name in ("date_created", "date_published"):
         if name in event:
             return event.time(name)
     return None
 
 
-def _editor(version: _Fields) -> Contributor:
+def _editor(version: Fields) -> Contributor:
     """Return who made a version; of listed pages Enterprise does not say."""
     editor = version.part("editor")
     name = editor.text("name")
@@ -309,60 +284,3 @@ def _editor(version: _Fields) -> Contributor:
         return NOBODY
     anonymous = editor.flag("is_anonymous") or not editor.number("identifier")
     return Contributor.named(name, None if anonymous else editor.number("identifier"))
-
-
-class _Fields:
-    """An object of JSON, read field by field; what is missing is empty. Raises ``BadRecordError``."""
-
-    __slots__ = ("_name", "_value")
-
-    def __init__(self, value: object, name: str) -> None:
-        if value is not None and not isinstance(value, dict):
-            raise BadRecordError("INVALID_FIELD", f"{name}: an object was expected")
-        self._value: dict[str, Any] = value or {}
-        self._name = name
-
-    def __contains__(self, name: str) -> bool:
-        return self._value.get(name) is not None
-
-    def part(self, name: str) -> _Fields:
-        return _Fields(self._value.get(name), name)
-
-    def text(self, name: str) -> str:
-        value = self._value.get(name)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise BadRecordError("INVALID_FIELD", f"{self._name}.{name}: a string was expected")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise BadRecordError(
-                    "INVALID_FIELD", f"{self._name}.{name}: half of a surrogate pair is no character"
-                ) from None
-        return value
-
-    def number(self, name: str) -> int:
-        value = self._value.get(name)
-        if value is None:
-            return 0
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if type(value) is not int or not 0 <= value <= MAX_ID:
-            raise BadRecordError(
-                "INVALID_FIELD", f"{self._name}.{name}: a whole number below 2^63 was expected"
-            )
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self._value.get(name)
-        if value is not None and type(value) is not bool:
-            raise BadRecordError("INVALID_FIELD", f"{self._name}.{name}: true or false was expected")
-        return bool(value)
-
-    def time(self, name: str) -> int:
-        try:
-            return parse_instant(self.text(name))
-        except InvalidTimeError as error:
-            raise BadRecordError("INVALID_FIELD", f"{self._name}.{name}: {error.message}") from None
