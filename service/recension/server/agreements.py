@@ -15,8 +15,8 @@ from recension.model.agreement import Standing, Version, VersionInfo, spans
 from recension.model.agreement_words import differences, row_of, shown
 from recension.model.instant import format_instant, parse_instant
 from recension.model.licensee import Licensee, make_licensee
-from recension.server.checking import OpenStore
 from recension.server.documents import read_file
+from recension.server.opening import OpenStore
 
 _DIFFERENT = 1
 _WIDTH = 28

@@ -15,8 +15,8 @@ from recension.archive.keyring import Keyring
 from recension.model.access import ID_BYTES, ApiKey, Role
 from recension.model.errors import InvalidArgumentError
 from recension.model.instant import format_instant, parse_instant
-from recension.server.checking import OpenStore
 from recension.server.limits.quotas import keys_seen
+from recension.server.opening import OpenStore
 from recension.server.pepper import Pepper
 from recension.store.directory import PEPPER_FILE
 

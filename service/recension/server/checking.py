@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -24,8 +24,8 @@ from recension.archive.check.state import PHASES, State, read_state
 from recension.archive.garbage import Garbage, collect
 from recension.archive.rebuild import Rebuilt, rebuild
 from recension.model.errors import RecensionError, StoreError
-from recension.server.ingest import write_error
-from recension.store.interface import Store
+from recension.server.opening import OpenStore
+from recension.server.telling import write_error
 
 STATE = "fsck.json"
 CLEAN, FOUND, NOT_RUN = 0, 1, 2
@@ -45,14 +45,6 @@ exit codes:
   3    an error with a name: see "error:" and "hint:" on stderr
   130  interrupted; run it again to go on
 """
-
-
-class OpenStore(Protocol):
-    """Opens the store of a data directory."""
-
-    def __call__(self, path: Path, *, create: bool = False) -> Store:
-        """Open it; with ``create``, make it first unless it is one already."""
-        ...
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:

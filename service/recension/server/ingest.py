@@ -41,6 +41,7 @@ from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo
 from recension.model.record import Kind
 from recension.server.quarantine import Quarantine, QuarantineFile
+from recension.server.telling import plain, write_error
 from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, Sighting, SiteInfo, Skipped
 from recension.store.interface import Store
 
@@ -103,7 +104,7 @@ class Summary:
             "accepted": self.accepted,
             "known": self.known,
             "rejected": dict(sorted(self.rejected.items())),
-            "quarantine": _plain(self.quarantine),
+            "quarantine": plain(self.quarantine),
             "skipped": dict(sorted(self.skipped.items())),
             "claims": dict(sorted(self.claims.items())),
             "log_entries": {
@@ -328,9 +329,9 @@ def _fault_document(fault: RecensionError) -> dict[str, str]:
     known = [f"{name} {fault.metadata[key]}" for key, name in _POSITIONS.items() if key in fault.metadata]
     return {
         "reason": fault.reason,
-        "message": _plain(fault.message),
+        "message": plain(fault.message),
         "hint": fault.hint,
-        "file": _plain(fault.metadata.get("file") or fault.metadata.get("path", "")),
+        "file": plain(fault.metadata.get("file") or fault.metadata.get("path", "")),
         "position": ", ".join(known),
     }
 
@@ -341,7 +342,7 @@ class _Tick:
     def __init__(self, kind: Form, path: Path, feed: Feed, summary: Summary, bar: Progress | None) -> None:
         self._feed, self._summary, self._bar, self._path = feed, summary, bar, path
         self._of_log = kind == "logging"
-        self._task = bar.add_task(_plain(path.name), total=path.stat().st_size, rate="") if bar else None
+        self._task = bar.add_task(plain(path.name), total=path.stat().st_size, rate="") if bar else None
         self._started = self._last = time.monotonic()
         self._before = self._count()
 
@@ -359,7 +360,7 @@ class _Tick:
             self._last = now
             _logger().info(
                 "ingest_progress",
-                file=_plain(self._path.name),
+                file=plain(self._path.name),
                 events=self._summary.events,
                 revisions=self._summary.revisions,
                 per_second=rate,
@@ -418,9 +419,9 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     for reason, count in sorted(summary.rejected.items()):
         table.add_row(Text(f"rejected: {reason}"), f"{count:,}")
     if summary.rejected:
-        table.add_row("rejected records are in", Text(_plain(summary.quarantine)))
+        table.add_row("rejected records are in", Text(plain(summary.quarantine)))
     for what, count in sorted(summary.skipped.items()):
-        table.add_row(Text(_plain(f"passed over: {what}")), f"{count:,}")
+        table.add_row(Text(plain(f"passed over: {what}")), f"{count:,}")
     for verdict, count in sorted(summary.claims.items()):
         table.add_row(f"upstream's claims: {verdict}", f"{count:,}")
     if summary.log_entries_resolved or summary.log_entries_unresolved:
@@ -429,18 +430,6 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     table.add_row("position", f"{summary.position:,}")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     Console(stderr=True).print(table)
-
-
-def write_error(error: RecensionError) -> None:
-    """Tell a person on standard error."""
-    sys.stderr.write(f"error: {_plain(error.message)}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {_plain(error.hint)}\n")
-
-
-def _plain(text: str) -> str:
-    """Spell out what a file name or upstream may use to steer a terminal, and what UTF-8 cannot hold."""
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 def _logger() -> Any:
@@ -465,7 +454,7 @@ def ingest_sample(store: Store, data: Path) -> None:
         if not isinstance(fault, SourceError):
             raise fault
     if summary.faults or summary.accepted + summary.known != _SAMPLE_REVISIONS:
-        cause = _plain(summary.faults[0].message) if summary.faults else "revisions are missing"
+        cause = plain(summary.faults[0].message) if summary.faults else "revisions are missing"
         raise SourceError(f"the bundled sample cannot be used: {cause}", hint="install recension again")
     _logger().info(
         "sample_ingested",

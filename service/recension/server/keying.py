@@ -13,7 +13,7 @@ from typing import Any
 
 from recension.archive.ledger import Ledger, signing_keys
 from recension.model.note import VerifierKey
-from recension.server.checking import OpenStore
+from recension.server.opening import OpenStore
 from recension.server.signing import Signer
 from recension.store.directory import KEY_FILE
 

@@ -26,8 +26,8 @@ from recension.model.errors import CaseNotFoundError, InvalidArgumentError, Writ
 from recension.model.instant import format_instant
 from recension.model.record import Kind, Statement
 from recension.model.retraction import ID_BYTES, Part, Reason, Receipt, check_case, make_receipt
-from recension.server.checking import OpenStore
 from recension.server.escrow import read_bundle, read_public, write_bundle
+from recension.server.opening import OpenStore
 from recension.server.quarantine import QUARANTINE_FOLDER
 from recension.server.searching import Searched, Searcher
 from recension.server.signing import Signer

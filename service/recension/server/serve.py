@@ -27,15 +27,13 @@ from recension.model.errors import InvalidArgumentError
 from recension.server import logs
 from recension.server.build import Service
 from recension.server.config import ServeConfig, join_address, split_address
+from recension.server.telling import NAMED_ERROR
 from recension.server.tls import Certificates
 
 OpenService = Callable[[ServeConfig], AbstractContextManager[Service]]
 """Opens the data directory and builds the service; closes the directory again."""
 
 READY = b"ready\n"
-NAMED_ERROR = 3
-"""Exit status of a program that ended with a named error."""
-
 _MAX_BACKOFF_SECONDS = 10.0
 _STABLE_SECONDS = 30.0
 _MAX_FALSE_STARTS = 5

@@ -16,8 +16,8 @@ from rich.table import Table
 from recension.archive.agreements import Agreements
 from recension.model.instant import format_instant
 from recension.model.usage import Usage
-from recension.server.checking import OpenStore
 from recension.server.limits.desk import Limits
+from recension.server.opening import OpenStore
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:

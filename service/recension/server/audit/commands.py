@@ -26,7 +26,8 @@ from recension.server.audit.export import FORMS, export
 from recension.server.audit.log import AuditLog, Wanted
 from recension.server.audit.report.gather import Month, gather
 from recension.server.audit.verify import Held, verify
-from recension.server.checking import FOUND, OpenStore
+from recension.server.checking import FOUND
+from recension.server.opening import OpenStore
 from recension.server.signing import Signer
 from recension.store.auditing import AuditStore
 from recension.store.directory import KEY_FILE

@@ -1,0 +1,55 @@
+"""The command ``ingest``; what it does is in ``ingest``."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from recension.server import ingest
+from recension.server.opening import OpenStore, take_data
+
+
+def add_commands(commands: Any, open_store: OpenStore) -> None:
+    """Add the command to the subparsers of ``recension-server``."""
+    one = commands.add_parser("ingest", help="read files into a project")
+    one.add_argument("kind", choices=("dump", "logging", "events", "enterprise"), help="what the files are")
+    one.add_argument("project", metavar="PROJECT", help="an existing project")
+    one.add_argument("files", metavar="FILE", nargs="+", type=Path, help="files to read, in this order")
+    one.add_argument(
+        "--allow-rejected", action="store_true", help="leave with 0 even if records were rejected"
+    )
+    one.add_argument(
+        "--workers",
+        type=_workers,
+        default=ingest.usable_workers(),
+        metavar="N",
+        help="processes that parse a dump (%(default)s)",
+    )
+    one.add_argument("--json", action="store_true", help="report as JSON")
+    one.add_argument("--quiet", action="store_true", help="no progress")
+    take_data(one, lambda arguments: _ingest(arguments, open_store))
+
+
+def _workers(text: str) -> int:
+    """Read a number of processes."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a number of processes: {text}")
+    return int(text)
+
+
+def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    with closing(open_store(arguments.data)) as store:
+        status: int = ingest.run_ingest(
+            store,
+            arguments.kind,
+            arguments.project,
+            arguments.files,
+            data=arguments.data,
+            allow_rejected=arguments.allow_rejected,
+            json_output=arguments.json,
+            quiet=arguments.quiet,
+            workers=arguments.workers,
+        )
+    return status
