@@ -100,6 +100,33 @@ def test_an_expired_key_opens_nothing(keyring: Keyring, clock: Clock) -> None:
         keyring.make("acme", Role.LICENSEE, LATER)
 
 
+def test_a_key_that_is_shown_again(store: Store, keyring: Keyring, clock: Clock) -> None:
+    """It is remembered without another look, but for its end: revoked by whomever, or expired."""
+    secret, other = (keyring.make("acme", Role.LICENSEE, LATER) for _ in range(2))
+    asked = 0
+
+    def pepper() -> bytes:
+        nonlocal asked
+        asked += 1
+        return PEPPER
+
+    door = Keyring(store, pepper, clock=clock)
+    for _ in range(3):
+        assert [secret.id, other.id] == [
+            key and key.id for key in map(door.shown, (secret.written, other.written))
+        ]
+    assert 2 == asked
+    keyring.revoke(secret.id)
+    for _ in range(2):
+        assert door.shown(secret.written) is None
+        assert door.shown(other.written) is not None
+    assert 5 == asked  # what is not good is never remembered
+    clock.now = LATER
+    assert door.shown(other.written) is None
+    with pytest.raises(errors.InvalidArgumentError, match="no key"):
+        door.shown(secret.written[:-1])
+
+
 @pytest.mark.parametrize("what", ["id", "secret"])
 def test_others_are_not_found(keyring: Keyring, what: str) -> None:
     """Another id, or another secret of the same id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from hashlib import sha256
 
 from recension.archive.clock import Clock, system_clock
 from recension.archive.stating import record
@@ -28,7 +29,7 @@ from recension.model.errors import (
 from recension.model.instant import format_instant
 from recension.model.record import Kind, Statement
 from recension.store import keys
-from recension.store.interface import Store, View
+from recension.store.interface import State, Store, View
 
 MAX_LIVE = 2
 """Live keys of one owner: the present one, and the next while callers move to it."""
@@ -42,6 +43,9 @@ class Keyring:
         self._store = store
         self._pepper = pepper
         self._clock = clock
+        self._good: dict[bytes, tuple[State, int, ApiKey]] = {}
+        """Keys that were shown and good, by a digest of what was shown: in which state of the store, whose
+        newest commit was made when."""
 
     def make(self, owner: str, role: Role, expires_at: int) -> Secret:
         """Make a key, and return what its owner is told, once.
@@ -102,12 +106,35 @@ class Keyring:
 
         All of these take as long.
         """
+        return self._found(secret)[2]
+
+    def _found(self, secret: Secret) -> tuple[State, int, ApiKey | None]:
+        """Return the key, and in which state of the store, whose newest commit was made when."""
         shown = secret.verifier(self._pepper())
         with self._store.view() as view:
             key = _of(view, secret.id) or _read(_NOBODYS.encoded)
-            now = max(self._clock(), view.head().recorded_at)
+            state, recorded_at = view.state, view.head().recorded_at
         same = hmac.compare_digest(shown, key.verifier)
-        return key if same and key.is_live(now) else None
+        return state, recorded_at, key if same and key.is_live(max(self._clock(), recorded_at)) else None
+
+    def shown(self, text: str) -> ApiKey | None:
+        """Return the live key whose written form a caller shows; ``None`` for anything else.
+
+        A good one is found sooner when it comes again, as long as nothing was written to the store. Raises
+        ``InvalidArgumentError`` for what is no key.
+        """
+        mark = sha256(text.encode()).digest()
+        good = self._good.get(mark)
+        if good is not None:
+            state, recorded_at, key = good
+            if state == self._store.state and key.is_live(max(self._clock(), recorded_at)):
+                return key
+        state, recorded_at, found = self._found(Secret.parse(text))
+        if found is not None:
+            if len(self._good) >= _GOOD:
+                self._good.clear()
+            self._good[mark] = state, recorded_at, found
+        return found
 
     def is_live(self, key_id: bytes) -> bool:
         """Say whether a key that was found before is still good."""
@@ -116,6 +143,8 @@ class Keyring:
             return key is not None and key.is_live(max(self._clock(), view.head().recorded_at))
 
 
+_GOOD = 10_000
+"""Good keys that are held in memory; more begin anew."""
 _NOBODYS = make_key(bytes(ID_BYTES), "nobody", Role.AUDITOR, bytes(VERIFIER_BYTES), 0, 1, revoked=True)
 """Takes the place of a key that there is not."""
 _RANGE = keys.api_key(b""), keys.api_key(b"\xff" * 9)

@@ -217,6 +217,12 @@ class Agreement:
         """The digest as it is written: ``sha256:`` and 64 hex digits."""
         return format_digest(self.digest)
 
+    @cached_property
+    def by_project(self) -> Mapping[str, tuple[Grant, ...]]:
+        """The grants that name each project."""
+        names = frozenset().union(*(grant.projects for grant in self.grants))
+        return {name: tuple(grant for grant in self.grants if name in grant.projects) for name in names}
+
 
 @dataclass(frozen=True)
 class Version:
@@ -240,7 +246,7 @@ class Version:
         """The agreement's digest as it is written."""
         return self.agreement.name
 
-    @property
+    @cached_property
     def over_at(self) -> int | None:
         """The first instant at which it does not hold any more; ``None`` for no end."""
         ends = [end for end in (self.agreement.valid_until, self.ends_at) if end is not None]
@@ -258,11 +264,11 @@ class Version:
 
 def in_force(versions: Iterable[Version], now: int) -> Version | None:
     """Return the version that rules at an instant: the newest that holds; ``None`` if none does."""
-    return max(
-        (version for version in versions if version.holds(now)),
-        key=lambda version: version.ordinal,
-        default=None,
-    )
+    found: Version | None = None
+    for version in versions:
+        if version.holds(now) and (found is None or version.ordinal > found.ordinal):
+            found = version
+    return found
 
 
 class Standing(StrEnum):

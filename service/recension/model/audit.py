@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from recension.model.errors import AuditDamagedError, InvalidTimeError
@@ -42,8 +41,7 @@ class Entry(NamedTuple):
     fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call that is over: what was delivered, not what was promised."""
 
     ended_at: int
@@ -79,9 +77,7 @@ class Call:
     @property
     def entry(self) -> Entry:
         """The record without its index."""
-        fields: dict[str, Any] = {
-            name: value for name, value in zip(CALL_FIELDS, _values(self), strict=True) if value
-        }
+        fields: dict[str, Any] = {name: value for name, value in zip(CALL_FIELDS, self, strict=True) if value}
         for name in _NAMED:
             if name in fields:
                 fields[name] = _UNWRITABLE.sub("\ufffd", fields[name][:MAX_TEXT])
@@ -90,8 +86,7 @@ class Call:
         return Entry(self.ended_at, fields)
 
 
-CALL_FIELDS = tuple(Call.__dataclass_fields__)
-_values = attrgetter(*CALL_FIELDS)
+CALL_FIELDS = Call._fields
 _NAMED = ("project", "snapshot", "pin")
 
 

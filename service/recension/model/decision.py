@@ -139,9 +139,9 @@ def decide(agreement: Agreement | None, request: Request, commit_time: int, now:
             assert_never(request)
 
 
-def grants_of(agreement: Agreement, project: str) -> list[Grant]:
+def grants_of(agreement: Agreement, project: str) -> Sequence[Grant]:
     """Return the grants that name a project."""
-    return [grant for grant in agreement.grants if project in grant.projects]
+    return agreement.by_project.get(project, ())
 
 
 def horizon_of(grants: Sequence[Grant], now: int) -> int:
@@ -168,7 +168,7 @@ def turning_times(agreement: Agreement, projects: Sequence[str]) -> list[int]:
     return sorted(turns)
 
 
-def _all(grants: list[Grant], namespaces: Sequence[int | None], time: int) -> Decision:
+def _all(grants: Sequence[Grant], namespaces: Sequence[int | None], time: int) -> Decision:
     """Allow what touches some namespaces, if each is granted at that time; ``None`` stands for all."""
     for namespace in namespaces:
         covering = [grant for grant in grants if _covers(grant, namespace)]
@@ -179,7 +179,7 @@ def _all(grants: list[Grant], namespaces: Sequence[int | None], time: int) -> De
     return Decision(Reason.GRANTED)
 
 
-def _slots(grants: list[Grant], namespace: int, roles: Sequence[str], times: Sequence[int]) -> Decision:
+def _slots(grants: Sequence[Grant], namespace: int, roles: Sequence[str], times: Sequence[int]) -> Decision:
     """Allow those slots that are granted in that namespace at all of these times, if there is one."""
     covering = [grant for grant in grants if _covers(grant, namespace)]
     if not covering:

@@ -122,6 +122,7 @@ class Admission:
     """Leave to make one call, as long as what the caller showed is good, and its agreement the same."""
 
     def __init__(self, known: Known, standing: Standing = _nothing_agreed) -> None:
+        """``standing``: asked now, and again as long as the call lasts."""
         self.caller = known.caller
         self._still = known.still
         self._standing = standing
@@ -161,10 +162,13 @@ class Door:
         metadata: Metadata,
         certificate: Certificate,
         know: Callable[[Caller], None] = lambda _: None,
+        *,
+        lasts: bool = True,
     ) -> Admission:
         """Let a call in. ``know`` is told who calls, before they are refused for their role.
 
-        Raises ``UnauthenticatedError``, ``PermissionDeniedError``, ``PepperUnusableError``.
+        ``lasts``: whether its admission is checked again; else nobody asks here what was agreed. Raises
+        ``UnauthenticatedError``, ``PermissionDeniedError``, ``PepperUnusableError``.
         """
         if method.startswith(_OPEN):
             return Admission(Known(ANYBODY, lambda: True))
@@ -177,7 +181,7 @@ class Door:
                 hint="ask the operator for a key of another role",
                 role=who.role,
             )
-        return Admission(known, self._standing)
+        return Admission(known, self._standing if lasts else _nothing_agreed)
 
 
 def no_agreement(owner: str) -> NoAgreementError:

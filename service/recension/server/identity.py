@@ -7,10 +7,11 @@ certificate or a token says that it is a licensee.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 from recension.archive.keyring import Keyring
-from recension.model.access import PREFIX, Role, Secret
+from recension.model.access import PREFIX, Role
 from recension.model.errors import InvalidArgumentError, PepperUnusableError, UnauthenticatedError
 from recension.server.door import ANYBODY, Caller, Certificate, Known, Metadata, stranger
 from recension.server.tokens import Tokens
@@ -32,6 +33,9 @@ class Names(Protocol):
     def by_subject(self, subject: str) -> str | None:
         """Return the licensee that has the ``sub`` of a token."""
         ...
+
+
+_caller_of = lru_cache(1024)(Caller)
 
 
 class Identification:
@@ -80,7 +84,7 @@ class Identification:
         if not text.startswith(PREFIX):
             return self._bearer_of(text)
         try:
-            key = self._keyring.find(Secret.parse(text))
+            key = self._keyring.shown(text)
         except InvalidArgumentError:
             return None
         except PepperUnusableError:
@@ -89,7 +93,7 @@ class Identification:
             raise
         if key is None:
             return None
-        return Known(Caller(key.owner, key.role, key.id), lambda: self._keyring.is_live(key.id))
+        return Known(_caller_of(key.owner, key.role, key.id), lambda: self._keyring.is_live(key.id))
 
     def _bearer_of(self, text: str) -> Known | None:
         owner = self._owner(text)

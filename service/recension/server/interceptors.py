@@ -100,7 +100,7 @@ class Outermost(grpc.ServerInterceptor):
         def call(raw: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             entry = _Call(self._log, method, context, self._watchdog, self._audit)
             try:
-                admitted = entry.admit(self._door)
+                admitted = entry.admit(self._door, lasts=handler.request_streaming)
                 with self._limits.admitting(admitted.caller, entry.meter, streaming=False):
                     own = _context_of(admitted, entry.meter)
                     own.run(wanted.set, context.is_active)
@@ -292,15 +292,17 @@ class _Call:
         if not context.add_callback(self._write):
             self._write()
 
-    def admit(self, door: Door) -> Admission:
-        """Let the call in; its line in the log says whose it is.
+    def admit(self, door: Door, *, lasts: bool = True) -> Admission:
+        """Let the call in; its line in the log says whose it is. ``lasts``: as ``Door.admit``.
 
         Raises as ``Door.admit`` does, ``AuditUnusableError``, ``OverloadedError``.
         """
         try:
             # What TLS tells of a peer is of no use without a certificate, and takes some time to ask for.
             certificate: Any = self._context.auth_context() if door.asks_certificates else {}
-            return door.admit(self._method, self._context.invocation_metadata(), certificate, self._know)
+            return door.admit(
+                self._method, self._context.invocation_metadata(), certificate, self._know, lasts=lasts
+            )
         except UnauthenticatedError:
             self._audit.stranger()
             raise

@@ -7,15 +7,16 @@ other words, so that what found its way around the wrapper ends the call instead
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TypeVar
 
 from recension.model.access import Role
-from recension.model.agreement import Cadence, Grant, Version
+from recension.model.agreement import Agreement, Cadence, Grant, Version
 from recension.model.credit import Attribution, Credited
 from recension.model.decision import (
+    FOREVER,
     ContentRequest,
     Decision,
     HappeningRequest,
@@ -44,9 +45,62 @@ from recension.model.reading import (
 from recension.model.seal import CONTENT, SlotState, commitment, content_value
 from recension.server.door import caller
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 
 class OverGrantError(Exception):
     """An answer was about to say more than the caller's agreement grants: a fault of the server."""
+
+
+_MOST_KEPT = 10_000
+"""Agreements whose terms are held in memory, and what is remembered of each; more begin anew."""
+
+
+class _Terms:
+    """What follows from an agreement alone, whoever asks and when. Safe for concurrent use."""
+
+    def __init__(self, agreement: Agreement) -> None:
+        self.agreement = agreement
+        grants = agreement.grants
+        self.has_embargo = any(grant.freshness.cadence is not Cadence.REALTIME for grant in grants)
+        unbounded = (None, None, None, None)
+        self.whole = frozenset(
+            project
+            for grant in grants
+            if (grant.namespaces, grant.slots, grant.earliest, grant.latest) == unbounded
+            for project in grant.projects
+        )
+        """Projects of which one grant has all there is, once it is old enough."""
+        self.turns = {project: turning_times(agreement, (project,)) for project in agreement.by_project}
+        self.last_times = {project: _last_time(ours) for project, ours in agreement.by_project.items()}
+        self.decided: dict[tuple[object, ...], Decision] = {}
+        """What the rule said, by all that it looks at: times by the turns that they lie between."""
+        self.windows: dict[tuple[str, int, str], list[Grant]] = {}
+        """The grants that are about a slot, at whatever time."""
+
+
+def _last_time(grants: Sequence[Grant]) -> int | None:
+    ends = [grant.latest for grant in grants]
+    return None if None in ends else max(end for end in ends if end is not None)
+
+
+_terms: dict[bytes, _Terms] = {}
+"""By the digest of the agreement, which says all of it."""
+
+
+def _terms_of(agreement: Agreement) -> _Terms:
+    found = _terms.get(agreement.digest)
+    if found is None:
+        found = _Terms(agreement)
+        _keep(_terms, agreement.digest, found)
+    return found
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(kept) >= _MOST_KEPT:
+        kept.clear()
+    kept[key] = value
 
 
 class Scope:
@@ -56,33 +110,42 @@ class Scope:
         """``now``: the clock of embargoes, asked once, and only where there is an embargo."""
         self.version = version
         self.agreement = version.agreement
-        embargo = any(grant.freshness.cadence is not Cadence.REALTIME for grant in self.agreement.grants)
-        self._now = now() if embargo else 0
+        self.terms = _terms_of(version.agreement)
+        self._now = now() if self.terms.has_embargo else 0
         self.refused: Reason | None = None
         """Why something was left out last; for the audit log alone."""
-        self._windows: dict[tuple[str, int, str], list[Grant]] = {}
 
     # --- the first look -----------------------------------------------------------------------------
 
     def decide(self, request: Request, commit_time: int) -> Decision:
         """Decide on one thing."""
-        decision = decide(self.agreement, request, commit_time, self._now)
-        if not decision.allowed:
+        return self._noted(decide(self.agreement, request, commit_time, self._now))
+
+    def _noted(self, decision: Decision) -> Decision:
+        if decision.reason is not Reason.GRANTED:
             self.refused = decision.reason
         return decision
 
     def names(self, project: str) -> bool:
         """Say whether a project exists for the caller."""
-        return self.decide(ProjectRequest(project), 0).allowed
+        known = self.terms.decided.get((project,))
+        if known is None:
+            known = decide(self.agreement, ProjectRequest(project), 0, self._now)
+            _keep(self.terms.decided, (project,), known)
+        return self._noted(known).allowed
 
     def horizon(self, project: str) -> int:
         """Return the instant up to which commits of a granted project exist; ``FOREVER`` for all of them."""
+        return self._horizon(project)
+
+    def _horizon(self, project: str) -> int:
+        if not self.terms.has_embargo:
+            return FOREVER
         return horizon_of(grants_of(self.agreement, project), self._now)
 
     def last_time(self, project: str) -> int | None:
         """Return the last valid time that is granted of a granted project; ``None`` without an end."""
-        ends = [grant.latest for grant in grants_of(self.agreement, project)]
-        return None if None in ends else max(end for end in ends if end is not None)
+        return self.terms.last_times.get(project)
 
     def is_whole(self, project: str) -> bool:
         """Say whether all of a project is granted as it comes, so that counts of it tell nothing else."""
@@ -94,10 +157,24 @@ class Scope:
 
     def revision(self, revision: Revision, *times: int) -> Revision | None:
         """Return what there is of a revision; ``times``: what was asked about beside its own."""
-        roles = tuple(slot.role for slot in revision.slots)
-        request = RevisionRequest(revision.project, revision.namespace, roles, (revision.timestamp, *times))
-        decision = self.decide(request, revision.recorded_at)
-        if not decision.allowed:
+        project, namespace, commit_time = revision.project, revision.namespace, revision.recorded_at
+        roles = tuple([slot.role for slot in revision.slots])
+        asked = (revision.timestamp, *times)
+        turns = self.terms.turns.get(project)
+        is_late = self.terms.has_embargo and turns is not None and commit_time > self.horizon(project)
+        key = (
+            project,
+            namespace,
+            roles,
+            is_late,
+            *([bisect_right(turns, time) for time in asked] if turns else ()),
+        )
+        decision = self.terms.decided.get(key)
+        if decision is None:
+            request = RevisionRequest(project, namespace, roles, asked)
+            decision = decide(self.agreement, request, commit_time, self._now)
+            _keep(self.terms.decided, key, decision)
+        if not self._noted(decision).allowed:
             return None
         if len(decision.slots) == len(roles):
             return revision
@@ -219,17 +296,16 @@ class Scope:
         return False
 
     def _granted(self, project: str, namespace: int, role: str) -> list[Grant]:
-        """Return the grants that are about a slot, at whatever time; remembered, for streams ask much."""
+        """Return the grants that are about a slot, at whatever time."""
         key = (project, namespace, role)
-        found = self._windows.get(key)
+        found = self.terms.windows.get(key)
         if found is None:
             found = [grant for grant in self.agreement.grants if grant.covers(*key)]
-            self._windows[key] = found
+            _keep(self.terms.windows, key, found)
         return found
 
     def _in_time(self, project: str, commit_time: int) -> bool:
-        grants = grants_of(self.agreement, project)
-        return bool(grants) and commit_time <= horizon_of(grants, self._now)
+        return bool(grants_of(self.agreement, project)) and commit_time <= self._horizon(project)
 
 
 def withheld(entry: Entry, roles: list[str]) -> Entry:
@@ -266,7 +342,6 @@ def _over(project: str, page_id: int) -> OverGrantError:
 # --- where messages are built -------------------------------------------------------------------------
 
 _scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
-_Value = TypeVar("_Value")
 
 
 def use(scope: Scope) -> None:
@@ -276,26 +351,22 @@ def use(scope: Scope) -> None:
 
 def assured(value: _Value) -> _Value:
     """Return an answer that its caller may be told. Raises ``OverGrantError`` for any other."""
-    return assurance()(value)
+    if caller().role is not Role.LICENSEE:
+        return assurance()(value)
+    _ruling().check(value)
+    return value
 
 
 def assurance() -> Callable[[_Value], _Value]:
     """Return ``assured`` for the many answers of one call."""
-    role, scope = caller().role, _scope.get()
+    role = caller().role
     if role is Role.OPERATOR:
         return _unchecked
     if role is Role.AUDITOR:
         return _textless
-    if scope is None:
-        raise OverGrantError("an answer that no agreement was asked about")
-
+    scope = _ruling()
     # Streams ask much: of entries nothing has to be asked where one grant has all of their project.
-    whole = {
-        project
-        for grant in scope.agreement.grants
-        if (grant.namespaces, grant.slots, grant.earliest, grant.latest) == (None, None, None, None)
-        for project in grant.projects
-    }
+    whole = scope.terms.whole
 
     def checked(value: _Value) -> _Value:
         if not isinstance(value, Entry) or value.project not in whole:
@@ -303,6 +374,13 @@ def assurance() -> Callable[[_Value], _Value]:
         return value
 
     return checked
+
+
+def _ruling() -> Scope:
+    scope = _scope.get()
+    if scope is None:
+        raise OverGrantError("an answer that no agreement was asked about")
+    return scope
 
 
 def _unchecked(value: _Value) -> _Value:

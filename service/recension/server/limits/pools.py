@@ -59,7 +59,7 @@ class Allowance:
         self._text_bytes -= text_bytes
 
     def _draw(self, articles: int, text_bytes: int) -> None:
-        own = Amount(self._total_articles - self._spent_articles, self._total_bytes - self._spent_bytes)
+        own = self._total_articles - self._spent_articles, self._total_bytes - self._spent_bytes
         block, articles, text_bytes = self._pool.draw(
             articles, text_bytes, self._stride, self._limits, self._news(), own
         )
@@ -79,6 +79,8 @@ class Allowance:
 
     def settle(self) -> None:
         """Give back what was not spent: the call is over. What was drawn first was spent first."""
+        if not self._drawn:
+            return
         articles = self._total_articles - self._spent_articles
         text_bytes = self._total_bytes - self._spent_bytes
         back: list[tuple[Block, Amount]] = []
@@ -87,7 +89,7 @@ class Allowance:
             amount = Amount(min(drawn[0], articles), min(drawn[1], text_bytes))
             back.append((block, amount))
             articles, text_bytes = articles - amount.articles, text_bytes - amount.text_bytes
-        self._pool.end(back, self._news())
+        self._pool.end(back, *self._news())
 
     def _news(self) -> tuple[int, int]:
         """Return what was spent and the pool does not know of; then it does."""
@@ -126,7 +128,7 @@ class Pool:
         stride: Amount,
         limits: Limits,
         spent: tuple[int, int],
-        own: Amount,
+        own: tuple[int, int],
     ) -> tuple[Block, int, int]:
         """Draw at least ``articles`` and ``text_bytes``; return from which block, and how much.
 
@@ -142,10 +144,11 @@ class Pool:
                 self._settle()
                 block = self._block = self._quotas.open_block(self._owner, day_of(now))
                 self._day = now // _DAY
-            self._forget(*spent)
+            if any(spent):
+                self._forget(*spent)
             if articles > self._articles or text_bytes > self._text_bytes:
                 self._reserve(block, Amount(articles, text_bytes), limits, now, own)
-            if not self._scarce:
+            if stride is not NOTHING and not self._scarce:
                 articles = min(articles + stride.articles, self._articles)
                 text_bytes = min(text_bytes + stride.text_bytes, self._text_bytes)
             self._articles -= articles
@@ -154,11 +157,10 @@ class Pool:
             self._held_bytes += text_bytes
             return block, articles, text_bytes
 
-    def end(self, back: list[tuple[Block, Amount]], spent: tuple[int, int]) -> None:
-        """Take back what a call has drawn and not spent; ``spent``: since it drew last."""
+    def end(self, back: list[tuple[Block, Amount]], articles: int, text_bytes: int) -> None:
+        """Take back what a call has drawn and not spent, and hear what it has spent since it drew last."""
         with self._lock:
-            self._touched = time.monotonic()
-            self._forget(*spent)
+            self._forget(articles, text_bytes)
             for block, amount in back:
                 if block is self._block:
                     self._articles += amount.articles
@@ -169,14 +171,15 @@ class Pool:
 
     def _forget(self, articles: int, text_bytes: int) -> None:
         """Hold less: it was spent, or came back. What was of a block before counts for nothing here."""
-        self._held_articles = max(0, self._held_articles - articles)
-        self._held_bytes = max(0, self._held_bytes - text_bytes)
+        held, held_bytes = self._held_articles - articles, self._held_bytes - text_bytes
+        self._held_articles = max(0, held)
+        self._held_bytes = max(0, held_bytes)
 
-    def _reserve(self, block: Block, need: Amount, limits: Limits, now: int, own: Amount) -> None:
+    def _reserve(self, block: Block, need: Amount, limits: Limits, now: int, own: tuple[int, int]) -> None:
         rest = Amount(self._articles, self._text_bytes)
         held = Amount(self._held_articles, self._held_bytes)
         wanted = rest.lacking(BLOCK)
-        others = held.less(own).or_nothing()
+        others = held.less(Amount(*own)).or_nothing()
         more = self._quotas.reserve(block, rest, held, need, limits, now, others=others)
         self._articles += more.articles
         self._text_bytes += more.text_bytes
