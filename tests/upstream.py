@@ -92,6 +92,12 @@ class Upstream:
 
             do_GET = do_POST = do_HEAD = _answer  # noqa: N815 - http.server gives the names
 
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except OSError:  # the client has gone, which is its right
+                    self.close_connection = True
+
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 

@@ -39,6 +39,8 @@ class Group(NamedTuple):
 GROUPS = (
     Group("projects", ("project",)),
     Group("ingesting", ("ingest",)),
+    Group("fetching", ("fetch",), ()),
+    Group("follow_commands", ("follow",)),
     Group("serving", ("serve", "worker")),
     Group("operating", ("compact", "backup", "restore", "stats"), (LmdbStore,)),
     Group("checking", ("fsck", "rebuild", "gc")),

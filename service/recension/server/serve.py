@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import structlog
 
@@ -27,6 +25,7 @@ from recension.model.errors import InvalidArgumentError
 from recension.server import logs
 from recension.server.build import Service
 from recension.server.config import ServeConfig, join_address, split_address
+from recension.server.stopping import stop_signals
 from recension.server.telling import NAMED_ERROR
 from recension.server.tls import Certificates
 
@@ -42,7 +41,7 @@ _POLL_SECONDS = 0.2
 
 def serve(config: ServeConfig, open_service: OpenService) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         if config.workers == 1:
             return _serve_here(config, open_service, stop)
         return _Supervisor(config, stop).run()
@@ -50,7 +49,7 @@ def serve(config: ServeConfig, open_service: OpenService) -> int:
 
 def run_worker(config: ServeConfig, open_service: OpenService) -> int:
     """Serve as one of several processes: say when ready, and stop when the supervisor is gone."""
-    with _stop_signals() as stop, open_service(config) as service:
+    with stop_signals() as stop, open_service(config) as service:
         _listen(service, config)
         service.start()
         threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
@@ -129,21 +128,6 @@ def _greet(address: str, config: ServeConfig) -> None:
     )
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a handler
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait_for_end_of_input(stop: threading.Event) -> None:

@@ -51,6 +51,9 @@ from recension.sources.titles import fold_table, namespace_of, plain_title
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 """Largest JSON document that is not NDJSON: ten articles of On-demand, each of a few megabytes."""
 
+OTHER_PROJECT = "OTHER_PROJECT"
+"""Reason of a record of another project than the one that is read for."""
+
 _DELETE = "delete"
 _VISIBILITY = "visibility-change"
 _UPDATES = frozenset({"", "update", "create", "move", "undelete"})
@@ -73,7 +76,7 @@ def read_articles(
     ahead = _Ahead(source)
     if is_tar(ahead.look(_TAR_HEAD_BYTES)):
         ahead = _Ahead(TarMembers(ahead, path))
-    reader = _Records(project, fold_table(namespaces or {}))
+    reader = Records(project, fold_table(namespaces or {}))
     skipped: Counter[str] = Counter()
     head = ahead.look(_CHUNK_BYTES, until=b"\n").removeprefix(_BOM).lstrip()
     laid_out = head.startswith(b"[") or head.partition(b"\n")[0].strip() == b"{"
@@ -159,10 +162,11 @@ def _document(source: ByteSource, path: Path) -> Iterator[_Record]:
 # --- one record ---------------------------------------------------------------------------------
 
 
-class _Records:
+class Records:
     """Turns records of a project into items."""
 
     def __init__(self, project: str, namespaces: Mapping[str, int]) -> None:
+        """``namespaces``: as ``fold_table`` makes them, for records that give none."""
         self._project = project
         self._namespaces = namespaces
 
@@ -174,7 +178,7 @@ class _Records:
             return
         project = record.part("is_part_of").text("identifier")
         if project and project != self._project:
-            raise BadRecordError("OTHER_PROJECT", f"the record is of {project[:80]!r}")
+            raise BadRecordError(OTHER_PROJECT, f"the record is of {project[:80]!r}")
         event = record.part("event")
         kind = event.text("type")
         title = plain_title(record.text("name"))

@@ -36,7 +36,8 @@ class Line:
 class Lines:
     """Splits a stream at line feeds, holding one chunk and at most ``MAX_EVENT_BYTES`` of one line."""
 
-    def __init__(self, source: ByteSource, path: Path) -> None:
+    def __init__(self, source: ByteSource, path: Path | str) -> None:
+        """``path`` is for messages: of a file, or what else is read."""
         self._source = source
         self._path = path
         self._parts: list[bytes] = []
