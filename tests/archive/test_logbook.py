@@ -11,6 +11,7 @@ import pytest
 from recension.archive import logbook
 from recension.archive.ingest import Appended, Ingestor
 from recension.model.event import NO_COMMENT, NOBODY, Delete, Event, LogAction, LogEntry, Move, Restore
+from recension.model.mark import Mark
 from tests.archive.helpers import NOW, World, edit, fixed_salts
 
 SECOND = 1_000_000
@@ -35,12 +36,12 @@ class Recorder(Ingestor):
         super().__init__(world.store, clock=lambda: NOW, salts=fixed_salts)
         self.pages: dict[int, int] = {}
 
-    def append(self, project: str, events: Sequence[Event]) -> Appended:
+    def append(self, project: str, events: Sequence[Event], mark: Mark | None = None) -> Appended:
         """Remember the pages of what the log became; nothing of it may be refused."""
         for event in events:
             if isinstance(event.what, Move | Delete | Restore):
                 self.pages[int(event.source_id.split(":")[1])] = event.page_id
-        appended = super().append(project, events)
+        appended = super().append(project, events, mark)
         assert not appended.rejected
         return appended
 

@@ -16,6 +16,7 @@ from recension.archive.texts.rows import PageBlock
 from recension.model.errors import DataLossError, StoreError
 from recension.model.event import NO_COMMENT, NOBODY, LogAction, LogEntry
 from recension.model.manifest import OnHidden
+from recension.model.mark import Mark, Origin, Span
 from recension.model.reading import ProjectInfo
 from recension.store import keys
 from recension.store.interface import Rewrite, Row, Store
@@ -97,6 +98,9 @@ def busy_world(store: Store | None = None) -> World:
     pins.extend("kept", NOW + 2 * DAY)
     pins.create("gone", wanted, NOW + DAY)
     pins.delete("gone")
+    marked = world.event(0, 67, replace(line, log_id=8))
+    world.ingestor.append("w", [marked], Mark("logging", "a.xml", Span(0, 1)))
+    world.ingestor.append("w", [], Mark("logging", "a.xml", Span(0, 1), Origin(9, bytes(32))))
     return world
 
 
@@ -115,7 +119,7 @@ def test_everything_that_can_happen_is_rebuilt_row_by_row(target: Store) -> None
     """Sealed texts and tails, moves, deletes, visibility, late arrivals, snapshots: every row is the same."""
     world = busy_world()
     kinds = {key[:1] for key in index_of(world.store)}
-    assert kinds == {bytes([kind]) for kind in b"BCDEFGHIKLMNOPQRSTUVWYZ"}
+    assert kinds == {bytes([kind]) for kind in b"BCDEFGHIKLMNOPQRSTUVWYZm"}
     done = rebuild(world.store, target)
     assert_same(world.store, target)
     assert done == Rebuilt(world.store.log.head().position, 4, done.blocks, 0)

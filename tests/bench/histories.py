@@ -21,7 +21,8 @@ from recension.archive.intake.feed import Kind
 from recension.model.event import Event
 from recension.model.instant import format_instant, parse_instant
 from recension.model.reading import ProjectInfo
-from recension.server.ingest import Form, Summary, ingest_files, usable_workers
+from recension.server.ingest import Form, ingest_files, usable_workers
+from recension.server.taking import Summary
 from recension.sources.containers import open_container
 from recension.store import keys
 from recension.store.lmdb import LmdbStore

@@ -17,14 +17,17 @@ from typing import Any
 import pytest
 
 from recension.archive.ingest import Ingestor
+from recension.archive.marks import mark_at, newest
 from recension.archive.reader import Archive
 from recension.model.errors import ProjectNotFoundError, SourceError
 from recension.model.event import Edit, Event
 from recension.model.instant import parse_instant
+from recension.model.mark import Mark, Origin, Span
 from recension.model.reading import ProjectInfo
 from recension.server import ingest as module
 from recension.server.ingest import Form, ingest_sample, lacks_sample, run_ingest
 from recension.server.main import main
+from recension.server.origins import Numbered
 from recension.store.memory import MemoryStore
 from tests.sources.helpers import dump, file_items, logitem, page, revision, shared
 from tests.sources.test_enterprise import record, tar
@@ -104,6 +107,54 @@ def test_the_second_ingest_changes_nothing(store: MemoryStore, run: Run) -> None
     assert (0, 0, 1307) == (status, again["accepted"], again["known"])
     assert head == store.log.head()
     assert (first["position"], first["head"]) == (again["position"], again["head"])
+
+
+def test_each_commit_says_which_events_of_which_file_it_has(store: MemoryStore, run: Run) -> None:
+    """Spans follow one another from the first event to the last; the end says what file it was."""
+    _, summary = run("dump", SAMPLE)
+    marks = [mark_at(store, at) for at in range(1, store.log.head().position + 1)]
+    *spans, whole = [mark for mark in marks if mark is not None]
+    assert [("dump", SAMPLE.name, None)] * len(spans) == [(one.form, one.source, one.origin) for one in spans]
+    ends = [one.span.stop for one in spans if one.span is not None]
+    assert [0, *ends[:-1]] == [one.span.start for one in spans if one.span is not None]
+    digest = hashlib.sha256(SAMPLE.read_bytes()).digest()
+    assert (Span(0, ends[-1]), Origin(SAMPLE.stat().st_size, digest)) == (whole.span, whole.origin)
+    assert 1307 == ends[-1] == summary["events"]
+    assert Archive(store).project("p").last_event_at == whole.upstream_at
+
+
+def test_a_file_that_cannot_be_read_to_its_end_has_no_end(
+    store: MemoryStore, run: Run, tmp_path: Path
+) -> None:
+    """What came before the fault says where it came from, and nothing says which file that was."""
+    path = write(tmp_path, "cut.xml", dump(page(revision(1)) + page(revision(2)))[:-5])
+    status, summary = run("dump", path)
+    assert (3, 2) == (status, summary["accepted"])
+    assert Mark("dump", path.name, Span(0, 2)) == newest(store, "p", path.name)
+
+
+def test_a_file_that_changes_under_its_parser_is_a_fault(
+    store: MemoryStore, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows which bytes were parsed: that is told, and no mark says what the file was."""
+    path = write(tmp_path, "a.xml", dump(page(revision(1))))
+    whole = Numbered.mark
+
+    def change(self: Numbered, events: Any) -> Mark:
+        path.write_bytes(path.read_bytes() + b"\n")
+        return whole(self, events)
+
+    monkeypatch.setattr(Numbered, "mark", change)
+    status, summary = run("dump", path)
+    assert (3, ["SOURCE_CORRUPT"]) == (status, [fault["reason"] for fault in summary["faults"]])
+    found = newest(store, "p", path.name)
+    assert found is not None
+    assert found.origin is None
+    monkeypatch.undo()
+    assert 0 == run("dump", path)[0]
+    found = newest(store, "p", path.name)
+    assert found is not None
+    assert found.origin == Origin(path.stat().st_size, hashlib.sha256(path.read_bytes()).digest())
 
 
 def test_the_newest_revisions_are_those_of_the_current_dump(store: MemoryStore, run: Run) -> None:

@@ -16,6 +16,7 @@ from recension.archive import columns
 from recension.archive.clock import Clock, Salts, random_salts, system_clock
 from recension.archive.folding import keep_stages
 from recension.archive.history import text_times
+from recension.archive.marks import newest
 from recension.archive.prepared import Prepared, PreparedEvents, prepare, prepare_all
 from recension.archive.projects import (
     Definition,
@@ -32,6 +33,7 @@ from recension.archive.replay import (
     definition_rows,
     event_rows,
     holder_keys,
+    mark_rows,
     recorded_row,
     title_keys,
 )
@@ -62,6 +64,7 @@ from recension.model.errors import (
     StoreFailedError,
 )
 from recension.model.event import RENDERING_ROLE, Event, Presence, Visibility, check_event
+from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
 from recension.model.record import (
     Flag,
@@ -141,6 +144,8 @@ class _Draft:
     claims: Counter[str] = field(default_factory=Counter)
     accepted: int = 0
     known: int = 0
+    mark: bytes = b""
+    """What is said of where the events came from."""
 
 
 class Ingestor:
@@ -235,11 +240,13 @@ class Ingestor:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def append(self, project: str, events: Sequence[Event]) -> Appended:
+    def append(self, project: str, events: Sequence[Event], mark: Mark | None = None) -> Appended:
         """Store a batch of events of one project, atomically.
 
         Known events change nothing; events that break a rule are returned with their reason and the others
-        are stored. Durable when it returns. Raises ``ProjectNotFoundError``, ``StoreError``.
+        are stored, with ``mark`` behind them. Where nothing is new, a mark that stands alone and adds to the
+        newest of its source is a commit of its own. Durable when it returns. Raises ``ProjectNotFoundError``,
+        ``StoreError``.
         """
         good, places = [], []
         refused: list[tuple[int, RecensionError]] = []
@@ -253,11 +260,11 @@ class Ingestor:
             else:
                 good.append(event)
                 places.append(index)
-        appended = self.append_prepared(project, prepare_all(good, self.salts))
+        appended = self.append_prepared(project, prepare_all(good, self.salts), mark)
         refused += [(places[index], error) for index, error in appended.rejected]
         return replace(appended, rejected=tuple(sorted(refused, key=lambda one: one[0])))
 
-    def append_prepared(self, project: str, batch: PreparedEvents) -> Appended:
+    def append_prepared(self, project: str, batch: PreparedEvents, mark: Mark | None = None) -> Appended:
         """Store a batch of prepared events of ``project``, as ``append`` does."""
         for _ in range(_RACES):
             head = self._store.log.head()
@@ -273,6 +280,8 @@ class Ingestor:
                     except RecensionError as error:
                         rejected.append((index, error))
                 self._store_texts(draft, batch)
+            if mark is not None and (draft.items or self._is_news(project, mark)):
+                draft.mark = mark.encoded
             appended = self._finish(draft, head)
             if appended is not None:
                 self._sealer.turn()
@@ -318,10 +327,17 @@ class Ingestor:
         self._sealer.forget()
         self._texts.reset()
 
+    def _is_news(self, project: str, mark: Mark) -> bool:
+        return mark.stands_alone and mark.adds_to(newest(self._store, project, mark.source))
+
     def _finish(self, draft: _Draft, head: Head) -> Head | None:
+        if draft.items:
+            draft.index[keys.tally(draft.number, draft.position)] = draft.tally.encode()
+        if draft.mark:
+            draft.items.append(encode_item(Statement(Kind.MARK, draft.mark)))
+            draft.index.update(mark_rows(draft.number, draft.mark, draft.position))
         if not draft.items:
             return head
-        draft.index[keys.tally(draft.number, draft.position)] = draft.tally.encode()
         try:
             return _append(
                 self._store, head, self._clock, draft.project, draft.items, draft.index, draft.blobs

@@ -25,6 +25,7 @@ from recension.model.agreement import licensee_of, read_statement
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.event import Presence
 from recension.model.licensee import read_licensee
+from recension.model.mark import read_mark
 from recension.model.pin import read_pin
 from recension.model.record import KINDS, NO_SOURCE, Commit, Item, Kind, Skeleton, Statement
 from recension.model.retraction import flags_of, read_acknowledgement, read_retraction
@@ -173,6 +174,16 @@ def retraction_rows(view: View, number: int, position: int, items: Sequence[Item
     return rows
 
 
+def mark_rows(number: int, payload: bytes, position: int) -> list[Row]:
+    """Return the row by which a mark is found. Raises ``DataLossError`` for one that cannot be read."""
+    try:
+        said = read_mark(payload)
+    except InvalidArgumentError as error:
+        raise DataLossError(f"the mark in commit {position} cannot be read: {error.message}") from None
+    source = keys.source_name(said.source)
+    return [(keys.source_mark(number, source, position, of_end=said.origin is not None), b"")]
+
+
 def acknowledgement_rows(payload: bytes, position: int) -> list[Row]:
     """Return the row of a licensee's answer. Raises ``DataLossError`` for one that cannot be read."""
     try:
@@ -202,18 +213,25 @@ def commit_rows(view: View, commit: Commit, titles: Sequence[Sequence[str]]) -> 
     position = commit.position
     rows = dict([recorded_row(position, commit.recorded_at)])
     events: list[tuple[int, Skeleton]] = []
+    marks: list[bytes] = []
     leaves = 0
     for ordinal, item in enumerate(commit.items):
         if isinstance(item, Skeleton):
             events.append((ordinal, item))
+        elif item.kind is Kind.MARK:
+            marks.append(item.payload)
         else:
             rows.update(statement_rows(view, position, item, leaves))
             leaves += item.kind in LEAVES
-    if not events:
+    if not events and not marks:
         return rows
     number = find_project(view, commit.project)
     if number is None:
         raise DataLossError(f"project {commit.project!r} of commit {position} has no number")
+    for payload in marks:
+        rows.update(mark_rows(number, payload, position))
+    if not events:
+        return rows
     _, tally = tally_of(view, number, position - 1)
     pages: set[int] = set()
     revisions: set[int] = set()
@@ -234,7 +252,7 @@ def commit_rows(view: View, commit: Commit, titles: Sequence[Sequence[str]]) -> 
 
 
 def statement_rows(view: View, position: int, statement: Statement, leaves: int = 0) -> list[Row]:
-    """Return the rows of a statement, by those that ``view`` has of the commits before it.
+    """Return the rows of a statement but a mark, by those that ``view`` has of the commits before it.
 
     ``leaves`` is the number of statements of the same commit before it that are leaves of the checkpoint log.
     """

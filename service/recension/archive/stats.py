@@ -44,6 +44,7 @@ _FAMILIES = {
     b"O": "pins",
     b"l": "licensees and agreements",
     b"u": "API keys",
+    b"m": "marks of sources",
     b"F": "pins by name",
     b"J": "event columns",
     b"f": "facts of edits in columns",

@@ -69,6 +69,8 @@ class Kind(IntEnum):
     """What was erased, as the server found it afterwards: canonical JSON (``model.retraction``)."""
     ACKNOWLEDGEMENT = 25
     """A licensee's answer to what was withdrawn from a pin: canonical JSON (``model.retraction``)."""
+    MARK = 26
+    """What the events of the commit were read from, and how far: canonical JSON (``model.mark``)."""
 
 
 KINDS: dict[type[Happening], Kind] = {

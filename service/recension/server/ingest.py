@@ -12,10 +12,8 @@ import os
 import stat
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -32,17 +30,14 @@ from recension.archive.ingest import Ingestor
 from recension.archive.intake import feed as feeds
 from recension.archive.intake.feed import Feed
 from recension.archive.intake.frames import Fed
-from recension.archive.prepared import Prepared, prepare
 from recension.archive.reader import Archive
-from recension.archive.sightings import judge
 from recension.model.credit import read_periods
-from recension.model.errors import DataLossError, RecensionError, SourceError, SourceFormatError, StoreError
-from recension.model.instant import format_instant
+from recension.model.errors import DataLossError, SourceError, SourceFormatError, StoreError
 from recension.model.reading import ProjectInfo
-from recension.model.record import Kind
-from recension.server.quarantine import Quarantine, QuarantineFile
+from recension.server.origins import Hashing, Numbered
+from recension.server.quarantine import Quarantine
+from recension.server.taking import Summary, take
 from recension.server.telling import plain, write_error
-from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, Sighting, SiteInfo, Skipped
 from recension.store.interface import Store
 
 Form = Literal["dump", "logging", "events", "enterprise"]
@@ -68,56 +63,6 @@ _SAMPLE_PROJECT = ProjectInfo(
     licenses=read_periods(["CC-BY-SA-3.0", "CC-BY-SA-4.0@2023-06-07"]),
 )
 _SAMPLE_REVISIONS = 1307
-_POSITIONS = {"line": "line", "byte": "byte", "offset": "stored byte"}
-"""Where a fault is, by the names of its metadata."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """What an ingest did."""
-
-    files: int = 0
-    events: int = 0
-    revisions: int = 0
-    accepted: int = 0
-    known: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-    claims: Counter[str] = field(default_factory=Counter)
-    log_entries_resolved: int = 0
-    log_entries_unresolved: int = 0
-    pages_sealed: int = 0
-    """Whose new texts were compressed into blocks at the end."""
-    faults: list[RecensionError] = field(default_factory=list)
-    seconds: float = 0.0
-    position: int = 0
-    head: str = ""
-    quarantine: str = ""
-    """Where the rejected records are."""
-
-    def document(self) -> dict[str, object]:
-        """Return the summary for machines."""
-        return {
-            "files": self.files,
-            "events": self.events,
-            "revisions": self.revisions,
-            "accepted": self.accepted,
-            "known": self.known,
-            "rejected": dict(sorted(self.rejected.items())),
-            "quarantine": plain(self.quarantine),
-            "skipped": dict(sorted(self.skipped.items())),
-            "claims": dict(sorted(self.claims.items())),
-            "log_entries": {
-                "resolved": self.log_entries_resolved,
-                "unresolved": self.log_entries_unresolved,
-            },
-            "pages_sealed": self.pages_sealed,
-            "faults": [_fault_document(fault) for fault in self.faults],
-            "seconds": round(self.seconds, 3),
-            "revisions_per_second": round(self.revisions / self.seconds) if self.seconds else 0,
-            "position": self.position,
-            "head": self.head,
-        }
 
 
 def usable_workers() -> int:
@@ -226,13 +171,17 @@ def _ingest_file(
         _check_file(path)
         with (
             quarantine.writing(path) as kept,
+            Hashing(path) as hashing,
             feed,
             _progress(kind, path, feed, summary, quiet=quiet) as tick,
         ):
             try:
+                numbered = Numbered(kind, path)
                 for batch in feed:
-                    _take(store, ingestor, project, batch, kept, summary)
+                    take(store, ingestor, project, batch, kept, summary, numbered.mark(batch.events.events))
                     tick()
+                whole = numbered.whole(hashing.origin())
+                take(store, ingestor, project, Fed(), kept, summary, whole)
             except SourceError as error:
                 summary.faults.append(error)
             tick()
@@ -261,79 +210,6 @@ def _check_file(path: Path) -> None:
         raise SourceFormatError(
             f"{path}: {what} is not read", hint="pass a file; save what comes from a pipe first", path=path
         )
-
-
-def _take(
-    store: Store, ingestor: Ingestor, project: str, batch: Fed, kept: QuarantineFile, summary: Summary
-) -> None:
-    sightings = []
-    for remark in batch.remarks:
-        match remark:
-            case SiteInfo():
-                ingestor.learn_site(project, remark.namespaces, remark.case)
-            case Rejected():
-                _reject(kept, summary, remark)
-            case Sighting():
-                sightings.append(remark)
-            case Skipped():
-                summary.skipped.update(remark.counts)
-    prepared = batch.events
-    if sightings:
-        following, ignored = judge(store, project, sightings)
-        summary.skipped.update(+ignored)
-        # In one commit: with the edits alone stored, a sighting of them would have nothing left to tell.
-        prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in following])
-    events = prepared.events
-    if not events:
-        return
-    appended = ingestor.append_prepared(project, prepared)
-    summary.events += len(events)
-    summary.revisions += sum(event.skeleton.kind is Kind.EDIT for event in events)
-    summary.accepted += appended.accepted
-    summary.known += appended.known
-    summary.claims.update(appended.claims)
-    for index, error in appended.rejected:
-        event = events[index]
-        _reject(kept, summary, Rejected(_where(event), error.reason, error.message, _excerpt(event)))
-
-
-def _reject(kept: QuarantineFile, summary: Summary, rejected: Rejected) -> None:
-    kept.add(rejected)
-    summary.quarantine = str(kept.folder)
-    summary.rejected[rejected.reason] += 1
-
-
-def _where(event: Prepared) -> str:
-    skeleton = event.skeleton
-    what = f"{skeleton.kind.name.lower()} {skeleton.rev_id or event.source_id}"
-    return f"page {skeleton.page_id}, {what}" if skeleton.page_id else what
-
-
-def _excerpt(event: Prepared) -> bytes:
-    """Say what the event was, without what upstream can hide: its texts, its comment, its contributor."""
-    skeleton = event.skeleton
-    document = {
-        "kind": skeleton.kind.name.lower(),
-        "pageId": skeleton.page_id,
-        "revId": skeleton.rev_id,
-        "parentRevId": skeleton.parent_rev_id,
-        "time": format_instant(skeleton.time),
-        "sourceId": event.source_id,
-        "namespace": skeleton.namespace,
-        "titles": list(event.titles),
-    }
-    return json.dumps(document, ensure_ascii=False).encode()[:MAX_EXCERPT_BYTES]
-
-
-def _fault_document(fault: RecensionError) -> dict[str, str]:
-    known = [f"{name} {fault.metadata[key]}" for key, name in _POSITIONS.items() if key in fault.metadata]
-    return {
-        "reason": fault.reason,
-        "message": plain(fault.message),
-        "hint": fault.hint,
-        "file": plain(fault.metadata.get("file") or fault.metadata.get("path", "")),
-        "position": ", ".join(known),
-    }
 
 
 class _Tick:

@@ -45,6 +45,7 @@ _PAGE_BLOCK = struct.Struct(">cIQI")
 _TAIL = struct.Struct(">cIQQ")
 _STAGE = struct.Struct(">cIQQ")
 _WITHDRAWN = struct.Struct(">cIQQ")
+_SOURCE_MARK = struct.Struct(">cI16s?Q")
 
 
 def edit(project: int, page: int, time: int, rev: int, position: int, ordinal: int) -> bytes:
@@ -295,6 +296,30 @@ def receipt(position: int) -> bytes:
 def acknowledgement(owner: str, made_at: int = 0, position: int = 0) -> bytes:
     """Key of a licensee's answer about the pin that was made at a position."""
     return b"d" + _short(owner) + made_at.to_bytes(8, "big") + position.to_bytes(8, "big")
+
+
+def source_mark(project: int, source: bytes, position: int = 0, *, of_end: bool = False) -> bytes:
+    """Key that says a commit marks how far a source was read; without a position, the lower bound of them.
+
+    ``source`` is ``source_name`` of it; ``of_end``: of a file that was read to its end.
+    """
+    return _SOURCE_MARK.pack(b"m", project, source, of_end, position)
+
+
+def source_name(source: str) -> bytes:
+    """Return the 16 bytes by which a source is found among the marks."""
+    return _short(source)
+
+
+def source_marks(project: int) -> tuple[bytes, bytes]:
+    """Bounds of a project's marks of all sources."""
+    return struct.pack(">cI", b"m", project), struct.pack(">cI", b"m", project + 1)
+
+
+def read_source_mark(key: bytes) -> tuple[bytes, bool, int]:
+    """Return (name of the source, whether of its end, position)."""
+    _, _, source, of_end, position = _SOURCE_MARK.unpack(key)
+    return source, of_end, position
 
 
 def _short(text: str) -> bytes:

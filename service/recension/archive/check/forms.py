@@ -17,6 +17,7 @@ _FORMS: dict[bytes, tuple[str, int | None, int | None]] = {
     b"Y": ("manifest", 9, None), b"Z": ("snapshot", 33, None), b"a": ("released snapshot", 33, 8),
     b"f": ("event facts", 17, None), b"g": ("stage", 21, None), b"h": ("pages of a stage", 25, None),
     b"i": ("event commitments", 21, None),
+    b"m": ("source mark", 30, 0),
     b"k": ("signing key", 9, None), b"l": ("licensee", 25, None), b"u": ("API key", 17, None),
     b"d": ("acknowledgement", 33, None), b"e": ("receipt", 9, None), b"r": ("retraction", 9, None),
     b"v": ("withdrawn revision", 21, 1),

@@ -18,6 +18,7 @@ from recension.model.agreement import read_statement
 from recension.model.errors import DataLossError, InvalidArgumentError
 from recension.model.licensee import read_licensee
 from recension.model.manifest import read_manifest
+from recension.model.mark import read_mark
 from recension.model.note import read_key_statement
 from recension.model.pin import read_pin
 from recension.model.record import EMPTY_LOG, Commit, Kind, Skeleton, Statement, commit_hash, decode_commit
@@ -114,6 +115,8 @@ def _check_statement(work: Work, position: int, item: Statement) -> None:
             read_receipt(item.payload)
         elif item.kind is Kind.ACKNOWLEDGEMENT:
             read_acknowledgement(item.payload)
+        elif item.kind is Kind.MARK:
+            read_mark(item.payload)
         else:
             read_definition(item.payload)
     except (InvalidArgumentError, *NO_DEFINITION) as error:

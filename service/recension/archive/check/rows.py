@@ -17,6 +17,7 @@ from recension.archive.replay import (
     acknowledgement_rows,
     api_key_rows,
     licensee_rows,
+    mark_rows,
     pin_rows,
 )
 from recension.model.errors import DataLossError
@@ -146,6 +147,9 @@ def _makes(work: Work, position: int, commit: Commit, key: bytes) -> bool:
             rev = keys.read_withdrawn(key)[0]
             events = [item for item in commit.items if isinstance(item, Skeleton)]
             return bool(_statements(commit, Kind.RETRACTION)) and rev in {event.rev_id for event in events}
+        case b"m":
+            rows_of = partial(mark_rows, page_of(key)[0])
+            return _is_of_statement(position, commit, key, Kind.MARK, rows_of)
         case b"u":
             return _is_of_statement(position, commit, key, Kind.API_KEY, api_key_rows)
         case b"l":

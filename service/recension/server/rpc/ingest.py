@@ -9,6 +9,8 @@ import grpc
 from recension.archive.ingest import Ingestor
 from recension.model.errors import InvalidArgumentError, InvalidEventError, RecensionError, StoreError
 from recension.model.event import Event
+from recension.model.mark import Mark
+from recension.server.door import caller
 from recension.server.gate import Gate, Turn, draining
 from recension.sources.items import BadRecordError, checked
 from recension.sources.titles import fold_table, namespace_of
@@ -17,6 +19,8 @@ from recension.v1 import ingest_service_pb2 as pb
 from recension.v1.ingest_service_pb2_grpc import IngestServiceServicer
 from recension.wire import convert
 
+FORM = "append"
+"""Of the marks of what is appended; their source is the owner of the key that was shown."""
 MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 
@@ -71,7 +75,7 @@ class IngestRpc(IngestServiceServicer):
             else:
                 events.append(event)
                 indices.append(index)
-        result = self._ingestor.append(request.project, events)
+        result = self._ingestor.append(request.project, events, Mark(FORM, caller().owner))
         refused += [(indices[index], error) for index, error in result.rejected]
         return pb.AppendResponse(
             position=result.position,

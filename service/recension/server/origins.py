@@ -1,0 +1,118 @@
+"""What marks say of files: which of its events a commit has, and what the file is by its bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+from recension.archive.prepared import Prepared
+from recension.model.errors import SourceCorruptError, SourceError
+from recension.model.mark import Mark, Origin, Span
+
+_PIECE_BYTES = 1024 * 1024
+"""The interpreter's lock is given up for each, so that a batch is stored meanwhile."""
+
+
+class Hashing:
+    """Hashes a file in a thread of its own, from its beginning to its end.
+
+    ::
+
+        with Hashing(path) as hashing:
+            ...  # parse it
+            origin = hashing.origin()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest = sha256()
+        self._over = Event()
+        self._fault: OSError | None = None
+        self._before: tuple[int, int, int] | None = None
+        self._thread = Thread(target=self._run, name="hash", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._before = self._state()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, whether all was hashed or not."""
+        self._over.set()
+        self._thread.join()
+
+    def origin(self) -> Origin:
+        """Return what the file is; waits until it is known.
+
+        Raises ``SourceError`` if it cannot be read, ``SourceCorruptError`` if it is another than when this
+        began: then nobody knows which bytes were parsed.
+        """
+        self._thread.join()
+        if self._fault is not None:
+            raise _unreadable(self._path, self._fault)
+        after = self._state()
+        if after != self._before:
+            raise SourceCorruptError(
+                f"{self._path}: the file was changed while it was read",
+                hint="wait until it is whole, then run the ingest again: what is known changes nothing",
+                path=self._path,
+            )
+        return Origin(after[0], self._digest.digest())
+
+    def _state(self) -> tuple[int, int, int]:
+        try:
+            known = self._path.stat()
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        return known.st_size, known.st_mtime_ns, known.st_ino
+
+    def _run(self) -> None:
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                while not self._over.is_set() and (piece := file.read(_PIECE_BYTES)):
+                    self._digest.update(piece)
+        except OSError as error:
+            self._fault = error
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"{path}: cannot be read: {os.strerror(error.errno or 0)}",
+        hint="leave the file where it is until the ingest has ended",
+        path=path,
+    )
+
+
+class Numbered:
+    """Numbers the events of a file, for its marks: those of its parser, in its order, taken or not."""
+
+    def __init__(self, form: str, path: Path) -> None:
+        """``form``: of the file's contents (``Mark.form``)."""
+        self._form = form
+        self._source = source_of(path)
+        self._events = 0
+        self._newest: int | None = None
+
+    def mark(self, events: Sequence[Prepared]) -> Mark:
+        """Return the mark of the events that come next."""
+        start, self._events = self._events, self._events + len(events)
+        times = [event.skeleton.time for event in events]
+        self._newest = max(times if self._newest is None else [self._newest, *times], default=None)
+        return Mark(self._form, self._source, Span(start, self._events))
+
+    def whole(self, origin: Origin) -> Mark:
+        """Return the mark of the file, all events of which were numbered."""
+        return Mark(self._form, self._source, Span(0, self._events), origin, upstream_at=self._newest)
+
+
+def source_of(path: Path) -> str:
+    """Return the name by which marks and the quarantine know a file; a name need not be UTF-8."""
+    return os.fsencode(path.name).decode("utf-8", "replace")
