@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recension.archive import pins as pins_module
+from recension.archive.agreements import Agreements
 from recension.archive.garbage import collect, lacks_nodes
 from recension.archive.pins import LicenseePins
 from recension.archive.rebuild import rebuild
 from recension.model import errors
+from recension.model.licensee import make_licensee
 from recension.model.manifest import canonical_json
 from recension.model.pin import make_pin, read_pin
 from recension.model.record import Kind, Statement, decode_commit
@@ -307,6 +309,22 @@ def test_a_deleted_or_expired_pin_holds_nothing(world: World, pins: LicenseePins
     assert collect(world.store, delete=True, unpinned_days=0, clock=clock).snapshots == 1
     with pytest.raises(errors.SnapshotReleasedError):
         list(world.archive.read(wanted))
+
+
+def test_the_pins_of_an_ended_licensee_hold_nothing(world: World, clock: Clock) -> None:
+    """Whatever date they bear, for nobody can read them; those of others hold on."""
+    agreements = Agreements(world.store, clock=clock)
+    agreements.add_licensee(make_licensee("acme", 1))
+    wanted = world.snapshot(2)
+    LicenseePins(world.store, "acme", clock=clock).create("a", wanted, LATER)
+    others = LicenseePins(world.store, "jane", clock=clock)
+    others.create("b", wanted, LATER)
+    agreements.end_licensee("acme")
+    assert collect(world.store, unpinned_days=0, clock=clock).snapshots == 0
+    others.delete("b")
+    assert collect(world.store, unpinned_days=0, clock=clock).snapshots == 1
+    agreements.add_licensee(make_licensee("acme", 1), replace=True)
+    assert collect(world.store, unpinned_days=0, clock=clock).snapshots == 0
 
 
 def test_young_snapshots_are_left_alone(world: World, clock: Clock) -> None:

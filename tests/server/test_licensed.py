@@ -29,6 +29,7 @@ from recension.server import door, scope
 from recension.server.door import Caller, act_for
 from recension.server.licensed import Licensed
 from recension.server.pepper import Pepper
+from recension.store import keys
 from recension.store.directory import PEPPER_FILE
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
@@ -44,6 +45,7 @@ from recension.wire.status import TRAILER, error_of
 from recension_client import verify
 from recension_client.client import Client
 from recension_client.evidence import evidence
+from tests.archive.test_check import put
 from tests.server.helpers import PATIENCE_SECONDS, Served, agree, refused, serving, until
 from tests.server.test_door import LATER, shown
 
@@ -368,6 +370,32 @@ def test_a_delay_follows_the_clock(place: Place) -> None:
     assert 1 == asked(reader, lambda one: one.article("open", 1), acme).revision.page_id
     late = asked(reader, lambda one: one.article("open", 1, known_at=10**6), acme)
     assert isinstance(late, errors.AsOfOutOfRangeError)
+
+
+def test_a_pin_is_extended_by_what_is_agreed_now(place: Place) -> None:
+    """What it holds has to be granted yet; what there is not, and what is not granted, is one answer."""
+    agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime"})
+    LicenseePins(place.store, "acme").create("p", place.opened.snapshot_id, LATER)
+    request = pin_pb.ExtendPinRequest(name="p", readable_until=convert.timestamp_to_proto(LATER + 1))
+    assert "p" == place.pins.ExtendPin(request, metadata=shown(place.key)).pin.name
+    agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime", "namespaces": [0]})
+    request.readable_until.CopyFrom(convert.timestamp_to_proto(LATER + 2))
+    error = refused(lambda: place.pins.ExtendPin(request, metadata=shown(place.key)))
+    assert isinstance(error, errors.SnapshotNotFoundError)
+
+
+def test_damage_is_told_of_what_is_granted_alone(place: Place) -> None:
+    """A damaged text of what is not granted is absent as whatever else is not granted."""
+    agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime", "namespaces": [0]})
+    blocks = [key for key, _ in place.store.blob_sizes(keys.block(0), keys.block(keys.END), 1_000)]
+    put(place.store, {}, dict.fromkeys(blocks, b"damaged"))
+    reader = Licensed(place.served.archive, Agreements(place.store), Horizons(place.store))
+    acme = Caller("acme", Role.LICENSEE)
+    absent = (errors.RevisionNotFoundError, errors.PageNotFoundError)
+    for rev, expected in ((2, (errors.DataLossError,)), (1, absent)):
+        for name in ("revision", "revisions", "article", "text", "diff_revisions"):
+            told = asked(reader, _calls(place, "open", b"", rev)[name], acme)
+            assert isinstance(told[0] if name == "revisions" else told, expected), name
 
 
 # --- after the end ----------------------------------------------------------------------------------

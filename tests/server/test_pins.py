@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from recension.archive.ingest import Ingestor
 from recension.archive.pins import LicenseePins
+from recension.model.event import Event, Visibility
 from recension.model.instant import parse_instant
 from recension.model.manifest import Selector
 from recension.server.rpc.revision import DEFAULT_PAGE
@@ -86,6 +88,23 @@ def test_pages(stub: PinServiceStub, snapshot: str) -> None:
         assert refused(partial(stub.ListPins, bad)).reason == "INVALID_CURSOR"
     assert len(stub.ListPins(pb.ListPinsRequest(snapshot=snapshot)).pins) == 7 <= DEFAULT_PAGE
     assert not stub.ListPins(pb.ListPinsRequest(snapshot=f"sha256:{'0' * 64}")).pins
+
+
+def test_a_token_is_of_one_pin(stub: PinServiceStub, snapshot: str, store: MemoryStore) -> None:
+    """A list of retractions does not go on in another pin that was given the name meanwhile."""
+    create(stub, "p", snapshot)
+    for rev in (2, 3):
+        hidden = Visibility(rev, text_hidden=True, comment_hidden=False, contributor_hidden=False)
+        Ingestor(store).append("demo", [Event("demo", rev, 1_000_000, f"h{rev}", hidden)])
+    request = pb.ListRetractionsRequest(pin="p", page_size=1)
+    page = stub.ListRetractions(request)
+    request.page_token = page.next_page_token
+    rest = stub.ListRetractions(request)
+    assert [2, 3] == [one.rev_id for one in (*page.entries, *rest.entries)]
+    stub.DeletePin(pb.DeletePinRequest(name="p"))
+    assert "PIN_NOT_FOUND" == refused(partial(stub.ListRetractions, request)).reason
+    create(stub, "p", snapshot)
+    assert "INVALID_CURSOR" == refused(partial(stub.ListRetractions, request)).reason
 
 
 def test_errors_by_name(stub: PinServiceStub, snapshot: str, store: MemoryStore) -> None:

@@ -18,6 +18,9 @@ from recension.model import errors
 from recension.model.cursor import seal_token
 from recension.model.manifest import Selector
 from recension.model.reading import ProjectInfo, Shard
+from recension.server.cursors import Cursors
+from recension.server.gate import Gate
+from recension.server.rpc import revision
 from recension.server.rpc.snapshot import BATCH_TEXT
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
@@ -28,6 +31,9 @@ from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.revision_service_pb2_grpc import RevisionServiceStub
 from recension.wire import convert
 from recension.wire.status import error_of
+from tests.archive.helpers import World as ArchiveWorld
+from tests.archive.helpers import edit as archived
+from tests.archive.helpers import hide
 from tests.server.conftest import LARGE, PAGES, World, edit
 from tests.server.helpers import serving
 
@@ -168,6 +174,31 @@ def test_large_texts_are_read_in_pieces(world: World) -> None:
     assert [b"\x9f"] == [piece.data for piece in world.revision.ReadText(request)]
     request.offset = 3_000_001
     assert errors.InvalidArgumentError is type(refused(lambda: list(world.revision.ReadText(request))))
+
+
+def test_a_text_that_is_hidden_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow client does not get the rest of it; one that is not looked at again is sent whole."""
+
+    class Context:
+        def is_active(self) -> bool:
+            return True
+
+    def read(*, fresh_seconds: float) -> list[int]:
+        monkeypatch.setattr(revision, "FRESH_SECONDS", fresh_seconds)
+        world = ArchiveWorld()
+        world.add(world.event(1, 0, archived(1, "x" * 3 * revision.PIECE_BYTES)))
+        rpc = revision.RevisionRpc(world.archive, Gate(1), Gate(1), Cursors(lambda: b"", lambda _: ""))
+        context: Any = Context()
+        found = []
+        for piece in rpc.ReadText(revision_pb.ReadTextRequest(project="w", rev_id=1), context):
+            found.append(piece.offset)
+            if piece.offset:
+                world.add(world.event(1, 1, hide(1)))
+        return found
+
+    assert 3 == len(read(fresh_seconds=1_000))
+    with pytest.raises(errors.TextUnavailableError, match="hidden"):
+        read(fresh_seconds=-1)
 
 
 def test_pages_follow_each_other(world: World, snapshots: tuple[str, str]) -> None:

@@ -289,6 +289,11 @@ class Agreements:
         return self.versions(licensee)
 
 
+def ended_licensees(view: View) -> frozenset[str]:
+    """Return the names of the licensees that were ended."""
+    return frozenset(one.name for one in _licensees(view) if one.ended)
+
+
 # --- rows -----------------------------------------------------------------------------------------
 
 _SUBJECT = "sub "

@@ -61,6 +61,10 @@ class LicenseeDuties:
             through = acknowledged_through(view, statement)
         return self._walk(statement, manifest, through, after)
 
+    def pin_id(self, pin: str) -> bytes:
+        """Return the id of a pin, expired or not: names are given again. Raises ``PinNotFoundError``."""
+        return self._pin(pin).id
+
     def acknowledge(self, pin: str, through: int) -> Acknowledgement:
         """Answer for all that was withdrawn from a pin up to a log position; durable when it returns.
 

@@ -26,6 +26,7 @@ from recension.model.event import (
     MAX_ID,
     Delete,
     Move,
+    Presence,
     Restore,
     Visibility,
 )
@@ -209,14 +210,29 @@ def present_text(revision: Revision, role: str) -> bytes:
     """Return the text of a slot. Raises ``TextUnavailableError``."""
     slot = revision.slot(role)
     if slot is None or slot.text is None:
-        what = "no such slot" if slot is None else slot.presence.name.lower()
-        raise TextUnavailableError(
-            f"revision {revision.rev_id} of {revision.project!r} has no text in slot {role!r}: {what}",
-            project=revision.project,
-            revId=revision.rev_id,
-            role=role,
-        )
+        raise _no_text(revision, role)
     return slot.text
+
+
+def check_present(revision: Revision, role: str) -> None:
+    """Refuse a revision without a text in a slot, whether it was read or not.
+
+    Raises ``TextUnavailableError``.
+    """
+    slot = revision.slot(role)
+    if slot is None or slot.presence is not Presence.PRESENT:
+        raise _no_text(revision, role)
+
+
+def _no_text(revision: Revision, role: str) -> TextUnavailableError:
+    slot = revision.slot(role)
+    what = "no such slot" if slot is None else slot.presence.name.lower()
+    return TextUnavailableError(
+        f"revision {revision.rev_id} of {revision.project!r} has no text in slot {role!r}: {what}",
+        project=revision.project,
+        revId=revision.rev_id,
+        role=role,
+    )
 
 
 def _without_texts(revision: Revision) -> Revision:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from secrets import token_bytes
 
+from recension.archive.agreements import ended_licensees
 from recension.archive.clock import Clock, system_clock
 from recension.archive.stating import record
 from recension.model.digest import format_digest
@@ -182,7 +183,10 @@ class LicenseePins:
             return _answer(view, self._found(view, name), self._now(view))
 
     def newest(self, name: str) -> tuple[PinStatement, int]:
-        """Return a pin that was not deleted, expired or not, and the position of its newest statement."""
+        """Return a pin that was not deleted, expired or not, and the position of its newest statement.
+
+        Raises ``PinNotFoundError``.
+        """
         check_name(name)
         with self._store.view() as view:
             found = self._found(view, name)
@@ -219,8 +223,16 @@ def newest_pins(view: View) -> list[PinStatement]:
 
 
 def held_snapshots(view: View, now: int) -> set[bytes]:
-    """Return the ids of the snapshots that a live pin of any licensee holds."""
-    return {pin.snapshot_id for pin in newest_pins(view) if not pin.deleted and pin.readable_until > now}
+    """Return the ids of the snapshots that a live pin of any licensee holds.
+
+    Nobody can read the pins of a licensee that was ended, so they hold nothing.
+    """
+    ended = ended_licensees(view)
+    return {
+        pin.snapshot_id
+        for pin in newest_pins(view)
+        if not pin.deleted and pin.readable_until > now and pin.owner not in ended
+    }
 
 
 def check_readable(view: View, snapshot_id: bytes) -> None:

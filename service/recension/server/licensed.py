@@ -24,6 +24,7 @@ from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.digest import format_digest
 from recension.model.errors import (
     AsOfOutOfRangeError,
+    DataLossError,
     OutsideAgreementError,
     PageNotFoundError,
     PermissionDeniedError,
@@ -263,7 +264,12 @@ class Licensed:
     ) -> Answer:
         if known_at is not None:
             with suppress(RevisionNotFoundError):
-                answer = self._reader.revision(project, rev_id, known_at=known_at, text=text)
+                try:
+                    answer = self._reader.revision(project, rev_id, known_at=known_at, text=text)
+                except DataLossError:  # is told of what is granted alone
+                    answer = self._reader.revision(project, rev_id, known_at=known_at, text=False)
+                    if scope.revision(answer.revision) is not None:
+                        raise
                 shown = scope.revision(answer.revision)
                 if shown is not None:
                     return Answer(shown, answer.as_of)
@@ -284,7 +290,12 @@ class Licensed:
                 known, found = None, [error] * len(rev_ids)
             if known is not None:
                 found = [*self._reader.revisions(project, rev_ids, known_at=known, text=text)]
-            out = [_shown(scope, project, rev_id, one) for rev_id, one in zip(rev_ids, found, strict=True)]
+            out = [
+                self._tellable(scope, project, rev_id, known, one)
+                if isinstance(one, DataLossError)
+                else _shown(scope, project, rev_id, one)
+                for rev_id, one in zip(rev_ids, found, strict=True)
+            ]
         for place, one in enumerate(out):
             if isinstance(one, Revision):
                 try:
@@ -292,6 +303,16 @@ class Licensed:
                 except QuotaExhaustedError as error:  # it refuses no item before
                     out[place] = error
         return out
+
+    def _tellable(
+        self, scope: Scope, project: str, rev_id: int, known_at: int | None, error: DataLossError
+    ) -> Revision | RecensionError:
+        """Return what a licensee is told of a damaged item of a batch."""
+        try:
+            self._revision(scope, project, rev_id, known_at, text=False)
+        except RecensionError as other:
+            return other
+        return error
 
     def article(
         self,
@@ -325,7 +346,12 @@ class Licensed:
         at = self._time(scope, project, valid_at)
         if known is not None:
             with suppress(PageNotFoundError):
-                answer = self._reader.article(project, page, valid_at=at, known_at=known, text=text)
+                try:
+                    answer = self._reader.article(project, page, valid_at=at, known_at=known, text=text)
+                except DataLossError:  # is told of what is granted alone
+                    answer = self._reader.article(project, page, valid_at=at, known_at=known, text=False)
+                    if scope.revision(answer.revision, answer.as_of.valid_at) is not None:
+                        raise
                 shown = scope.revision(answer.revision, answer.as_of.valid_at)
                 if shown is not None:
                     return Answer(shown, answer.as_of)

@@ -119,8 +119,9 @@ class PinServiceServicer(object):
     def ExtendPin(self, request, context):
         """Makes a pin live longer. Safe to repeat. A pin is never shortened: delete it.
 
-        Errors: NOT_FOUND (PIN_NOT_FOUND); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT
-        (a time before the present readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
+        Errors: NOT_FOUND (PIN_NOT_FOUND; SNAPSHOT_NOT_FOUND: the caller's agreement does not cover what it holds any
+        more); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT (a time before the present
+        readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
         STORE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -65,8 +65,9 @@ class PinServiceStub:
     ]
     """Makes a pin live longer. Safe to repeat. A pin is never shortened: delete it.
 
-    Errors: NOT_FOUND (PIN_NOT_FOUND); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT
-    (a time before the present readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
+    Errors: NOT_FOUND (PIN_NOT_FOUND; SNAPSHOT_NOT_FOUND: the caller's agreement does not cover what it holds any
+    more); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT (a time before the present
+    readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
     STORE_FAILED).
     """
 
@@ -147,8 +148,9 @@ class PinServiceAsyncStub:
     ]
     """Makes a pin live longer. Safe to repeat. A pin is never shortened: delete it.
 
-    Errors: NOT_FOUND (PIN_NOT_FOUND); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT
-    (a time before the present readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
+    Errors: NOT_FOUND (PIN_NOT_FOUND; SNAPSHOT_NOT_FOUND: the caller's agreement does not cover what it holds any
+    more); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT (a time before the present
+    readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
     STORE_FAILED).
     """
 
@@ -237,8 +239,9 @@ class PinServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[recension.v1.pin_service_pb2.ExtendPinResponse, collections.abc.Awaitable[recension.v1.pin_service_pb2.ExtendPinResponse]]:
         """Makes a pin live longer. Safe to repeat. A pin is never shortened: delete it.
 
-        Errors: NOT_FOUND (PIN_NOT_FOUND); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT
-        (a time before the present readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
+        Errors: NOT_FOUND (PIN_NOT_FOUND; SNAPSHOT_NOT_FOUND: the caller's agreement does not cover what it holds any
+        more); FAILED_PRECONDITION (PIN_EXPIRED: what it held may be gone); INVALID_ARGUMENT (a time before the present
+        readable_until); RESOURCE_EXHAUSTED (STORE_FULL); UNAVAILABLE (WRITER_BUSY,
         STORE_FAILED).
         """
 

@@ -114,7 +114,8 @@ class RevisionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReadText(self, request, context):
-        """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer.
+        """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer. A text that is
+        withdrawn meanwhile ends the stream as it would have refused it.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
         """

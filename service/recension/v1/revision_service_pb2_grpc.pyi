@@ -62,7 +62,8 @@ class RevisionServiceStub:
         recension.v1.revision_service_pb2.ReadTextRequest,
         recension.v1.revision_service_pb2.ReadTextResponse,
     ]
-    """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer.
+    """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer. A text that is
+    withdrawn meanwhile ends the stream as it would have refused it.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
     """
@@ -137,7 +138,8 @@ class RevisionServiceAsyncStub:
         recension.v1.revision_service_pb2.ReadTextRequest,
         recension.v1.revision_service_pb2.ReadTextResponse,
     ]
-    """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer.
+    """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer. A text that is
+    withdrawn meanwhile ends the stream as it would have refused it.
 
     Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
     """
@@ -222,7 +224,8 @@ class RevisionServiceServicer(metaclass=abc.ABCMeta):
         request: recension.v1.revision_service_pb2.ReadTextRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[recension.v1.revision_service_pb2.ReadTextResponse], collections.abc.AsyncIterator[recension.v1.revision_service_pb2.ReadTextResponse]]:
-        """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer.
+        """Streams one slot's text in pieces of at most 512 KiB, for texts too large for a unary answer. A text that is
+        withdrawn meanwhile ends the stream as it would have refused it.
 
         Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, TEXT_UNAVAILABLE); DATA_LOSS (DATA_LOSS).
         """

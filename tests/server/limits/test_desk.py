@@ -19,11 +19,12 @@ from recension.archive.pins import LicenseePins
 from recension.model import errors
 from recension.model.access import Role, Secret
 from recension.model.agreement import Quotas as Terms
-from recension.model.agreement import parse_document
+from recension.model.agreement import Rates, parse_document
 from recension.model.digest import parse_digest
 from recension.model.instant import parse_instant
 from recension.model.licensee import make_licensee
 from recension.server.door import Caller
+from recension.server.limits import desk
 from recension.server.limits.quotas import BLOCK, NOTHING, Amount, Quotas
 from recension.server.main import main as recension_server
 from recension.server.metering import Meter
@@ -138,6 +139,19 @@ def test_what_can_be_read_after_the_end_is_limited_too(licensing: Licensing) -> 
     assert ("", 1, PAGES - 1) == (usage.agreement, usage.concurrent_streams, usage.periods[0].articles_limit)
     licensing.agreements.end_licensee("acme")
     assert isinstance(refused(lambda: next(licensing.read())), errors.NoAgreementError)
+
+
+def test_who_has_no_agreement_is_refused_no_more_often_than_others(
+    licensing: Licensing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refusals cost something too: they have a rate, which is over once something is agreed."""
+    monkeypatch.setattr(desk, "_UNAGREED", Rates(requests_per_second=1, burst=1))
+    assert isinstance(refused(lambda: next(licensing.read())), errors.NoAgreementError)
+    assert isinstance(refused(lambda: next(licensing.read())), errors.RateLimitedError)
+    assert licensing.ask(licensing.operator).version
+    licensing.agree()
+    for _ in range(5):
+        assert licensing.ask().version
 
 
 def test_counters_that_cannot_be_used(licensing: Licensing, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ TEND_SECONDS = 2.0
 
 
 _UNLIMITED = nullcontext()
+_UNAGREED = RateLimits(requests_per_second=10, burst=100)
+"""Of a licensee whom no agreement serves: enough to see to what it owes, and to ask whether there is one."""
 
 
 class _Settling:
@@ -66,8 +68,9 @@ class Limits:
         """Count a call, and have ``meter`` take what it brings from the quota of who calls, until it ends.
 
         Licensees alone have limits; after the end those of the version by which pins can still be read. Who
-        has none is refused by what decides of scopes. The version that rules is noted, whatever becomes of
-        the call. Raises ``RateLimitedError``, ``StreamsExhaustedError``, and what ``Counters`` raises.
+        has none is refused by what decides of scopes, and not more often than ``_UNAGREED`` says. The version
+        that rules is noted, whatever becomes of the call. Raises ``RateLimitedError``,
+        ``StreamsExhaustedError``, and what ``Counters`` raises.
         """
         now = self._clock()
         if who.key_id:
@@ -80,6 +83,7 @@ class Limits:
         else:
             version = self._agreements.retained(who.owner, now)
             if version is None:
+                self._rates.ask(who.owner, _UNAGREED.requests_per_second or 0, _UNAGREED.burst or 0)
                 return _UNLIMITED
         rates = version.agreement.rates
         if rates.requests_per_second is not None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import grpc
 
+from recension.archive.duties import LicenseeDuties
 from recension.model.digest import parse_digest
 from recension.model.pin import Pins
 from recension.model.reading import Reader
-from recension.model.retraction import Duties
 from recension.server.cursors import Cursors
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
@@ -23,7 +23,7 @@ class PinRpc(PinServiceServicer):
     """Holds on exact corpora."""
 
     def __init__(
-        self, pins: Callable[[], Pins], duties: Callable[[], Duties], reader: Reader, cursors: Cursors
+        self, pins: Callable[[], Pins], duties: Callable[[], LicenseeDuties], reader: Reader, cursors: Cursors
     ) -> None:
         """``pins``, ``duties``: those of whoever makes the call, the only ones; ``reader``: what to pin."""
         self._pins = pins
@@ -54,7 +54,9 @@ class PinRpc(PinServiceServicer):
 
     def ExtendPin(self, request: pb.ExtendPinRequest, context: grpc.ServicerContext) -> pb.ExtendPinResponse:
         until = convert.timestamp_from_proto(request.readable_until, "readable_until")
-        return pb.ExtendPinResponse(pin=pin_to_proto(self._pins().extend(request.name, until)))
+        pins = self._pins()
+        self._reader.snapshot(pins.get(request.name).snapshot_id)  # by what was agreed since it was pinned
+        return pb.ExtendPinResponse(pin=pin_to_proto(pins.extend(request.name, until)))
 
     def DeletePin(self, request: pb.DeletePinRequest, context: grpc.ServicerContext) -> pb.DeletePinResponse:
         self._pins().delete(request.name, allow_missing=request.allow_missing)
@@ -64,11 +66,11 @@ class PinRpc(PinServiceServicer):
         self, request: pb.ListRetractionsRequest, context: grpc.ServicerContext
     ) -> pb.ListRetractionsResponse:
         size = page_size_of(request.page_size, DEFAULT_PAGE)
-        bound = ("ListRetractions", request.pin)
+        duties = self._duties()
+        # Another pin may have the name by the time that the token comes back.
+        bound = ("ListRetractions", duties.pin_id(request.pin).hex())
         after = self._cursors.open_place(request.page_token, bound, "page_token")
-        entries, more = take_page(
-            self._duties().retractions(request.pin, after=after), size, withdrawn_to_proto
-        )
+        entries, more = take_page(duties.retractions(request.pin, after=after), size, withdrawn_to_proto)
         token = self._cursors.seal_place(bound, (entries[-1].project, entries[-1].rev_id)) if more else ""
         return pb.ListRetractionsResponse(entries=entries, next_page_token=token)
 

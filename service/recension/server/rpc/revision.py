@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import grpc
 
+from recension.archive.clock import FRESH_SECONDS
+from recension.archive.pages import check_present
 from recension.model.cursor import Bound
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.digest import digest_of, format_digest
@@ -176,7 +179,9 @@ class RevisionRpc(RevisionServiceServicer):
         self, request: pb.ReadTextRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ReadTextResponse]:
         with self._gate.admit():
-            text = self._reader.text(request.project, request.rev_id, request.role or "main")
+            role = request.role or "main"
+            text = self._reader.text(request.project, request.rev_id, role)
+            looked_at = time.monotonic()
             size = len(text)
             if not 0 <= request.offset <= size:
                 raise InvalidArgumentError(
@@ -190,8 +195,15 @@ class RevisionRpc(RevisionServiceServicer):
             for offset in range(request.offset, size, PIECE_BYTES) or (request.offset,):
                 if not context.is_active():
                     return
+                if time.monotonic() - looked_at > FRESH_SECONDS:
+                    self._check_present(request.project, request.rev_id, role)
+                    looked_at = time.monotonic()
                 piece = text[offset : offset + PIECE_BYTES]
                 yield pb.ReadTextResponse(offset=offset, data=piece, size_bytes=size, digest=digest)
+
+    def _check_present(self, project: str, rev_id: int, role: str) -> None:
+        """Look whether a text may be told yet. Raises ``RevisionNotFoundError``, ``TextUnavailableError``."""
+        check_present(assured(self._reader.revision(project, rev_id, text=False).revision), role)
 
     def DiffRevisions(
         self, request: pb.DiffRevisionsRequest, context: grpc.ServicerContext
