@@ -16,7 +16,8 @@ from recension.model.agreement_words import differences, row_of, shown
 from recension.model.instant import format_instant, parse_instant
 from recension.model.licensee import Licensee, make_licensee
 from recension.server.documents import read_file
-from recension.server.opening import OpenStore
+from recension.server.opening import OpenStore, take_data_and_json
+from recension.server.telling import write_json
 
 _DIFFERENT = 1
 _WIDTH = 28
@@ -101,9 +102,7 @@ def _finish(parser: argparse.ArgumentParser, open_store: OpenStore, run: _Run) -
         with _agreements(arguments.data, open_store) as agreements:
             return run(agreements, arguments)
 
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=command)
+    take_data_and_json(parser, command)
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def _licensee_add(agreements: Agreements, arguments: argparse.Namespace) -> int:
     )
     licensee, added = agreements.add_licensee(new, replace=arguments.replace)
     if arguments.json:
-        return _write_json(licensee_row(licensee) | {"added": added})
+        return write_json(licensee_row(licensee) | {"added": added})
     sys.stdout.write(f"{licensee.name}: {'added' if added else 'says this already'}\n")
     if added and not agreements.versions(licensee.name):
         sys.stderr.write(
@@ -141,7 +140,7 @@ def _licensee_show(agreements: Agreements, arguments: argparse.Namespace) -> int
     rules = next((one for one in told if one.standing is Standing.IN_FORCE), None)
     row = licensee_row(licensee)
     if arguments.json:
-        return _write_json(row | {"agreement": None if rules is None else row_of(rules)})
+        return write_json(row | {"agreement": None if rules is None else row_of(rules)})
     for name, value in row.items():
         text = ", ".join(value) if isinstance(value, list) else str(value)
         if value or name == "ended":
@@ -159,7 +158,7 @@ def _licensee_list(agreements: Agreements, arguments: argparse.Namespace) -> int
         rules = next((one.version for one in told if one.standing is Standing.IN_FORCE), None)
         rows.append((licensee, rules))
     if arguments.json:
-        return _write_json(
+        return write_json(
             [
                 licensee_row(licensee) | {"agreement": None if rules is None else rules.name}
                 for licensee, rules in rows
@@ -176,7 +175,7 @@ def _licensee_list(agreements: Agreements, arguments: argparse.Namespace) -> int
 def _licensee_end(agreements: Agreements, arguments: argparse.Namespace) -> int:
     licensee = agreements.end_licensee(arguments.name)
     if arguments.json:
-        return _write_json(licensee_row(licensee))
+        return write_json(licensee_row(licensee))
     sys.stdout.write(f"{licensee.name} is served nothing any more\n")
     return 0
 
@@ -188,7 +187,7 @@ def _add(agreements: Agreements, arguments: argparse.Namespace) -> int:
     agreement = read_file(arguments.file, arguments.licensee)
     version, added = agreements.add(agreement)
     if arguments.json:
-        return _write_json(row_of(_told(agreements, version)) | {"added": added})
+        return write_json(row_of(_told(agreements, version)) | {"added": added})
     if not added:
         sys.stdout.write(f"{version.name}\n")
         sys.stderr.write(f"nothing added: version {version.ordinal} has this very document\n")
@@ -209,7 +208,7 @@ def _show(agreements: Agreements, arguments: argparse.Namespace) -> int:
     info = _told(agreements, agreements.version(arguments.licensee, arguments.version))
     versions = agreements.versions(arguments.licensee)
     if arguments.json:
-        return _write_json(
+        return write_json(
             row_of(info)
             | {
                 "document": json.loads(info.version.agreement.encoded),
@@ -237,7 +236,7 @@ def _list(agreements: Agreements, arguments: argparse.Namespace) -> int:
     names = [arguments.licensee] if arguments.licensee else [one.name for one in agreements.licensees()]
     rows = [row_of(info) for name in names for info in agreements.told(name)]
     if arguments.json:
-        return _write_json(rows)
+        return write_json(rows)
     for row in rows:
         sys.stdout.write("\t".join("" if value is None else str(value) for value in row.values()) + "\n")
     if not rows:
@@ -250,7 +249,7 @@ def _diff(agreements: Agreements, arguments: argparse.Namespace) -> int:
     after = agreements.version(arguments.licensee, arguments.after)
     found = differences(before.agreement, after.agreement)
     if arguments.json:
-        _write_json([{"field": one.field, "before": one.before, "after": one.after} for one in found])
+        write_json([{"field": one.field, "before": one.before, "after": one.after} for one in found])
         return _DIFFERENT if found else 0
     for one in found:
         sys.stdout.write(f"{one.field}\n")
@@ -266,7 +265,7 @@ def _end(agreements: Agreements, arguments: argparse.Namespace) -> int:
     agreements.end(arguments.licensee, arguments.at)
     told = agreements.told(arguments.licensee)
     if arguments.json:
-        return _write_json([row_of(info) for info in told])
+        return write_json([row_of(info) for info in told])
     ends_at = max(at for info in told if (at := info.version.over_at) is not None)
     sys.stdout.write(f"{arguments.licensee} is served nothing from {format_instant(ends_at)} on\n")
     return 0
@@ -298,8 +297,3 @@ def _name(version: Version) -> str:
 
 def _line(name: str, value: str) -> None:
     sys.stdout.write(f"{name:<{_WIDTH}} {value}\n")
-
-
-def _write_json(value: object) -> int:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    return 0

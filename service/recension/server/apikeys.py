@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,9 @@ from recension.model.access import ID_BYTES, ApiKey, Role
 from recension.model.errors import InvalidArgumentError
 from recension.model.instant import format_instant, parse_instant
 from recension.server.limits.quotas import keys_seen
-from recension.server.opening import OpenStore
+from recension.server.opening import OpenStore, take_data_and_json
 from recension.server.pepper import Pepper
+from recension.server.telling import write_json
 from recension.store.directory import PEPPER_FILE
 
 _DAYS = 365
@@ -50,12 +50,10 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
 
 
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
     parser.add_argument(
         "--pepper", type=Path, metavar="FILE", help=f"the secret that keys are kept under (DIR/{PEPPER_FILE})"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
+    take_data_and_json(parser, run)
 
 
 def _id(text: str) -> bytes:
@@ -91,7 +89,7 @@ def _create(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     if arguments.json:
         said = {"id": secret.id.hex(), "key": secret.written, "owner": arguments.owner}
         said |= {"role": arguments.role, "expires_at": format_instant(expires)}
-        sys.stdout.write(json.dumps(said) + "\n")
+        write_json(said)
         return 0
     sys.stdout.write(f"{secret.written}\n")
     sys.stderr.write(f"key {secret.id.hex()} of {arguments.owner}, until {format_instant(expires)}\n")
@@ -105,7 +103,7 @@ def _revoke(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with _keyring(arguments, open_store) as keyring:
         ended = keyring.revoke(arguments.id)
     if arguments.json:
-        sys.stdout.write(json.dumps({"id": ended.id.hex(), "owner": ended.owner, "revoked": True}) + "\n")
+        write_json({"id": ended.id.hex(), "owner": ended.owner, "revoked": True})
     else:
         sys.stdout.write(f"key {ended.id.hex()} of {ended.owner} opens nothing any more\n")
     return 0
@@ -117,7 +115,7 @@ def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     seen = keys_seen(arguments.data)
     now = time.time_ns() // 1000
     if arguments.json:
-        sys.stdout.write(json.dumps([_row(key, now, seen) for key in found]) + "\n")
+        write_json([_row(key, now, seen) for key in found])
         return 0
     for key in found:
         row = _row(key, now, seen)

@@ -24,8 +24,8 @@ from recension.archive.check.state import PHASES, State, read_state
 from recension.archive.garbage import Garbage, collect
 from recension.archive.rebuild import Rebuilt, rebuild
 from recension.model.errors import RecensionError, StoreError
-from recension.server.opening import OpenStore
-from recension.server.telling import write_error
+from recension.server.opening import OpenStore, take_data_and_json
+from recension.server.telling import write_error, write_json
 
 STATE = "fsck.json"
 CLEAN, FOUND, NOT_RUN = 0, 1, 2
@@ -82,10 +82,8 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
 
 
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
-    parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.set_defaults(run=run)
+    take_data_and_json(parser, run)
 
 
 def _seconds(text: str) -> float:
@@ -217,7 +215,7 @@ def _report(check: Check, *, as_json: bool) -> None:
             "seconds": round(state.seconds, 3),
             "megabytes_per_second": rate,
         }
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        write_json(document)
         return
     out = sys.stdout.write
     for one in state.shown:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from recension.model.errors import NotAStoreError
 from recension.model.instant import format_instant
 from recension.server.embargo import EmbargoClock, State
+from recension.server.opening import take_data_and_json
+from recension.server.telling import write_json
 from recension.store.directory import CLOCK_FILE
 
 _SECOND = 1_000_000
@@ -34,9 +34,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _finish(parser: argparse.ArgumentParser, act: Callable[[EmbargoClock], State]) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=lambda arguments: _run(arguments, act))
+    take_data_and_json(parser, lambda arguments: _run(arguments, act))
 
 
 def _run(arguments: argparse.Namespace, act: Callable[[EmbargoClock], State]) -> int:
@@ -49,7 +47,7 @@ def _run(arguments: argparse.Namespace, act: Callable[[EmbargoClock], State]) ->
     behind = state.behind / _SECOND
     if arguments.json:
         said = {"now": now, "wall": wall, "behind_seconds": round(behind, 3), "held": state.held}
-        sys.stdout.write(json.dumps(said) + "\n")
+        write_json(said)
         return 0
     sys.stdout.write(f"embargoes are kept by {now}\nthe machine's clock says {wall}\n")
     if state.held:

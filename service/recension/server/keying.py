@@ -13,8 +13,9 @@ from typing import Any
 
 from recension.archive.ledger import Ledger, signing_keys
 from recension.model.note import VerifierKey
-from recension.server.opening import OpenStore
+from recension.server.opening import OpenStore, take_data_and_json
 from recension.server.signing import Signer
+from recension.server.telling import write_json
 from recension.store.directory import KEY_FILE
 
 
@@ -43,12 +44,10 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
 
 
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
     parser.add_argument(
         "--signing-key", type=Path, metavar="FILE", help=f"where the key lies (DIR/{KEY_FILE})"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
+    take_data_and_json(parser, run)
 
 
 @contextmanager
@@ -76,7 +75,7 @@ def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with closing(open_store(arguments.data)) as store, store.view() as view:
         found = signing_keys(view)
     if arguments.json:
-        sys.stdout.write(json.dumps([asdict(key) for key in found]) + "\n")
+        write_json([asdict(key) for key in found])
         return 0
     for key in found:
         sys.stdout.write(f"{key.key}\tleaf {key.leaf_index}\tposition {key.position}\n")

@@ -22,3 +22,9 @@ def take_data(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace
     """Have a command take the data directory, and do what it does."""
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
     parser.set_defaults(run=run)
+
+
+def take_data_and_json(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """The same of a command that answers as JSON too if it is told to."""
+    take_data(parser, run)
+    parser.add_argument("--json", action="store_true", help="as JSON")

@@ -15,6 +15,7 @@ from recension.archive.reader import Archive
 from recension.model.credit import read_periods
 from recension.model.reading import ProjectInfo
 from recension.server.opening import OpenStore, take_data
+from recension.server.telling import write_json
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:
@@ -56,7 +57,7 @@ def _set_licenses(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with closing(open_store(arguments.data)) as store:
         changed = Ingestor(store).set_licenses(arguments.name, periods)
     if arguments.json:
-        return _write_json({"project": arguments.name, "changed": changed})
+        return write_json({"project": arguments.name, "changed": changed})
     sys.stdout.write(f"{arguments.name}: {'changed' if changed else 'is so already'}\n")
     return 0
 
@@ -74,13 +75,8 @@ def _create(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with closing(open_store(arguments.data, create=True)) as store:
         made = Ingestor(store).create_project(definition)
     if arguments.json:
-        return _write_json({"project": arguments.name, "created": made})
+        return write_json({"project": arguments.name, "created": made})
     sys.stdout.write(f"{arguments.name}: {'created' if made else 'exists already'}\n")
-    return 0
-
-
-def _write_json(value: object) -> int:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     return 0
 
 

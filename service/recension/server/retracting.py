@@ -27,11 +27,12 @@ from recension.model.instant import format_instant
 from recension.model.record import Kind, Statement
 from recension.model.retraction import ID_BYTES, Part, Reason, Receipt, check_case, make_receipt
 from recension.server.escrow import read_bundle, read_public, write_bundle
-from recension.server.opening import OpenStore
+from recension.server.opening import OpenStore, take_data_and_json
 from recension.server.quarantine import QUARANTINE_FOLDER
 from recension.server.searching import Searched, Searcher
 from recension.server.signing import Signer
 from recension.server.sought import Backups, Sought
+from recension.server.telling import write_json
 from recension.store.directory import KEY_FILE
 from recension.store.interface import Store, View
 
@@ -92,30 +93,24 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     one.add_argument("--bundle", metavar="FILE", type=Path, help="what was kept of it")
     one.add_argument("--escrow-secret", metavar="FILE", type=Path, help="the private key, PEM, of mode 600")
     one.add_argument("--yes", action="store_true", help="do it; without it nothing is changed")
-    _finish(one, lambda arguments: _retract(arguments, open_store))
+    take_data_and_json(one, lambda arguments: _retract(arguments, open_store))
 
     listing = commands.add_parser("retractions", help="list retractions, and who has not answered")
     chosen = listing.add_subparsers(title="commands", metavar="COMMAND", required=True)
     every = chosen.add_parser("list", help="list all retractions, and whether each is proved to be erased")
-    _finish(every, lambda arguments: _list(arguments, open_store))
+    take_data_and_json(every, lambda arguments: _list(arguments, open_store))
     outstanding = chosen.add_parser("outstanding", help="list the pins for which a licensee owes an answer")
-    _finish(outstanding, lambda arguments: _outstanding(arguments, open_store))
+    take_data_and_json(outstanding, lambda arguments: _outstanding(arguments, open_store))
 
     signed = commands.add_parser("receipts", help="show the signed receipts of erasures")
     chosen = signed.add_subparsers(title="commands", metavar="COMMAND", required=True)
     show = chosen.add_parser("show", help="show the receipts")
     show.add_argument("--case", metavar="ID", default="", help="of one case alone")
-    _finish(show, lambda arguments: _show(arguments, open_store))
+    take_data_and_json(show, lambda arguments: _show(arguments, open_store))
     export = chosen.add_parser("export", help="write the signed notes of a case into a folder")
     export.add_argument("case", metavar="CASE", help="the case")
     export.add_argument("folder", metavar="FOLDER", type=Path, help="where to; it is made if it is not there")
-    _finish(export, lambda arguments: _export(arguments, open_store))
-
-
-def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
+    take_data_and_json(export, lambda arguments: _export(arguments, open_store))
 
 
 def _parts(text: str) -> tuple[Part, ...]:
@@ -170,7 +165,7 @@ def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     if arguments.json:
         said = {"case": arguments.case, "reason": arguments.reason, "dry_run": not arguments.yes}
         said |= document | _done_document(done)
-        sys.stdout.write(json.dumps(said, ensure_ascii=False) + "\n")
+        write_json(said)
     else:
         _say(plan, concerned, names, done, arguments)
     return 0
@@ -370,7 +365,7 @@ def _reverse(arguments: argparse.Namespace, open_store: OpenStore) -> int:
                 Sought(arguments.data).forget(position)
     if arguments.json:
         said = {"case": arguments.reverse, "dry_run": not arguments.yes, "revisions": revisions}
-        sys.stdout.write(json.dumps(said | {"positions": positions}) + "\n")
+        write_json(said | {"positions": positions})
         return 0
     would = "are shown again" if arguments.yes else "would be shown again; with --yes they are"
     sys.stdout.write(f"case {arguments.reverse}: {revisions:,} revisions {would}\n")
@@ -471,7 +466,7 @@ def _list(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             for position, one in retractions(view)
         ]
     if arguments.json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        write_json(rows)
         return 0
     for row in rows:
         what = "taken back" if row["reverses"] else "receipt signed" if row["receipt"] else "no receipt yet"
@@ -504,7 +499,7 @@ def _outstanding(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             for one in owing(store)
         ]
     if arguments.json:
-        sys.stdout.write(json.dumps(rows) + "\n")
+        write_json(rows)
         return 0
     for row in rows:
         since = f"{row['entries']:,} entries since position {row['since']}"
@@ -528,7 +523,7 @@ def _receipts(arguments: argparse.Namespace, open_store: OpenStore) -> list[tupl
 def _show(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     found = _receipts(arguments, open_store)
     if arguments.json:
-        sys.stdout.write(json.dumps([json.loads(one.encoded) for _, one in found]) + "\n")
+        write_json([json.loads(one.encoded) for _, one in found])
         return 0
     sys.stdout.write("\n".join(one.note for _, one in found))
     if not found:

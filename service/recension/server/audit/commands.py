@@ -27,8 +27,9 @@ from recension.server.audit.log import AuditLog, Wanted
 from recension.server.audit.report.gather import Month, gather
 from recension.server.audit.verify import Held, verify
 from recension.server.checking import FOUND
-from recension.server.opening import OpenStore
+from recension.server.opening import OpenStore, take_data_and_json
 from recension.server.signing import Signer
+from recension.server.telling import write_json
 from recension.store.auditing import AuditStore
 from recension.store.directory import KEY_FILE
 from recension.store.interface import Store
@@ -111,12 +112,10 @@ def _filter(parser: argparse.ArgumentParser) -> None:
 
 
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data directory")
     parser.add_argument(
         "--signing-key", type=Path, metavar="FILE", help=f"where the signing key lies (DIR/{KEY_FILE})"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
+    take_data_and_json(parser, run)
 
 
 def _count(text: str) -> int:
@@ -204,7 +203,7 @@ def _verify(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             held.append(Held(f"{last}, the last that was signed,", _text(last)))
         result = verify(env, [*map(read_key, arguments.key)] or keys_of(store), held)
     if arguments.json:
-        sys.stdout.write(json.dumps(result.document) + "\n")
+        write_json(result.document)
     else:
         for one in result.findings:
             sys.stdout.write(f"{one.kind}\t{one.index}\t{one.what}\n")
@@ -236,7 +235,7 @@ def _export(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     with opened(arguments, open_store) as (_, log):
         count = export(log.records(_wanted(arguments)), arguments.format, arguments.file)
     if arguments.json:
-        sys.stdout.write(json.dumps({"file": str(arguments.file), "records": count}) + "\n")
+        write_json({"file": str(arguments.file), "records": count})
     else:
         sys.stderr.write(f"{arguments.file}: {count:,} records\n")
     return 0
@@ -265,7 +264,7 @@ def _checkpoint(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         signed, key = AuditCheckpoints(log.env, signer).sign_with()
     if arguments.json:
         said = {"size": signed.size, "signed_at": format_instant(signed.signed_at)}
-        sys.stdout.write(json.dumps({**said, "checkpoint": signed.note, "key": str(key)}) + "\n")
+        write_json({**said, "checkpoint": signed.note, "key": str(key)})
     else:
         sys.stdout.write(signed.note)
     return 0
