@@ -56,6 +56,10 @@ bench: $(VENV)/.dev ## measure, beside git; SECTIONS="texts reading" for some of
 torture: $(VENV)/.dev system-packages torch-cpu ## the long tests: kills, full disks, hostile clients
 	$(BIN)/python -m pytest -m torture --timeout=3600 -o faulthandler_timeout=3600
 
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## parsers, guided by coverage; TARGETS="history events" for some of them, RECENSION_FUZZ_RUNS=100000 for fewer inputs
+	$(BIN)/python -m tests.fuzz $(TARGETS)
+
 .PHONY: rehearse
 rehearse: $(VENV)/.dev system-packages ## run the server as the container would, under bubblewrap
 	tools/scripts/rehearse_container.sh
@@ -73,7 +77,7 @@ torch-cpu: $(VENV)/.dev
 
 .PHONY: clean
 clean: ## remove the environment and every cache; DATA is left alone
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find service tools tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/uv:

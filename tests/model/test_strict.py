@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recension.model.errors import DataLossError, InvalidArgumentError, InvalidEventError, RecensionError
-from recension.model.event import NO_COMMENT, NOBODY, Comment, Contributor, LogAction, LogEntry, Presence
+from recension.model.event import NO_COMMENT, NOBODY, Comment, Contributor, LogAction, Presence
 from recension.model.manifest import AsOf, ProjectPart, Selector, make_manifest, read_manifest
 from recension.model.record import Commit, Kind, Skeleton, Statement, decode_commit, encode_commit
 from recension.model.seal import (
@@ -21,7 +21,6 @@ from recension.model.seal import (
     comment_value,
     content_value,
     contributor_value,
-    log_entry_value,
     read_comment,
     read_content,
     read_contributor,
@@ -30,33 +29,13 @@ from recension.model.seal import (
     title_value,
 )
 from recension.model.tree import EMPTY_NODE, RECORD, build, children_of, leaves_of, level_of
+from tests.model.values import read_node, write_log_entry, write_node
 
 Json = dict[str, Any]
 
 DIGEST = bytes(range(32))
 TEXT = SlotState("main", "wikitext", "text/x-wiki", Presence.PRESENT, 3, DIGEST)
 LOST = SlotState("aux", "", "é", Presence.LOST)
-
-
-def write_log_entry(found: tuple[int, str, tuple[int, ...]]) -> bytes:
-    namespace, title, rev_ids = found
-    return log_entry_value(
-        LogEntry(
-            1, LogAction.OTHER, "T", 0, title, namespace, rev_ids,
-            False, False, False, NOBODY, NO_COMMENT,  # noqa: FBT003 - a value
-        )
-    )  # fmt: skip
-
-
-def read_node(node: bytes) -> tuple[int, list[tuple[int, int, bytes]]]:
-    if level_of(node) == 0:
-        return 0, [(leaf.page_id, leaf.rev_id, leaf.leaf) for leaf in leaves_of(node)]
-    return level_of(node), [(child.prefix, child.entries, child.digest) for child in children_of(node)]
-
-
-def write_node(found: tuple[int, list[tuple[int, int, bytes]]]) -> bytes:
-    level, records = found
-    return bytes([level]) + b"".join(RECORD.pack(*record) for record in records)
 
 
 def nodes() -> Iterator[bytes]:
