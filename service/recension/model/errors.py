@@ -383,6 +383,18 @@ class SourceLimitError(SourceError):
     reason = "SOURCE_LIMIT"
 
 
+class SourceDigestError(SourceError):
+    """A file is not the one that the listing of its set names."""
+
+    reason = "SOURCE_DIGEST"
+
+
+class SourceIncompleteError(SourceError):
+    """A set of files is not whole, or what was read of it is not all that it holds."""
+
+    reason = "SOURCE_INCOMPLETE"
+
+
 class UpstreamUnreachableError(SourceError):
     """Upstream cannot be reached, breaks off, or is busy (``retryAfter``: for how many seconds)."""
 
