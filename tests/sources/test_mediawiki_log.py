@@ -64,6 +64,10 @@ def test_whole_entry() -> None:
         ("delete", "delete_redir2", "", LogAction.DELETE),
         ("delete", "restore", "whatever", LogAction.RESTORE),
         ("delete", "revision", "revision\n12,13\nofield=0\nnfield=1", LogAction.VISIBILITY),
+        ("delete", "revision", "oldid\n12,13\nofield=0\nnfield=1", LogAction.VISIBILITY),
+        ("merge", "merge", "New\n20140804160710", LogAction.OTHER),
+        ("import", "upload", "", LogAction.OTHER),
+        ("import", "interwiki", 'a:1:{s:14:"4:number:count";i:3;}', LogAction.OTHER),
     ],
 )
 def test_actions(kind: str, action: str, params: str, expected: LogAction) -> None:
@@ -84,6 +88,21 @@ def test_targets_of_moves(params: str, target: str, namespace: int) -> None:
     """The target of a move is read from every form, with its namespace by prefix."""
     entry = only_entry(logitem("move", "move", params))
     assert (target, namespace) == (entry.to_title, entry.to_namespace)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "Talk:New\n20140804160710",
+        'a:2:{s:7:"4::dest";s:8:"Talk:New";s:13:"5::mergepoint";s:14:"20140804160710";}',
+        'a:2:{s:12:"4:title:dest";s:8:"Talk:New";s:22:"5:timestamp:mergepoint";s:14:"20140804160710";}',
+        'a:2:{i:0;s:8:"Talk:New";i:1;s:14:"20140804160710";}',
+    ],
+)
+def test_a_merge_names_where_revisions_went(params: str) -> None:
+    """Histories that were merged are kept with both titles, whichever form the parameters have."""
+    entry = only_entry(logitem("merge", "merge", params))
+    assert ("Apple", "Talk:New", 1) == (entry.title, entry.to_title, entry.to_namespace)
 
 
 @pytest.mark.parametrize("bits", range(16))

@@ -272,6 +272,8 @@ def resolve(store: Store, ingestor: Ingestor, project: str) -> Resolved:
         # Entries of one instant stay in one batch and in their order.
         with store.view() as view:
             for entry in sorted(same_time, key=lambda entry: entry.log_id):
+                if entry.action is LogAction.OTHER:
+                    continue
                 of_entry = list(_events(view, number, known_at, project, entry, owners))
                 total += Resolved(0, 0, not of_entry)
                 events += of_entry

@@ -1,4 +1,4 @@
-"""Logging dumps of MediaWiki: moves, deletes, restores and hidden revisions as they were logged.
+"""Logging dumps of MediaWiki: what was done to pages and revisions, as it was logged.
 
 A log names a page by its title of that moment and never by its id, so an entry is kept as a ``LogEntry``
 with ``page_id`` 0. Parameters come in two forms: PHP's ``serialize`` (since MediaWiki 1.19), and lines of
@@ -32,6 +32,10 @@ _ACTIONS = {
     "delete/delete_redir2": LogAction.DELETE,
     "delete/restore": LogAction.RESTORE,
     "delete/revision": LogAction.VISIBILITY,
+    # Kept as they came: the revisions that they moved or brought have their pages in dumps.
+    "merge/merge": LogAction.OTHER,
+    "import/interwiki": LogAction.OTHER,
+    "import/upload": LogAction.OTHER,
 }
 
 # MediaWiki, RevisionRecord: DELETED_TEXT, DELETED_COMMENT, DELETED_USER.
@@ -40,8 +44,12 @@ _COMMENT_HIDDEN = 2
 _CONTRIBUTOR_HIDDEN = 4
 _ALL_BITS = 15
 
+_TARGETS = (b"4::target", b"4::dest", b"4:title:dest", 0)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LEGACY_BITS = "nfield="
+_REVISIONS = frozenset({"revision", "oldid"})
+"""What revisions are called among the types of things that are hidden, today and once; others are files,
+log entries and revisions of deleted pages."""
 _MAX_KIND_CHARS = 80
 _MAX_KINDS = 1000
 
@@ -77,7 +85,7 @@ class _LogReader(DumpReader):
             self._count(kind)
             return None
         title = self._title(node)
-        params = _read_params(action, node.value("params") or "")
+        params = _read_params(kind, action, node.value("params") or "")
         if not params.of_revisions:
             self._count(f"{kind}:other")
             return None
@@ -123,8 +131,8 @@ def checked_title(title: str, what: str) -> str:
     return title
 
 
-def _read_params(action: LogAction, text: str) -> _Params:
-    if action not in (LogAction.MOVE, LogAction.VISIBILITY):
+def _read_params(kind: str, action: LogAction, text: str) -> _Params:
+    if action not in (LogAction.MOVE, LogAction.VISIBILITY) and kind != "merge/merge":
         return _Params()
     if text.startswith("a:"):
         try:
@@ -138,10 +146,11 @@ def _read_params(action: LogAction, text: str) -> _Params:
 
 
 def _serialised(action: LogAction, value: Mapping[int | bytes, PhpValue]) -> _Params:
-    if action is LogAction.MOVE:
+    if action is not LogAction.VISIBILITY:
         # Between 1.19 and its own serialised form a legacy entry could be wrapped: target under key 0.
-        return _Params(target=_target(_text(value.get(b"4::target", value.get(0)))))
-    if _text(value.get(b"4::type")) != "revision":
+        found = next((value[key] for key in _TARGETS if key in value), None)
+        return _Params(target=_target(_text(found)))
+    if _text(value.get(b"4::type")) not in _REVISIONS:
         return _Params(of_revisions=False)
     ids = value.get(b"5::ids")
     listed = [_text(one) for one in ids.values()] if isinstance(ids, dict) else _text(ids).split(",")
@@ -149,11 +158,11 @@ def _serialised(action: LogAction, value: Mapping[int | bytes, PhpValue]) -> _Pa
 
 
 def _legacy(action: LogAction, lines: list[str]) -> _Params:
-    if action is LogAction.MOVE:
+    if action is not LogAction.VISIBILITY:
         return _Params(target=_target(lines[0]))
-    if lines[0] != "revision":
-        return _Params(of_revisions=False)
     bits = next((line for line in lines[2:] if line.startswith(_LEGACY_BITS)), "")
+    if lines[0] not in _REVISIONS or (lines[0] == "oldid" and not bits):  # then nothing says what was hidden
+        return _Params(of_revisions=False)
     ids = lines[1] if len(lines) > 1 else ""
     return _Params(rev_ids=_rev_ids(ids.split(",")), bits=_bits(bits.removeprefix(_LEGACY_BITS)))
 
