@@ -384,10 +384,11 @@ def test_a_name_that_is_no_projects(name: str, unchanged: Path, tmp_path: Path) 
 
 
 def test_what_is_no_file(unchanged: Path, tmp_path: Path) -> None:
-    """A directory, a pipe, standard input and an impossible name are refused at once, each with its name."""
+    """An empty folder, a pipe, standard input and an impossible name are refused, each with its name."""
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").mkdir()
     others: list[Path | str] = [
-        tmp_path,
+        tmp_path / "empty",
         tmp_path / "pipe",
         "-",
         "/dev/null",

@@ -138,7 +138,7 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path, source: Path) -> No
     quarantine = Quarantine(tmp_path, "p")
     precious = tmp_path / "precious"
     precious.write_bytes(b"mine")
-    part = quarantine.path(source).with_name("ingest.part")
+    part = quarantine.path(source).with_name("ingest-1.part")
     part.parent.mkdir(parents=True)
     part.symlink_to(precious)
     with pytest.raises(StoreError):

@@ -167,6 +167,8 @@ class Ingestor:
         self._clock = clock
         self.salts = salts
         """Of the events that it seals itself."""
+        self.hidden_at: int | None = None
+        """When what a source no longer shows was hidden, microseconds since the epoch; ``None``: unknown."""
         self._texts = TextWriter(cache_bytes)
         self._sealer = Sealer(store, self._texts)
 
@@ -427,7 +429,8 @@ class Ingestor:
                     comment_hidden=bool(state & Flag.COMMENT_HIDDEN),
                     contributor_hidden=bool(state & Flag.CONTRIBUTOR_HIDDEN),
                 )
-                happened = Event(draft.project, skeleton.page_id, skeleton.time, name, change)
+                time = skeleton.time if self.hidden_at is None else self.hidden_at
+                happened = Event(draft.project, skeleton.page_id, time, name, change)
                 hiding, sealed = prepare(happened, self.salts)
                 seen.flags = hiding.skeleton.flags
                 _close(draft, hiding, sealed)

@@ -26,11 +26,13 @@ _EXPORT_SUMS, _SUCCESS, _STATUS = "SHA256SUMS", "_SUCCESS", "dumpstatus.json"
 _MOST_LISTING_BYTES = 64 * 1024 * 1024
 _NAMED = 5
 """So many files are named in a message."""
-_WANTED = {
+_WANTED: dict[str, tuple[Holds, ...]] = {
     "dump": (Holds.HISTORY, Holds.EXPORT, Holds.UNSAID, Holds.CURRENT, Holds.ARTICLES),
     "logging": (Holds.LOG,),
 }
 """What is read of a folder that has several kinds: the first of these that it has."""
+SETS = frozenset(_WANTED)
+"""Kinds of input that come in sets."""
 
 
 class _Digest(NamedTuple):
@@ -57,6 +59,11 @@ class DumpSet:
     """What says that the set is not finished."""
     from_folder: bool = False
     """Whether it was given as a folder, and so is meant to be whole."""
+
+    @property
+    def lacks(self) -> list[str]:
+        """What says that the set is not whole."""
+        return [*(f"{name} is missing" for name in self.missing), *self.doubts]
 
     def document(self) -> dict[str, object]:
         """Return what is known of the set for machines."""
@@ -88,8 +95,7 @@ class DumpSet:
 
     def refuse_doubts(self, hint: str, *, gaps: bool = False) -> None:
         """Raise ``SourceIncompleteError`` if something says that the set is not whole."""
-        lacks = [*(f"{name} is missing" for name in self.missing), *self.doubts]
-        lacks += self.gaps if gaps else []
+        lacks = [*self.lacks, *(self.gaps if gaps else [])]
         if lacks:
             more = f", and {len(lacks) - _NAMED:,} more" if len(lacks) > _NAMED else ""
             raise SourceIncompleteError(
@@ -104,13 +110,13 @@ def gather(kind: str, paths: Sequence[Path]) -> tuple[list[DumpSet], list[Source
 
     Only dumps and logs have sets and folders. Reads listings, but none of the files.
     """
-    if kind not in _WANTED:
+    if kind not in SETS:
         return [DumpSet(path.name, [path]) for path in paths], []
     sets: dict[tuple[Path, str], DumpSet] = {}
     faults: list[SourceError] = []
     for path in paths:
         try:
-            whole = path.is_dir()
+            whole = os.path.isdir(path)  # noqa: PTH112 - what cannot be a path is none
             for file in _files_of(kind, path) if whole else [path]:
                 part = read_name(file.name)
                 key = file.parent, part.stem if part.is_part else file.name

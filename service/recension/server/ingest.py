@@ -12,8 +12,10 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -32,10 +34,19 @@ from recension.archive.intake.feed import Feed
 from recension.archive.intake.frames import Fed
 from recension.archive.reader import Archive
 from recension.model.credit import read_periods
-from recension.model.errors import DataLossError, SourceError, SourceFormatError, StoreError
+from recension.model.errors import (
+    DataLossError,
+    SourceError,
+    SourceFormatError,
+    SourceIncompleteError,
+    StoreError,
+)
+from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
+from recension.server.completing import AS_IT_IS, Completion, Whole
+from recension.server.dumpsets import SETS, DumpSet, gather
 from recension.server.origins import Hashing, Numbered
-from recension.server.quarantine import Quarantine
+from recension.server.quarantine import Quarantine, QuarantineFile
 from recension.server.taking import Summary, take
 from recension.server.telling import plain, write_error
 from recension.store.interface import Store
@@ -52,8 +63,9 @@ _MOST_WORKERS = 8
 _CACHE_BYTES = 192 * 2**20
 _COLLECT_EVERY = 100_000
 _INTERRUPTED = 130
-_SUSPICIOUS_SHARE = 0.05
-"""More SHA-1 mismatches than this and the file deserves a look: damaged exports have shown in this way."""
+LANES = 4
+"""Files of a set that are read at a time, whatever the number of processors: the order of commits follows."""
+_ENDED = object()
 _SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
 _SAMPLE_PROJECT = ProjectInfo(
     "aawiki",
@@ -83,14 +95,24 @@ def run_ingest(
     clock: Clock = system_clock,
     seed: bytes = b"",
     workers: int = 1,
+    whole: Whole = AS_IT_IS,
 ) -> int:
-    """Ingest files in the order given and report; returns the exit status. Holds the right to write.
+    """Ingest files and report; returns the exit status. Holds the right to write.
 
-    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``.
+    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``. ``whole``: as for ``ingest_files``.
     """
     try:
         summary = ingest_files(
-            store, kind, project, paths, data=data, quiet=quiet, clock=clock, seed=seed, workers=workers
+            store,
+            kind,
+            project,
+            paths,
+            data=data,
+            quiet=quiet,
+            clock=clock,
+            seed=seed,
+            workers=workers,
+            whole=whole,
         )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was stored stays, run it again to go on\n")
@@ -112,36 +134,57 @@ def ingest_files(
     clock: Clock = system_clock,
     seed: bytes = b"",
     workers: int = 1,
+    whole: Whole = AS_IT_IS,
 ) -> Summary:
-    """Ingest files in the order given. Holds the right to write.
+    """Ingest files, those of a dump by their sets (``dumpsets``). Holds the right to write.
 
     A file that cannot be read is a fault and the next one follows; a store that fails is the last fault.
-    Raises ``ProjectNotFoundError`` before any file is opened, and ``WriterBusyError``.
+    ``whole`` says what is asked of the sets. Raises ``ProjectNotFoundError`` before any file is opened,
+    ``InvalidArgumentError`` for what ``whole`` cannot ask of these files, and ``WriterBusyError``.
     """
     summary = Summary()
     started = time.monotonic()
     with store.exclusive_writer(), _fewer_collections():
         ingestor = Ingestor(store, clock=clock, salts=salts_of(seed), cache_bytes=_CACHE_BYTES)
-        quarantine = Quarantine(data, project)
         ingestor.namespaces(project)  # an unknown project is named before any file is opened
+        sets, faults = gather(kind, paths)
+        summary.faults += faults
+        summary.sets += sets if kind in SETS else []
+        completion = whole.completion(sets, clock())
+        run = _Run(
+            store, ingestor, Quarantine(data, project), kind, project, summary, seed, workers, completion
+        )
         try:
-            with store.importing():
-                for path in paths:
-                    feed = Feed(
-                        _FEEDS[kind], path, project, ingestor.namespaces(project), seed=seed, workers=workers
-                    )
-                    _ingest_file(store, ingestor, quarantine, kind, project, path, feed, summary, quiet=quiet)
+            if completion is not None:
+                completion.begin()
+                ingestor.hidden_at = completion.made_at
+            with store.importing(), _bar(quiet=quiet) as bar:
+                for one in sets:
+                    run.read(one, bar, quiet=quiet, allow_incomplete=whole.allow_incomplete)
             resolved = logbook.resolve(store, ingestor, project)
             summary.log_entries_resolved = resolved.resolved
             summary.log_entries_unresolved = resolved.unresolved
+            if completion is not None:
+                _complete(store, ingestor, project, completion, summary)
             with _sealing(quiet=quiet) as tell:
                 summary.pages_sealed = ingestor.settle(tell)
-        except (StoreError, DataLossError) as error:
+        except (SourceError, StoreError, DataLossError) as error:
             summary.faults.append(error)
     summary.seconds = time.monotonic() - started
     head = store.log.head()
     summary.position, summary.head = head.position, head.hash.hex()
     return summary
+
+
+def _complete(
+    store: Store, ingestor: Ingestor, project: str, completion: Completion, summary: Summary
+) -> None:
+    try:
+        completion.end(store, ingestor, project, faults=len(summary.faults))
+    except SourceIncompleteError as error:
+        summary.faults.append(error)
+    else:
+        summary.complete = completion.document()
 
 
 @contextmanager
@@ -155,42 +198,89 @@ def _fewer_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _ingest_file(
-    store: Store,
-    ingestor: Ingestor,
-    quarantine: Quarantine,
-    kind: Form,
-    project: str,
-    path: Path,
-    feed: Feed,
-    summary: Summary,
-    *,
-    quiet: bool,
-) -> None:
-    try:
-        _check_file(path)
-        with (
-            quarantine.writing(path) as kept,
-            Hashing(path) as hashing,
-            feed,
-            _progress(kind, path, feed, summary, quiet=quiet) as tick,
-        ):
-            try:
-                numbered = Numbered(kind, path)
-                for batch in feed:
-                    take(store, ingestor, project, batch, kept, summary, numbered.mark(batch.events.events))
-                    tick()
-                whole = numbered.whole(hashing.origin())
-                take(store, ingestor, project, Fed(), kept, summary, whole)
-            except SourceError as error:
-                summary.faults.append(error)
-            tick()
-    except SourceError as error:
-        summary.faults.append(error)
-    except (StoreError, DataLossError) as error:
-        error.metadata["file"] = str(path)  # its own path is the store's
-        raise
-    summary.files += 1
+@dataclass(slots=True)
+class _Run:
+    """One ingest of files, into one project."""
+
+    store: Store
+    ingestor: Ingestor
+    quarantine: Quarantine
+    kind: Form
+    project: str
+    summary: Summary
+    seed: bytes
+    workers: int
+    completion: Completion | None
+
+    def read(self, files: DumpSet, bar: Progress | None, *, quiet: bool, allow_incomplete: bool) -> None:
+        """Read the files of a set, some at a time and a batch of each in turn."""
+        try:
+            files.check(allow_incomplete=allow_incomplete)
+        except SourceError as error:
+            self.summary.faults.append(error)
+            return
+        lanes = min(len(files.files), LANES)
+        waiting = [self._batches(path, max(1, self.workers // lanes), bar, quiet) for path in files.files]
+        with ExitStack() as open_files:
+            for batches in waiting:
+                open_files.enter_context(closing(batches))
+            in_turns(waiting, lanes)
+
+    def _batches(
+        self,
+        path: Path,
+        workers: int,
+        bar: Progress | None,
+        quiet: bool,  # noqa: FBT001
+    ) -> Generator[None]:
+        """Store a file; stops behind each batch."""
+        try:
+            _check_file(path)
+            feed = Feed(
+                _FEEDS[self.kind], path, self.project, self.ingestor.namespaces(self.project),
+                seed=self.seed, workers=workers,
+            )  # fmt: skip
+            with self.quarantine.writing(path) as kept, Hashing(path) as hashing, feed:
+                tick = _Tick(self.kind, path, feed, self.summary, bar, quiet=quiet)
+                try:
+                    numbered, claims = Numbered(self.kind, path), Counter[str]()
+                    for batch in feed:
+                        before = self.summary.claims.copy()
+                        self._take(batch, kept, numbered.mark(batch.events.events))
+                        claims.update(self.summary.claims - before)
+                        tick()
+                        yield
+                    self._take(Fed(), kept, numbered.whole(hashing.origin()))
+                    self.summary.judge_claims(path.name, claims)
+                except SourceError as error:
+                    self.summary.faults.append(error)
+                tick()
+        except SourceError as error:
+            self.summary.faults.append(error)
+        except (StoreError, DataLossError) as error:
+            error.metadata["file"] = str(path)  # its own path is the store's
+            raise
+        self.summary.files += 1
+
+    def _take(self, batch: Fed, kept: QuarantineFile, mark: Mark) -> None:
+        if self.completion is not None:
+            self.completion.see(batch)
+        take(self.store, self.ingestor, self.project, batch, kept, self.summary, mark)
+
+
+def in_turns(files: Sequence[Iterator[None]], lanes: int) -> None:
+    """Advance files a step at a time, the first ``lanes`` of them in turn; where one ends the next begins.
+
+    Which batch follows which depends on the files alone, never on how long one takes.
+    """
+    waiting = deque(files)
+    turns: deque[Iterator[None]] = deque()
+    while turns or waiting:
+        while waiting and len(turns) < lanes:
+            turns.append(waiting.popleft())
+        batches = turns.popleft()
+        if next(batches, _ENDED) is not _ENDED:
+            turns.append(batches)
 
 
 def _check_file(path: Path) -> None:
@@ -215,11 +305,14 @@ def _check_file(path: Path) -> None:
 class _Tick:
     """Reports how far a file is: a bar for a person, else a log line every few seconds."""
 
-    def __init__(self, kind: Form, path: Path, feed: Feed, summary: Summary, bar: Progress | None) -> None:
+    def __init__(
+        self, kind: Form, path: Path, feed: Feed, summary: Summary, bar: Progress | None, *, quiet: bool
+    ) -> None:
         self._feed, self._summary, self._bar, self._path = feed, summary, bar, path
         self._of_log = kind == "logging"
         self._task = bar.add_task(plain(path.name), total=path.stat().st_size, rate="") if bar else None
-        self._started = self._last = time.monotonic()
+        self._started = time.monotonic()
+        self._last = float("inf") if quiet else self._started  # no lines at all
         self._before = self._count()
 
     def _count(self) -> int:
@@ -246,12 +339,9 @@ class _Tick:
 
 
 @contextmanager
-def _progress(kind: Form, path: Path, feed: Feed, summary: Summary, *, quiet: bool) -> Iterator[_Tick]:
+def _bar(*, quiet: bool) -> Iterator[Progress | None]:
     if quiet or not sys.stderr.isatty():
-        tick = _Tick(kind, path, feed, summary, None)
-        if quiet:
-            tick._last = float("inf")  # noqa: SLF001 - no lines at all
-        yield tick
+        yield None
         return
     columns = (
         TextColumn("{task.description}", markup=False),  # a file name is not ours
@@ -261,7 +351,7 @@ def _progress(kind: Form, path: Path, feed: Feed, summary: Summary, *, quiet: bo
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Tick(kind, path, feed, summary, bar)
+        yield bar
 
 
 @contextmanager
@@ -277,12 +367,14 @@ def _sealing(*, quiet: bool) -> Iterator[Callable[[int], None]]:
 def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     for fault in summary.faults:
         write_error(fault)
-    checked = summary.claims["exact"] + summary.claims["exact_after_crlf"] + summary.claims["mismatch"]
-    if checked and summary.claims["mismatch"] > _SUSPICIOUS_SHARE * checked:
+    for name in summary.suspicious:
         sys.stderr.write(
-            f"warning: {summary.claims['mismatch']:,} of {checked:,} texts do not match the SHA-1 that the "
-            "source states; the export may be damaged\n"
+            f"warning: {plain(name)}: many texts do not match the SHA-1 that the file states: "
+            f"{summary.suspicious[name]:.0%}; the export may be damaged\n"
         )
+    for one in summary.sets:
+        for lack in one.lacks:
+            sys.stderr.write(f"warning: {plain(f'{one.name}: {lack}')}\n")
     if json_output:
         sys.stdout.write(json.dumps(summary.document(), ensure_ascii=False) + "\n")
         return
@@ -303,6 +395,8 @@ def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     if summary.log_entries_resolved or summary.log_entries_unresolved:
         table.add_row("log entries resolved", f"{summary.log_entries_resolved:,}")
         table.add_row("log entries kept unresolved", f"{summary.log_entries_unresolved:,}")
+    for what, value in summary.complete.items():
+        table.add_row(f"complete dump: {what.replace('_', ' ')}", Text(str(value)))
     table.add_row("position", f"{summary.position:,}")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     Console(stderr=True).print(table)

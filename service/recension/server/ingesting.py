@@ -7,7 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from recension.model.errors import InvalidArgumentError, InvalidTimeError
+from recension.model.instant import parse_instant
 from recension.server import ingest
+from recension.server.completing import Whole
 from recension.server.opening import OpenStore, take_data
 
 
@@ -16,7 +19,13 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     one = commands.add_parser("ingest", help="read files into a project")
     one.add_argument("kind", choices=("dump", "logging", "events", "enterprise"), help="what the files are")
     one.add_argument("project", metavar="PROJECT", help="an existing project")
-    one.add_argument("files", metavar="FILE", nargs="+", type=Path, help="files to read, in this order")
+    one.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="files to read, in this order; of dumps also folders",
+    )
     one.add_argument(
         "--allow-rejected", action="store_true", help="leave with 0 even if records were rejected"
     )
@@ -26,6 +35,17 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
         default=ingest.usable_workers(),
         metavar="N",
         help="processes that parse a dump (%(default)s)",
+    )
+    one.add_argument(
+        "--allow-incomplete", action="store_true", help="read a folder although parts of its dump are missing"
+    )
+    one.add_argument(
+        "--complete",
+        action="store_true",
+        help="the dump is all that there is: pages and revisions that it does not have are gone",
+    )
+    one.add_argument(
+        "--made-at", type=_instant, metavar="T", help="when a complete dump was made (the date in its name)"
     )
     one.add_argument("--json", action="store_true", help="report as JSON")
     one.add_argument("--quiet", action="store_true", help="no progress")
@@ -39,7 +59,19 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+def _instant(text: str) -> int:
+    """Read a time."""
+    try:
+        return parse_instant(text)
+    except InvalidTimeError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
 def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    if arguments.kind != "dump" and (arguments.complete or arguments.made_at is not None):
+        raise InvalidArgumentError(
+            "--complete: only a dump can be complete", hint="ingest dump", field="complete"
+        )
     with closing(open_store(arguments.data)) as store:
         status: int = ingest.run_ingest(
             store,
@@ -51,5 +83,6 @@ def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             json_output=arguments.json,
             quiet=arguments.quiet,
             workers=arguments.workers,
+            whole=Whole(arguments.allow_incomplete, arguments.complete, arguments.made_at),
         )
     return status

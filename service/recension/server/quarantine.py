@@ -59,6 +59,7 @@ class Quarantine:
                 field="project",
             )
         self._folder = data / QUARANTINE_FOLDER / project
+        self._runs = 0
 
     def path(self, source: Path) -> Path:
         """Return where the bad records of ``source`` are. Reads all of it; raises ``SourceError``."""
@@ -73,7 +74,8 @@ class Quarantine:
         file. If the block raises, the earlier file stays. Raises ``StoreError`` if it cannot be written, and
         ``SourceError`` if ``source`` cannot be read once more.
         """
-        file = QuarantineFile(self._folder / "ingest.part", _shown(source))
+        self._runs += 1  # files of a set are read at the same time
+        file = QuarantineFile(self._folder / f"ingest-{self._runs}.part", _shown(source))
         try:
             yield file
             # A good file is not read again as long as there was never a bad one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recension.archive.ingest import Ingestor
@@ -14,6 +15,7 @@ from recension.model.errors import RecensionError
 from recension.model.instant import format_instant
 from recension.model.mark import Mark
 from recension.model.record import Kind
+from recension.server.dumpsets import DumpSet
 from recension.server.quarantine import QuarantineFile
 from recension.server.telling import plain
 from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, Sighting, SiteInfo, Skipped
@@ -21,6 +23,10 @@ from recension.store.interface import Store
 
 _POSITIONS = {"line": "line", "byte": "byte", "offset": "stored byte"}
 """Where a fault is, by the names of its metadata."""
+
+
+_SUSPICIOUS_SHARE = 0.05
+"""More SHA-1 mismatches than this and the file deserves a look: damaged exports have shown in this way."""
 
 
 @dataclass(slots=True)
@@ -45,6 +51,18 @@ class Summary:
     head: str = ""
     quarantine: str = ""
     """Where the rejected records are."""
+    sets: list[DumpSet] = field(default_factory=list)
+    """Of a dump or log: which files were taken for one."""
+    suspicious: dict[str, float] = field(default_factory=dict)
+    """Files of which so many texts do not match the SHA-1 that is stated: their share."""
+    complete: dict[str, object] = field(default_factory=dict)
+    """What followed from a complete dump."""
+
+    def judge_claims(self, name: str, claims: Mapping[str, int]) -> None:
+        """Note a file that deserves a look; ``claims``: counts of verdicts on its texts."""
+        checked = claims["exact"] + claims["exact_after_crlf"] + claims["mismatch"]
+        if claims["mismatch"] > _SUSPICIOUS_SHARE * checked:
+            self.suspicious[name] = claims["mismatch"] / checked
 
     def document(self) -> dict[str, object]:
         """Return the summary for machines."""
@@ -62,6 +80,9 @@ class Summary:
                 "resolved": self.log_entries_resolved,
                 "unresolved": self.log_entries_unresolved,
             },
+            "sets": [one.document() for one in self.sets],
+            "suspicious": {plain(name): round(share, 4) for name, share in self.suspicious.items()},
+            "complete": self.complete,
             "pages_sealed": self.pages_sealed,
             "faults": [_fault_document(fault) for fault in self.faults],
             "seconds": round(self.seconds, 3),
