@@ -102,6 +102,13 @@ class Keeper:
                 snapshots.build_part(self._store, part.project, numbers[part.project], selector, choice)
         return manifest
 
+    def part(self, project: str, selector: Selector, as_of: AsOf) -> ProjectPart:
+        """Compute one project's share of a snapshot that is not kept; nothing holds its tree."""
+        with self._store.view() as view:
+            number = self._number(view, project)
+        base = self._nearest(selector, as_of)
+        return self._part(number, selector, choice_of(selector, as_of), base, project)
+
     def _part(
         self, number: int, selector: Selector, choice: Choice, base: Manifest | None, project: str
     ) -> ProjectPart:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from recension.archive import history
@@ -14,6 +14,7 @@ from recension.archive.rows import EditRow, MarkRow, read_visibility
 from recension.archive.sealed import SealedReader, find_sealed
 from recension.archive.shown import naming_of, slots_of, with_texts
 from recension.model.errors import (
+    DataLossError,
     InvalidArgumentError,
     PageNotFoundError,
     RecensionError,
@@ -41,7 +42,7 @@ from recension.model.reading import (
     TimelinePlace,
     behind,
 )
-from recension.model.record import Flag, Kind
+from recension.model.record import Flag, Kind, Skeleton
 from recension.model.seal import read_comment, read_contributor, read_title
 from recension.store import keys
 from recension.store.interface import Store, View
@@ -161,6 +162,31 @@ class Pages:
             others.append((time, rev, position, ordinal, flags))
         others = sorted((item for item in others if not after or item[:3] >= after[:3]), key=_order)
         return behind(self._timeline(project, number, (start, stop), known, others), after)
+
+    def brought(
+        self, view: View, project: str, position: int, events: Iterable[tuple[int, Skeleton]]
+    ) -> Iterator[TimelineItem]:
+        """Yield what some (ordinal, event) of a commit are in the timelines of their pages, known then.
+
+        Raises ``DataLossError`` for an event that is in no timeline.
+        """
+        number = self._number(view, project)
+        for ordinal, event in events:
+            if event.kind is Kind.EDIT:
+                key = keys.edit(number, event.page_id, event.time, event.rev_id, position, ordinal)
+                value = view.get(key)
+                if value is None:
+                    raise DataLossError(f"revision {event.rev_id} is not in its page's timeline")
+                revision = _revision(
+                    view, project, number, history.edit_row((key, value)), position, text=False
+                )
+                yield TimelineItem(event.time, position, revision.recorded_at, revision)
+                continue
+            what: MarkRow | int = event.flags
+            if event.kind is not Kind.VISIBILITY:
+                namespaces = event.namespace, event.from_namespace
+                what = MarkRow(event.time, position, ordinal, event.kind, *namespaces)
+            yield _other(view, (event.time, event.rev_id, position, ordinal, what))
 
     def _timeline(
         self,

@@ -293,6 +293,13 @@ class SnapshotReleasedError(RecensionError):
     reason = "SNAPSHOT_RELEASED"
 
 
+class RootMismatchError(RecensionError):
+    """A followed scope has another root at that position than its follower: something was missed."""
+
+    fault = Fault.PRECONDITION
+    reason = "ROOT_MISMATCH"
+
+
 class CheckpointOutOfRangeError(RecensionError):
     """A size that the checkpoint log does not have, or one that does not reach what is to be proved."""
 

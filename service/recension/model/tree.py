@@ -192,6 +192,22 @@ Changes = Sequence[tuple[int, tuple[int, bytes] | None]]
 """(page id, (revision id, entry leaf) or ``None`` for a page that is not there), ascending by page id."""
 
 
+def find(root: bytes, page: int, get: Callable[[bytes], bytes]) -> Leaf | None:
+    """Return the leaf of a page in the tree of ``root``, if it has one. Reads one path of nodes."""
+    node = get(root)
+    level = level_of(node)
+    while level:
+        children = {child.prefix: child.digest for child in children_of(node)}
+        digest = children.get(page >> (4 * level))
+        if digest is None:
+            return None
+        node, below = get(digest), level - 1
+        level = level_of(node)
+        if level != below:
+            raise _damaged("a node is not of the level below its parent's")
+    return next((leaf for leaf in leaves_of(node) if leaf.page_id == page), None)
+
+
 def update(root: bytes, changes: Changes, get: Callable[[bytes], bytes], put: Put) -> tuple[bytes, int]:
     """Return (root digest, number of entries) of the tree of ``root`` with some pages changed.
 

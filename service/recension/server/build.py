@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from recension.archive.agreements import Agreements
+from recension.archive.changes import Changes
 from recension.archive.clock import system_clock
 from recension.archive.duties import LicenseeDuties
 from recension.archive.horizons import Horizons
@@ -25,6 +26,7 @@ from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.pins import LicenseePins
+from recension.archive.projects import Numbers
 from recension.model.instant import format_instant
 from recension.model.reading import StoredReader
 from recension.server import logs
@@ -35,6 +37,7 @@ from recension.server.config import ServeConfig
 from recension.server.cursors import Cursors
 from recension.server.door import Door, caller
 from recension.server.embargo import PERSIST_SECONDS, EmbargoClock
+from recension.server.fanout import LOOK_SECONDS, Fanout
 from recension.server.gate import Gate, Watchdog
 from recension.server.identity import Identification
 from recension.server.interceptors import Outermost
@@ -44,6 +47,7 @@ from recension.server.pepper import Pepper
 from recension.server.rpc.admin import AdminRpc
 from recension.server.rpc.agreement import AgreementRpc
 from recension.server.rpc.catalog import CatalogRpc
+from recension.server.rpc.change import ChangeRpc
 from recension.server.rpc.checkpoint import CheckpointRpc
 from recension.server.rpc.ingest import MAX_BATCH_BYTES, IngestRpc
 from recension.server.rpc.pin import PinRpc
@@ -61,6 +65,8 @@ from recension.v1 import (
     agreement_service_pb2_grpc,
     catalog_service_pb2,
     catalog_service_pb2_grpc,
+    change_service_pb2,
+    change_service_pb2_grpc,
     checkpoint_service_pb2,
     checkpoint_service_pb2_grpc,
     ingest_service_pb2,
@@ -90,6 +96,7 @@ SERVICES = tuple(
         snapshot_service_pb2,
         pin_service_pb2,
         checkpoint_service_pb2,
+        change_service_pb2,
         ingest_service_pb2,
         agreement_service_pb2,
         admin_service_pb2,
@@ -111,6 +118,7 @@ class Service:
     makers: Gate
     comparers: Gate
     watchdog: Watchdog
+    fanout: Fanout
     outermost: Outermost
     audit: Audit
     limits: Limits
@@ -133,11 +141,14 @@ class Service:
         self.gate.drain()
         self.makers.drain()
         self.comparers.drain()
+        self.fanout.drain()
         self.gate.wait_empty(grace_seconds)
+        self.fanout.wait_empty(max(until - time.monotonic(), 0.0))
         self.outermost.end_watches()
         self.server.stop(max(until - time.monotonic(), min(grace_seconds, 1.0))).wait()
         for chore in self.chores:
             chore.stop()
+        self.fanout.close()
         self.audit.stop()
         self.limits.close()
         self.health_server.stop(None).wait()
@@ -205,6 +216,9 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
     chores.append(Chore(partial(keep_clock, agreements, embargo), PERSIST_SECONDS))
+    builders = max(config.threads // _THREADS_FOR_EACH_MAKER, 1)
+    fanout = Fanout(Changes(store, system_clock, Numbers()), config.followers, builders)
+    chores.append(Chore(fanout.look, LOOK_SECONDS))
     tokens = Tokens(Path(config.jwt_keys)) if config.jwt_keys else None
     identity = Identification(Keyring(store, pepper), agreements, tokens)
     door = Door(identity, licensed.standing, asks_certificates=bool(config.tls_client_ca))
@@ -240,6 +254,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(
         CheckpointRpc(licensed, pins, ledger, signer), server
     )
+    change_service_pb2_grpc.add_ChangeServiceServicer_to_server(ChangeRpc(licensed, fanout), server)
     ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestRpc(ingestor, store, gate), server)
     agreement_service_pb2_grpc.add_AgreementServiceServicer_to_server(
         AgreementRpc(agreements, cursors), server
@@ -273,6 +288,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         makers,
         comparers,
         watchdog,
+        fanout,
         outermost,
         audit,
         limits,

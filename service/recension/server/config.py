@@ -28,6 +28,8 @@ class ServeConfig:
     """Threads of each process: one for each running call."""
     streams: int = 0
     """Bulk streams that each process runs at once; 0 means half of ``threads``."""
+    followers: int = 500
+    """Streams of changes that each process has open at once; they cost none of ``threads``."""
     drain_seconds: float = 30.0
     """How long running calls may take to finish when the server stops."""
     stall_seconds: float = 30.0
@@ -56,7 +58,7 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work. Raises ``InvalidArgumentError`` naming the field."""
-        for field in ("workers", "threads"):
+        for field in ("workers", "threads", "followers"):
             if getattr(self, field) < 1:
                 raise InvalidArgumentError(f"{field}: at least 1", field=field)
         if not 0 <= self.streams < max(self.threads, 2):

@@ -52,6 +52,7 @@ ROLES: dict[str, frozenset[Role]] = {
             "CreatePin GetPin ListPins ExtendPin DeletePin ListRetractions AcknowledgeRetraction",
         ),
         ("CheckpointService", _ALL, "GetCheckpoint GetInclusionProof GetConsistencyProof"),
+        ("ChangeService", _READERS, "Watch"),
         ("IngestService", _OPERATORS, "Append"),
         ("AgreementService", _READERS, "GetOwnAgreement ListOwnAgreements"),
         ("AdminService", _OVERSEERS, "GetLicensee ListLicensees GetAgreement ListAgreements"),

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from contextvars import Context, copy_context
 from typing import Any, NoReturn
 
@@ -93,7 +93,9 @@ class Outermost(grpc.ServerInterceptor):
         method = handler_call_details.method
         if not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(self._single(method, handler))
-        wrap = self._watch if hasattr(handler.unary_stream, _NON_BLOCKING) else self._stream
+        wrap = self._stream
+        if hasattr(handler.unary_stream, _NON_BLOCKING):
+            wrap = self._follow if method.startswith(_OURS) else self._watch
         return grpc.stream_stream_rpc_method_handler(wrap(method, handler))
 
     def _single(self, method: str, handler: Any) -> Behaviour:
@@ -160,6 +162,30 @@ class Outermost(grpc.ServerInterceptor):
         setattr(call, _NON_BLOCKING, True)
         return call
 
+    def _follow(self, method: str, handler: Any) -> Behaviour:
+        """Wrap a handler of ours that holds no thread: it is given an outlet, and sends when it likes."""
+
+        def call(
+            raw: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            entry = _Call(self._log, method, context, self._watchdog, self._audit)
+            held = ExitStack()
+            try:
+                admitted = entry.admit(self._door)
+                held.enter_context(self._limits.admitting(admitted.caller, entry.meter, streaming=True))
+                own = _context_of(admitted, entry.meter)
+                outlet = _CallOutlet(entry, admitted, own, context, send)
+                own.run(handler.unary_stream, _only(entry, raw, handler), context, outlet)
+                # From here on another thread may end the call; what it holds is given back then.
+                if not context.add_callback(held.close):
+                    held.close()
+            except Exception as error:  # noqa: BLE001 - see above
+                held.close()
+                entry.refuse(error)
+
+        setattr(call, _NON_BLOCKING, True)
+        return call
+
     def _answer(
         self, entry: _Call, admitted: Admission, handler: Any, raw: Iterator[bytes], context: Any
     ) -> Any:
@@ -192,6 +218,51 @@ class Outermost(grpc.ServerInterceptor):
                     return
                 admitted.check()
                 yield _parsed(message, handler)
+
+
+class _CallOutlet:
+    """Sends the messages of a call from any thread, one at a time: the ``Outlet`` of a handler of ours."""
+
+    def __init__(
+        self,
+        entry: _Call,
+        admitted: Admission,
+        own: Context,
+        context: grpc.ServicerContext,
+        send: Callable[[bytes | None], None],
+    ) -> None:
+        self._entry = entry
+        self._admitted = admitted
+        self._own = own
+        self._context = context
+        self._send = send
+
+    def check(self) -> None:
+        """Look whether the call may go on. Raises as ``Admission.check`` does, ``AuditUnusableError``."""
+        self._entry.check(self._admitted)
+
+    def take(self, articles: int, text_bytes: int) -> None:
+        """Take what is about to leave from the caller's quota. Raises ``QuotaExhaustedError``."""
+        self._entry.meter.take(articles, text_bytes)
+
+    def send(self, message: bytes) -> None:
+        """Send a message; returns when gRPC took it, or when the client is gone."""
+        self._entry.sent(message)
+        with self._entry.patience.waiting():
+            self._send(message)
+
+    def end(self, error: Exception | None = None) -> None:
+        """End the call, with the status of an error if there is one."""
+        if error is None:
+            self._entry.finish()
+        else:
+            self._entry.tell(error)
+        self._send(None)
+
+    def when_over(self, then: Callable[[], None]) -> None:
+        """Have something done when the call is over; at once if it is."""
+        if not self._context.add_callback(then):
+            then()
 
 
 class _Puller:
@@ -349,6 +420,15 @@ class _Call:
         self._code, self._reason = status.code.name, public.reason
         self._context.abort_with_status(status)  # type: ignore[arg-type]
         raise AssertionError  # abort raises; its stub does not say so
+
+    def tell(self, error: Exception) -> None:
+        """Let the call end with the status of ``error``, when it is ended."""
+        public = self._public(error)
+        status = call_status(public)
+        self._code, self._reason = status.code.name, public.reason
+        self._context.set_code(status.code)
+        self._context.set_details(status.details)
+        self._context.set_trailing_metadata(status.trailing_metadata)
 
     def _public(self, error: Exception) -> RecensionError:
         """Return what the client may see of ``error``."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from recension.archive.changes import Followed, Told, check_followed
 from recension.archive.clock import Clock, known_upto, system_clock
 from recension.archive.horizons import Horizon, Horizons
 from recension.archive.pages import present_text
 from recension.model.access import Role
 from recension.model.agreement import Version
 from recension.model.credit import Attribution, Credited
-from recension.model.decision import FOREVER, Reason, SnapshotRequest
+from recension.model.decision import FOREVER, Reason, SnapshotRequest, grants_of
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.digest import format_digest
 from recension.model.errors import (
@@ -35,7 +37,7 @@ from recension.model.errors import (
     SnapshotNotFoundError,
 )
 from recension.model.event import Visibility
-from recension.model.instant import format_instant
+from recension.model.instant import MAX_INSTANT, format_instant
 from recension.model.manifest import Manifest, Selector
 from recension.model.reading import (
     START,
@@ -55,11 +57,14 @@ from recension.model.reading import (
     TimelinePlace,
     behind,
 )
-from recension.server.door import Caller, caller, no_agreement
+from recension.server.door import Caller, act_for, caller, no_agreement
 from recension.server.metering import meter
-from recension.server.scope import Scope, use
+from recension.server.scope import Scope, assurance, use
 from recension.wire.convert import TextBudget
 
+_Written = TypeVar("_Written")
+Assure = Callable[[Any], Any]
+"""Returns an answer that may be told, and raises for any other."""
 _ANY = b""
 """In the place of a snapshot's id: whichever."""
 ABSENT = "absent"
@@ -85,6 +90,37 @@ Pinned = Callable[[str, bytes, int], bool]
 def nothing_pinned(owner: str, snapshot_id: bytes, before: int) -> bool:  # noqa: ARG001 - the shape of ``Pinned``
     """Say no."""
     return False
+
+
+class Following:
+    """What one follower is told. Those with the same ``terms`` are told the same."""
+
+    def __init__(self, licensed: Licensed, what: Followed, version: Version | None) -> None:
+        """``version``: of the agreement that grants it; ``None`` for who is not restricted."""
+        self.what = what
+        self.version = version
+        self._licensed = licensed
+        self._who = caller()
+
+    @property
+    def terms(self) -> tuple[object, ...]:
+        """What is followed, and under which grants."""
+        if self.version is None:
+            return self.what, self._who.role
+        return self.what, tuple(grants_of(self.version.agreement, self.what.project))
+
+    def newest(self) -> Horizon:
+        """Return the newest commit that exists for it now."""
+        return self._licensed.newest(self)
+
+    def told(self, told: Told, write: Callable[[Told, Assure], _Written]) -> _Written:
+        """Return what ``write`` makes of a step as it may be told, each part of which it has to assure."""
+
+        def run() -> _Written:
+            act_for(self._who)
+            return write(self._licensed.happened(self, told), assurance())
+
+        return copy_context().run(run)
 
 
 class Licensed:
@@ -189,6 +225,47 @@ class Licensed:
     def _check_project(self, scope: Scope, project: str) -> None:
         if not scope.names(project):
             raise _not_there(scope, absent_project(project))
+
+    # --- changes ------------------------------------------------------------------------------------
+
+    def following(self, selector: Selector) -> Following:
+        """Return what the caller follows by a selector of one project.
+
+        Raises ``InvalidArgumentError``, ``ProjectNotFoundError``, ``OutsideAgreementError``.
+        """
+        check_followed(selector)
+        (project,) = selector.projects
+        scope = self._scope()
+        if scope is None:
+            self._reader.project(project)
+            return Following(self, Followed(selector, MAX_INSTANT), None)
+        self._check_project(scope, project)
+        last = scope.last_time(project)
+        what = Followed(selector, MAX_INSTANT if last is None else last)
+        decision = scope.decide(SnapshotRequest(project, selector.namespaces, what.valid_at), 0)
+        if not decision.allowed:
+            raise _not_there(scope, _outside(scope, project, decision.reason))
+        return Following(self, what, scope.version)
+
+    def newest(self, following: Following) -> Horizon:
+        """Return the newest commit that exists for a follower now."""
+        if following.version is not None:
+            horizon = Scope(following.version, self._embargo).horizon(following.what.project)
+            if horizon != FOREVER:
+                return self._positions.at(horizon)
+        return self._positions.at(FOREVER)
+
+    def happened(self, following: Following, told: Told) -> Told:
+        """Return a step as it may be told; in the context that it is told in, which is then ruled by it."""
+        if following.version is None:
+            return told
+        scope = Scope(following.version, self._embargo)
+        use(scope)
+        what, position = following.what, told.step.position
+        items = iter(told.events)
+        events = list(_happened(scope, self._reader, what.project, position, items))
+        shown = scope.contents(what.manifest(position), told.step.recorded_at)
+        return Told(told.step, events, [entry and shown(entry) for entry in told.entries])
 
     # --- catalog ------------------------------------------------------------------------------------
 

@@ -45,6 +45,13 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
         "--streams", type=int, default=0, metavar="N", help="bulk streams at once (half the threads)"
     )
     served.add_argument(
+        "--followers",
+        type=int,
+        default=500,
+        metavar="N",
+        help="streams of changes at once, of each process (%(default)s)",
+    )
+    served.add_argument(
         "--drain-seconds",
         type=float,
         default=30.0,
@@ -114,6 +121,7 @@ def _serve(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         workers=arguments.workers,
         threads=arguments.threads,
         streams=arguments.streams,
+        followers=arguments.followers,
         drain_seconds=arguments.drain_seconds,
         stall_seconds=arguments.stall_seconds,
         idle_seconds=arguments.idle_seconds,
