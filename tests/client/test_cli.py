@@ -28,6 +28,7 @@ COMMANDS = {
         "snapshots",
         "ls",
         "diff",
+        "follow",
         "cat",
         "completion",
         "fetch",

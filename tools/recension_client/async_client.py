@@ -60,6 +60,7 @@ from recension_client.streams import (
     TextStream,
 )
 from recension_client.trust import Inclusion
+from recension_client.watching import Commit, Heartbeat, Since, WatchStream
 
 _Item = TypeVar("_Item")
 
@@ -296,6 +297,21 @@ class AsyncClient:
         async with aclosing(self._items(stream)) as changes:
             async for change in changes:
                 yield change
+
+    # --- changes ---
+
+    def watch(
+        self, selector: Selector, since: Since = 0, *, text: bool = False
+    ) -> AsyncIterator[Commit | Heartbeat]:
+        """Yield every commit that changes a scope, and heartbeats; without end, over cuts and restarts.
+
+        ``selector``: of one project. ``since``: a log position, what was kept of the last commit, or a
+        snapshot of the project. ``text``: with the texts of changed pages, those of at most 1 MiB.
+
+        Each commit was checked to lead from the root before to its own. Raises ``ProjectNotFoundError``,
+        ``RootMismatchError``, ``AsOfOutOfRangeError``, ``SnapshotReleasedError``, ``VerificationError``.
+        """
+        return self._items(WatchStream(selector, since, text=text))
 
     # --- pins ---
 

@@ -59,6 +59,7 @@ from recension_client.streams import (
     TextStream,
 )
 from recension_client.trust import Inclusion
+from recension_client.watching import Commit, Heartbeat, Since, WatchStream
 
 _Item = TypeVar("_Item")
 
@@ -301,6 +302,21 @@ class Client:
             most_bytes = sum(part.text_bytes for part in parts)
         stream = ChangeStream(before, after, start, text=text, most_bytes=most_bytes)
         return self._items(stream)
+
+    # --- changes ---
+
+    def watch(
+        self, selector: Selector, since: Since = 0, *, text: bool = False
+    ) -> Iterator[Commit | Heartbeat]:
+        """Yield every commit that changes a scope, and heartbeats; without end, over cuts and restarts.
+
+        ``selector``: of one project. ``since``: a log position, what was kept of the last commit, or a
+        snapshot of the project. ``text``: with the texts of changed pages, those of at most 1 MiB.
+
+        Each commit was checked to lead from the root before to its own. Raises ``ProjectNotFoundError``,
+        ``RootMismatchError``, ``AsOfOutOfRangeError``, ``SnapshotReleasedError``, ``VerificationError``.
+        """
+        return self._items(WatchStream(selector, since, text=text))
 
     # --- pins ---
 

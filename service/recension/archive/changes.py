@@ -249,10 +249,10 @@ class ScopeTree:
     def bridge(self, target: bytes) -> Iterator[Step]:
         """Yield what leads from the snapshot that the tree is of to the scope at its K, with its root."""
         choice = self._what.choice(self.position)
-        start = 0
+        before, start = self.root, 0
         while self.root != target:
             with self._store.view() as view:
-                differ = TreeReader(view, Recent[Node](_SLICE)).differences(self.root, target, start)
+                differ = TreeReader(view, Recent[Node](_SLICE)).differences(before, target, start)
                 pages = sorted({leaf.page_id for sides in islice(differ, _SLICE) for leaf in chain(*sides)})
                 if not pages:
                     raise DataLossError("a scope has another root than its pages make")

@@ -564,6 +564,13 @@ class VerificationError(RecensionError):
 # --- the licensee's files -----------------------------------------------------------------------
 
 
+class FollowStateError(RecensionError):
+    """The file in which ``recension follow`` remembers how far it is cannot be used."""
+
+    fault = Fault.PRECONDITION
+    reason = "FOLLOW_STATE_UNUSABLE"
+
+
 class ExportError(RecensionError):
     """A folder of fetched files cannot be used: it is in use, not ours, or may not be written."""
 

@@ -49,6 +49,8 @@ class Nodes:
         Raises ``VerificationError`` when the tree of ``root`` has other records than are said to be before,
         or a node that is needed is not there.
         """
+        if not pages:
+            return root
         try:
             return self._step(root, pages)
         except DataLossError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-from recension.archive.changes import STEP_TEXT, Changes, ScopeTree, Step, Told
+from recension.archive.changes import Changes, ScopeTree, Step, Told
 from recension.archive.horizons import Horizon
 from recension.model.digest import format_digest
 from recension.model.errors import (
@@ -172,7 +172,7 @@ class _Writer:
             retraction=step.retraction.id if withdrawn and step.retraction else b"",
         )
         nodes = [node for digest, node in step.nodes.items() if digest not in known]
-        return step_to_proto(said, nodes, convert.TextBudget(STEP_TEXT, STEP_TEXT))
+        return step_to_proto(said, nodes, text=self._text)
 
 
 def _assured(told: Told, assure: Assure) -> Told:

@@ -7,12 +7,16 @@ from typing import NamedTuple
 
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import InvalidArgumentError
+from recension.model.event import Presence
 from recension.model.reading import Entry, TimelineItem
 from recension.model.step import PageStep, Record
 from recension.v1 import change_service_pb2 as pb
+from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.wire import convert
 
 _ID_BYTES = 16
+_ANY = 2**62
+"""Room for whatever a step brings: how much that is was decided when it was read."""
 
 
 class StepTold(NamedTuple):
@@ -33,8 +37,8 @@ class StepTold(NamedTuple):
     """Id of the retraction, 16 bytes; empty without one."""
 
 
-def step_to_proto(told: StepTold, nodes: Iterable[bytes], budget: convert.TextBudget) -> pb.Step:
-    """Write a step with the nodes that show it."""
+def step_to_proto(told: StepTold, nodes: Iterable[bytes], *, text: bool) -> pb.Step:
+    """Write a step with the nodes that show it; ``text``: texts were asked for."""
     return pb.Step(
         position=told.position,
         recorded_at=convert.timestamp_to_proto(told.recorded_at),
@@ -46,7 +50,7 @@ def step_to_proto(told: StepTold, nodes: Iterable[bytes], budget: convert.TextBu
                 page_id=page.page_id,
                 before=_record_to_proto(page.before),
                 after=_record_to_proto(page.after),
-                entry=None if entry is None else convert.entry_to_proto(entry, budget),
+                entry=None if entry is None else _entry_to_proto(entry, text=text),
             )
             for page, entry in zip(told.pages, told.entries, strict=True)
         ],
@@ -86,6 +90,13 @@ def step_from_proto(message: pb.Step, entries: Sequence[Entry | None]) -> StepTo
         message.reason,
         retraction,
     )
+
+
+def _entry_to_proto(entry: Entry, *, text: bool) -> snapshot_pb.Entry:
+    message = convert.entry_to_proto(entry, convert.TextBudget(_ANY, _ANY))
+    for slot, its in zip(entry.slots, message.slots, strict=True):
+        its.text_omitted = text and slot.presence is Presence.PRESENT and slot.text is None
+    return message
 
 
 def _record_to_proto(record: Record | None) -> pb.TreeRecord | None:

@@ -16,6 +16,7 @@ from recension_client.cli import (
     crediting,
     differences,
     exports,
+    following,
     holds,
     locks,
     output,
@@ -103,7 +104,7 @@ def _drop_stdout() -> None:
 def _parser() -> argparse.ArgumentParser:
     commands = Commands()
     groups = (
-        *(pages, corpora, differences, exports, crediting, proofs),
+        *(pages, corpora, differences, following, exports, crediting, proofs),
         *(locks, holds, agreements, retractions, usage, shell),
     )
     for group in groups:
