@@ -540,7 +540,9 @@ class Fanout:
 
     def _begin(self, follower: _Follower, start: Start) -> None:
         line = follower.line
-        if not line.is_open:
+        if line.is_open:
+            line.advance()  # it may be that nobody followed it for a while
+        else:
             with self._building:
                 line.open()
         if start.snapshot:
@@ -552,8 +554,6 @@ class Fanout:
             follower.whole = root == target
         else:
             position = start.position
-            if position > line.reach.position:
-                line.advance()
             if position > line.reach.position:
                 raise AsOfOutOfRangeError(
                     f"nothing is known at position {position}; the newest is {line.reach.position}",
