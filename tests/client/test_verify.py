@@ -235,6 +235,11 @@ def test_chains_of_the_model_are_accepted(given: list[tuple[str, list[bytes]]]) 
     assert check_chain(records, head=parent) == []
 
 
+@pytest.mark.parametrize("kind", [kind for kind in model_record.Kind if kind >= model_record.Kind.PROJECT])
+def test_each_statement_of_the_log_is_known(kind: model_record.Kind) -> None:
+    assert check_chain([with_item(bytes([kind]) + b"{}")]) == []
+
+
 # Things gone wrong
 
 
@@ -481,7 +486,7 @@ BAD_CHAINS: dict[str, list[bytes]] = {
     "count without items": [rebuilt(tail=b"\0" + b"\xff" * 4)],
     "empty item": [with_item(b"")],
     "unknown kind": [with_item(b"\x07" + bytes(98))],
-    "unknown statement": [with_item(b"\x1a{}")],
+    "unknown statement": [with_item(bytes([max(model_record.Kind) + 1]) + b"{}")],
     "short skeleton": [with_item(b"\1" + bytes(97))],
     "skeleton with a tail": [with_item(b"\1" + bytes(99))],
     "unknown flag": [with_item(b"\1\x80" + bytes(97))],

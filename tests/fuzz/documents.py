@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.compute  # noqa: F401 - a reader imports it late, when there is no address space left for it
 import zstandard
 
-from recension.model import access, agreement, audit, licensee, note, pin, retraction
+from recension.model import access, agreement, audit, licensee, mark, note, pin, retraction
 from recension.model.errors import RecensionError, VerificationError
 from recension.model.manifest import read_manifest
 from recension.model.record import decode_commit, encode_commit
@@ -61,6 +61,7 @@ STATEMENTS: tuple[Callable[[bytes], Any], ...] = (
     note.read_key_statement,
     licensee.read_licensee,
     access.read_key,
+    mark.read_mark,
     lambda encoded: audit.read_record(7, encoded),
     read_index,
 )

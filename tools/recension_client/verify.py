@@ -617,7 +617,7 @@ def read_commit(record: bytes) -> tuple[int, int, bytes, str, list[bytes]]:
     items = [take(int.from_bytes(take(4), "big")) for _ in range(int.from_bytes(take(4), "big"))]
     _need(not rest, "bytes follow the last item")
     for item in items:
-        _need(item and item[0] in (*range(1, 7), *range(16, 26)), "an item has an unknown kind")
+        _need(item and item[0] in (*range(1, 7), *range(16, 27)), "an item has an unknown kind")
         if item[0] < 16:
             _check_skeleton(item)
     return position, time, parent, project, items
