@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from recension.archive.keyring import Keyring
+from recension.archive.pins import LicenseePins
 from recension.model import errors
 from recension.model.access import Role
 from recension.model.agreement import Standing
-from recension.model.digest import parse_digest
+from recension.model.digest import format_digest, parse_digest
+from recension.model.event import Presence
 from recension.model.instant import parse_instant
 from recension.model.pin import read_pin
 from recension.server.pepper import Pepper
@@ -38,8 +40,10 @@ DOCUMENT = {"grants": [{"projects": ["demo"], "freshness": "realtime"}], "valid_
 class World:
     """A server with an operator, an auditor and two licensees, and what each shows."""
 
-    def __init__(self, served: Served, keyring: Keyring) -> None:
+    def __init__(self, served: Served, store: MemoryStore, keyring: Keyring) -> None:
         self.served = served
+        self.store = store
+        self.snapshot_id = next(served.archive.snapshots()).snapshot_id
         self.admin = AdminServiceStub(served.channel)
         self.own = AgreementServiceStub(served.channel)
         self.pins = PinServiceStub(served.channel)
@@ -73,7 +77,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     pepper = Pepper(tmp_path / PEPPER_FILE)
     pepper.make()
     with serving(store, tmp_path) as served:
-        yield World(served, Keyring(store, pepper))
+        yield World(served, store, Keyring(store, pepper))
 
 
 def test_licensees_by_rpc(world: World) -> None:
@@ -269,3 +273,83 @@ def test_a_pin_names_the_agreement_that_it_was_made_under(world: World) -> None:
     ):
         assert isinstance(refused(pinning), errors.NoAgreementError)
     assert world.pins.ExtendPin(later, metadata=world.operator).pin.name == "p"
+
+
+# --- what is withdrawn ------------------------------------------------------------------------------
+
+
+def test_retracting_by_rpc(world: World) -> None:
+    """A dry run says what the real one does and changes nothing; once more there is nothing left to do."""
+    snapshot = world.snapshot_id
+    for name in ("b", "a"):
+        LicenseePins(world.store, "acme").create(name, snapshot, LATER)
+    LicenseePins(world.store, "zed").create("z", snapshot, LATER)
+    request = pb.RetractRequest(project="demo", rev_ids=[1], page_ids=[2], reason="privacy", case_id="2026-1")
+    head = world.store.log.head()
+    dry = world.admin.Retract(request, metadata=world.operator)
+    assert head == world.store.log.head()
+    assert (2, 2, 2, 1, 3, ["acme", "zed"], [], False) == (
+        dry.revisions, dry.revisions_left, dry.texts, dry.snapshots, dry.pins, list(dry.licensees),
+        list(dry.positions), dry.erased,
+    )  # fmt: skip
+    affected = pb.ListAffectedPinsRequest(case_id="2026-1", page_size=2)
+    none = refused(lambda: world.admin.ListAffectedPins(affected, metadata=world.auditor))
+    assert isinstance(none, errors.CaseNotFoundError)
+
+    request.confirm = True
+    done = world.admin.Retract(request, metadata=world.operator)
+    assert done.positions
+    assert done.erased
+    assert dry.texts == done.texts
+    assert dry.text_bytes == done.text_bytes > 0
+    hidden = world.served.archive.revision("demo", 1).revision.slots[0]
+    assert (Presence.HIDDEN, None) == (hidden.presence, hidden.text)
+    again = world.admin.Retract(request, metadata=world.operator)
+    assert (2, 0, [], True) == (again.revisions, again.revisions_left, list(again.positions), again.erased)
+
+    pins: list[pb.AffectedPin] = []
+    while True:
+        page = world.admin.ListAffectedPins(affected, metadata=world.auditor)
+        pins += page.pins
+        affected.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    assert [("acme", "b", 2), ("acme", "a", 2), ("zed", "z", 2)] == [
+        (pin.owner, pin.name, pin.revisions) for pin in pins
+    ]
+    assert {format_digest(snapshot)} == {pin.snapshot for pin in pins}
+    affected.page_token = world.admin.ListAffectedPins(
+        pb.ListAffectedPinsRequest(case_id="2026-1", page_size=1), metadata=world.auditor
+    ).next_page_token
+    affected.case_id = "2026-2"
+    assert isinstance(
+        refused(lambda: world.admin.ListAffectedPins(affected, metadata=world.operator)),
+        errors.InvalidCursorError,
+    )
+    for who in (world.auditor, world.acme):
+        error = refused(lambda who=who: world.admin.Retract(request, metadata=who))  # type: ignore[misc]
+        assert isinstance(error, errors.PermissionDeniedError)
+
+
+@pytest.mark.parametrize(
+    "fields, kind",
+    [
+        ({"rev_ids": []}, errors.InvalidArgumentError),
+        ({"rev_ids": range(1, 1_002)}, errors.InvalidArgumentError),
+        ({"case_id": ""}, errors.InvalidArgumentError),
+        ({"reason": "because"}, errors.InvalidArgumentError),
+        ({"parts": ["title"]}, errors.InvalidArgumentError),
+        ({"project": "none"}, errors.ProjectNotFoundError),
+        ({"rev_ids": [77_777]}, errors.RevisionNotFoundError),
+        ({"page_ids": [77_777]}, errors.PageNotFoundError),
+        ({"contributors": ["Nobody else"]}, errors.ContributorNotFoundError),
+    ],
+)
+def test_what_cannot_be_retracted(world: World, fields: dict[str, Any], kind: type) -> None:
+    """It is refused whole, confirmed or not."""
+    said: dict[str, Any] = {"project": "demo", "rev_ids": [1], "reason": "other", "case_id": "c"}
+    head = world.store.log.head()
+    request = pb.RetractRequest(**said | fields, confirm=True)
+    error = refused(lambda: world.admin.Retract(request, metadata=world.operator))
+    assert isinstance(error, kind)
+    assert head == world.store.log.head()

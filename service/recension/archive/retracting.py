@@ -440,13 +440,7 @@ class Retractor:
         Raises ``CaseNotFoundError``.
         """
         with self._store.view() as view:
-            all_ = list(retractions(view))
-        reversed_ = {one.reverses for _, one in all_}
-        found = [
-            (position, one)
-            for position, one in all_
-            if one.case == case and one.escrow == escrow and not one.reverses and one.id not in reversed_
-        ]
+            found = [(position, one) for position, one in _standing(view, case) if one.escrow == escrow]
         if not found:
             raise CaseNotFoundError(
                 f"no retraction of case {case[:200]!r} that this bundle is of, and that was not taken back",
@@ -542,6 +536,38 @@ def retractions(view: View, after: int = 0) -> Iterator[tuple[int, Retraction]]:
             yield int.from_bytes(key[1:], "big"), read_retraction(payload)
         except InvalidArgumentError as error:
             raise DataLossError(f"a retraction is damaged: {error.message}") from None
+
+
+def places_of(store: Store, case: str) -> list[Place]:
+    """Return the revisions that a case has withdrawn, but for what was taken back.
+
+    Raises ``CaseNotFoundError``.
+    """
+    with store.view() as view:
+        found = _standing(view, case)
+        numbers = {one.project: project_number(view, one.project) for _, one in found}
+    if not found:
+        raise CaseNotFoundError(
+            f"no retraction of case {case[:200]!r} that was not taken back",
+            hint="list them with: recension-server retractions list",
+        )
+    return [
+        Place(numbers[one.project], item.page_id, item.rev_id)
+        for position, one in found
+        for item in decode_commit(store.log.read(position, 1)[0]).items
+        if isinstance(item, Skeleton)
+    ]
+
+
+def _standing(view: View, case: str) -> list[tuple[int, Retraction]]:
+    """Return the retractions of a case that were not taken back, with their positions."""
+    all_ = list(retractions(view))
+    reversed_ = {one.reverses for _, one in all_}
+    return [
+        (position, one)
+        for position, one in all_
+        if one.case == case and not one.reverses and one.id not in reversed_
+    ]
 
 
 def withdrawn_flags(view: View, number: int, rev: int) -> int:

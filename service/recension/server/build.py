@@ -260,7 +260,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
         AgreementRpc(agreements, cursors), server
     )
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-        AdminRpc(agreements, audit.log, checkpoints, cursors), server
+        AdminRpc(agreements, audit.log, checkpoints, cursors, store, config.data), server
     )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageRpc(limits, agreements), server)
 

@@ -56,8 +56,8 @@ ROLES: dict[str, frozenset[Role]] = {
         ("IngestService", _OPERATORS, "Append"),
         ("AgreementService", _READERS, "GetOwnAgreement ListOwnAgreements"),
         ("AdminService", _OVERSEERS, "GetLicensee ListLicensees GetAgreement ListAgreements"),
-        ("AdminService", _OVERSEERS, "ListAuditRecords GetAuditCheckpoint"),
-        ("AdminService", _OPERATORS, "AddLicensee EndLicensee AddAgreement EndAgreement"),
+        ("AdminService", _OVERSEERS, "ListAuditRecords GetAuditCheckpoint ListAffectedPins"),
+        ("AdminService", _OPERATORS, "AddLicensee EndLicensee AddAgreement EndAgreement Retract"),
         ("UsageService", _ALL, "GetUsage"),
     )
     for method in methods.split()

@@ -7,37 +7,33 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
-from recension.archive.affected import Affected, affected
 from recension.archive.clock import system_clock
 from recension.archive.duties import owing
 from recension.archive.ledger import Ledger, current_key
-from recension.archive.projects import project_names
 from recension.archive.receipts import awaiting_receipt, prove, receipts, unproven
 from recension.archive.restoring import put_back, withheld_by
-from recension.archive.retracting import Erasure, Place, Plan, Retractor, Wanted, retractions
+from recension.archive.retracting import Plan, Retractor, Wanted, retractions
 from recension.archive.stating import record
 from recension.model.digest import format_digest
-from recension.model.errors import CaseNotFoundError, InvalidArgumentError, WriterBusyError
-from recension.model.instant import format_instant
+from recension.model.errors import CaseNotFoundError, InvalidArgumentError
 from recension.model.record import Kind, Statement
 from recension.model.retraction import ID_BYTES, Part, Reason, Receipt, check_case, make_receipt
 from recension.server.escrow import read_bundle, read_public, write_bundle
 from recension.server.opening import OpenStore, take_data_and_json
-from recension.server.quarantine import QUARANTINE_FOLDER
 from recension.server.searching import Searched, Searcher
 from recension.server.signing import Signer
 from recension.server.sought import Backups, Sought
 from recension.server.telling import write_json
+from recension.server.withdrawing import Order, Withdrawal, project_names_of, withdraw
 from recension.store.directory import KEY_FILE
 from recension.store.interface import Store, View
 
 _SHOWN = 20
-_DEFAULT_PARTS = (Part.TEXT, Part.COMMENT)
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:
@@ -123,16 +119,6 @@ def _parts(text: str) -> tuple[Part, ...]:
 # --- retract --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What was done of a plan."""
-
-    positions: tuple[int, ...] = ()
-    erasure: Erasure | None = None
-    """``None`` when it has to wait for another writer."""
-    report: Path | None = None
-
-
 def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     if arguments.reverse:
         return _reverse(arguments, open_store)
@@ -140,35 +126,28 @@ def _retract(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     if arguments.reason is None:
         raise InvalidArgumentError("no reason is given", hint="give --reason", field="reason")
     _check_escrow(arguments)
-    wanted = _wanted(arguments)
-    parts = arguments.parts or (tuple(Part) if wanted.contributors else _DEFAULT_PARTS)
+    order = Order(
+        arguments.project,
+        _wanted(arguments),
+        arguments.case,
+        Reason(arguments.reason),
+        arguments.parts or (),
+        arguments.everywhere,
+    )
     with closing(open_store(arguments.data)) as store:
-        sought = Sought(arguments.data)
-        retractor = Retractor(store, keep=sought.keep)
-        # What only hides need not know who else holds a text, nor whom it concerns: that may take a while.
-        around = not arguments.yes or arguments.escrow_key is not None
-        plan = retractor.plan(
-            arguments.project, wanted, parts, everywhere=arguments.everywhere, around=around
-        )
-        positions = _hide(store, retractor, plan, arguments) if arguments.yes and plan.left else []
-        retractor.look_around(plan)
-        concerned = affected(store, [target.place for target in plan.targets.values()])
-        names = _names(store)
-        document = _document(plan, concerned, names) | {"quarantine": _quarantined(arguments)}
-        done = _Done()
-        if arguments.yes and plan.left:
-            report = None
-            for position in retractor.positions(plan):
-                facts = {"case": arguments.case, "reason": arguments.reason, "position": position}
-                report = sought.report(position, facts | document)
-            done = _Done(tuple(positions), _erase(store, retractor, plan), report)
+        escrow = None if arguments.escrow_key is None else partial(_keep, store, arguments)
+        found = withdraw(store, arguments.data, order, really=arguments.yes, escrow=escrow)
     if arguments.json:
         said = {"case": arguments.case, "reason": arguments.reason, "dry_run": not arguments.yes}
-        said |= document | _done_document(done)
-        write_json(said)
+        write_json(said | found.document | _done_document(found))
     else:
-        _say(plan, concerned, names, done, arguments)
+        _say(found, arguments)
     return 0
+
+
+def _keep(store: Store, arguments: argparse.Namespace, plan: Plan) -> bytes:
+    public = read_public(arguments.escrow_key)
+    return write_bundle(arguments.escrow_out, withheld_by(store, plan), project_names_of(store), public)
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
@@ -189,10 +168,6 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
                     f"{arguments.file}, line {number}: {line[:80]!r} is no revision id, id:PAGE or user:NAME",
                     field="file",
                 )
-    if not (revisions or pages or contributors):
-        raise InvalidArgumentError(
-            "nothing is named", hint="give --revision, --page, --contributor or --file", field="revision"
-        )
     return Wanted(frozenset(revisions), frozenset(pages), frozenset(contributors))
 
 
@@ -204,84 +179,7 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _hide(store: Store, retractor: Retractor, plan: Plan, arguments: argparse.Namespace) -> list[int]:
-    """Hide what is not hidden yet; what is to be kept of it is kept before."""
-    escrow = b""
-    if arguments.escrow_key is not None:
-        public = read_public(arguments.escrow_key)
-        escrow = write_bundle(arguments.escrow_out, withheld_by(store, plan), _names(store), public)
-    return retractor.mask(plan, arguments.case, Reason(arguments.reason), escrow=escrow)
-
-
-def _erase(store: Store, retractor: Retractor, plan: Plan) -> Erasure | None:
-    """Erase, unless an ingest holds the right to write."""
-    try:
-        with store.exclusive_writer():
-            return retractor.erase(plan)
-    except WriterBusyError:
-        return None
-
-
-def _quarantined(arguments: argparse.Namespace) -> list[str]:
-    """Return the files of rejected records of the project: they may hold records as they came."""
-    folder = arguments.data / QUARANTINE_FOLDER / arguments.project
-    return sorted(str(path) for path in folder.glob("*.ndjson"))
-
-
-def _names(store: Store) -> dict[int, str]:
-    with store.view() as view:
-        return {number: name for name, number in project_names(view)}
-
-
-def _document(plan: Plan, concerned: Affected, names: dict[int, str]) -> dict[str, object]:
-    def place(one: Place) -> dict[str, object]:
-        return {"project": names[one.number], "page_id": one.page, "rev_id": one.rev}
-
-    kept: dict[Place, set[Place]] = {}
-    for target in plan.targets.values():
-        for text in target.texts & plan.holders.keys():
-            kept.setdefault(target.place, set()).update(plan.holders[text])
-    return {
-        "project": plan.project,
-        "parts": [part.value for part in plan.parts],
-        "revisions": [
-            place(target.place) | {"text_bytes": target.text_bytes, "done": target.is_done}
-            for _, target in sorted(plan.targets.items())
-        ],
-        "left": len(plan.left),
-        "texts": {"erased": len(plan.erased), "erased_bytes": sum(plan.erased.values())},
-        "kept": [
-            place(one) | {"held_by": [place(other) for other in sorted(holders)]}
-            for one, holders in sorted(kept.items())
-        ],
-        "also_erased": [place(one) for one, _ in plan.hidden_holders],
-        "snapshots": [
-            {"snapshot": format_digest(snapshot_id), "revisions": len(places)}
-            for snapshot_id, places in concerned.snapshots.items()
-        ],
-        "pins": [
-            {
-                "owner": pin.statement.owner,
-                "name": pin.statement.name,
-                "id": pin.statement.id.hex(),
-                "snapshot": format_digest(pin.statement.snapshot_id),
-                "readable_until": format_instant(pin.statement.readable_until),
-                "expired": pin.expired,
-                "revisions": pin.entries,
-            }
-            for pin in concerned.pins
-        ],
-        "licensees": [
-            {"owner": owner, "pins": len(pins)} for owner, pins in sorted(concerned.licensees.items())
-        ],
-        "articles": [
-            place(one) | {"snapshots": snapshots, "pins": pins, "licensees": owners}
-            for one, snapshots, pins, owners in concerned.articles()
-        ],
-    }
-
-
-def _done_document(done: _Done) -> dict[str, object]:
+def _done_document(done: Withdrawal) -> dict[str, object]:
     erased = done.erasure
     return {
         "positions": list(done.positions),
@@ -290,9 +188,8 @@ def _done_document(done: _Done) -> dict[str, object]:
     }
 
 
-def _say(
-    plan: Plan, concerned: Affected, names: dict[int, str], done: _Done, arguments: argparse.Namespace
-) -> None:
+def _say(done: Withdrawal, arguments: argparse.Namespace) -> None:
+    plan, concerned, names = done.plan, done.concerned, done.names
     tell = sys.stdout.write
     left = len(plan.left) if not arguments.yes or not (done.positions or done.erasure) else len(plan.targets)
     if not plan.left and not done.positions and done.erasure is None:
@@ -310,9 +207,9 @@ def _say(
         tell(" --everywhere takes them in\n")
     tell(f"{len(concerned.snapshots):,} snapshots hold them, {len(concerned.pins):,} pins")
     tell(f" of {len(concerned.licensees):,} licensees\n")
-    quarantined = len(_quarantined(arguments))
-    if quarantined:
-        tell(f"warning: {quarantined:,} files in quarantine may hold records as they came: look into them\n")
+    if done.quarantine:
+        tell(f"warning: {len(done.quarantine):,} files in quarantine may hold records as they came:")
+        tell(" look into them\n")
     if not arguments.yes:
         tell("nothing was changed; with --yes it is\n")
         return
@@ -351,7 +248,7 @@ def _reverse(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             field="bundle",
         )
     with closing(open_store(arguments.data)) as store:
-        numbers = {name: number for number, name in _names(store).items()}
+        numbers = {name: number for number, name in project_names_of(store).items()}
         escrow, withheld = read_bundle(arguments.bundle, numbers, arguments.escrow_secret)
         retractor = Retractor(store)
         cases = retractor.reversible(arguments.reverse, escrow)

@@ -561,3 +561,224 @@ class GetAuditCheckpointResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "key", b"key", "signed_at", b"signed_at"]) -> None: ...
 
 global___GetAuditCheckpointResponse = GetAuditCheckpointResponse
+
+@typing.final
+class RetractRequest(google.protobuf.message.Message):
+    """Request of Retract. At least one revision, page or contributor, and at most 1,000 of them together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    REV_IDS_FIELD_NUMBER: builtins.int
+    PAGE_IDS_FIELD_NUMBER: builtins.int
+    CONTRIBUTORS_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    CASE_ID_FIELD_NUMBER: builtins.int
+    EVERYWHERE_FIELD_NUMBER: builtins.int
+    CONFIRM_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """Project."""
+    reason: builtins.str
+    """Why: "copyright", "privacy", "court-order", "defamation", "contributor-request", "licence", "safety", "error" or
+    "other". Licensees see it.
+    """
+    case_id: builtins.str
+    """What the operator calls the case: 1 to 128 letters, digits, dots, dashes, underscores, colons and slashes. It is kept,
+    so it should name no person; licensees do not see it.
+    """
+    everywhere: builtins.bool
+    """Also revisions elsewhere, of any project, that hold such a text."""
+    confirm: builtins.bool
+    """Do it. Not set: nothing is changed."""
+    @property
+    def rev_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Revisions."""
+
+    @property
+    def page_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Pages: all revisions of each."""
+
+    @property
+    def contributors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Contributors by their exact names: all revisions of each. Reads all of the project."""
+
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Some of "text", "comment", "contributor". Empty: all three where contributors are named, else text and comment."""
+
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        rev_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        page_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        contributors: collections.abc.Iterable[builtins.str] | None = ...,
+        parts: collections.abc.Iterable[builtins.str] | None = ...,
+        reason: builtins.str = ...,
+        case_id: builtins.str = ...,
+        everywhere: builtins.bool = ...,
+        confirm: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["case_id", b"case_id", "confirm", b"confirm", "contributors", b"contributors", "everywhere", b"everywhere", "page_ids", b"page_ids", "parts", b"parts", "project", b"project", "reason", b"reason", "rev_ids", b"rev_ids"]) -> None: ...
+
+global___RetractRequest = RetractRequest
+
+@typing.final
+class RetractResponse(google.protobuf.message.Message):
+    """Answer of Retract."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: builtins.int
+    REVISIONS_LEFT_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    TEXT_BYTES_FIELD_NUMBER: builtins.int
+    TEXTS_KEPT_FIELD_NUMBER: builtins.int
+    SNAPSHOTS_FIELD_NUMBER: builtins.int
+    PINS_FIELD_NUMBER: builtins.int
+    LICENSEES_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    ERASED_FIELD_NUMBER: builtins.int
+    revisions: builtins.int
+    """Revisions that are named, withdrawn already or not."""
+    revisions_left: builtins.int
+    """Those of them of which something was left to do when the call came."""
+    texts: builtins.int
+    """Texts that no reader will have any more, and that are or would be erased."""
+    text_bytes: builtins.int
+    """Their bytes."""
+    texts_kept: builtins.int
+    """Texts that stay, since revisions hold them that are not withdrawn; everywhere takes these in."""
+    snapshots: builtins.int
+    """Snapshots that hold one of the revisions."""
+    pins: builtins.int
+    """Pins on them, expired ones too; ListAffectedPins names them once it is done."""
+    erased: builtins.bool
+    """Whether all that is hidden is erased too. Not so without confirm, nor while an ingest holds the right to write: then
+    the same call again, or the next compaction, erases it.
+    """
+    @property
+    def licensees(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Licensees whose pins they are, by name."""
+
+    @property
+    def positions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Log positions of the commits that hide what was not hidden before; none without confirm, or if all was."""
+
+    def __init__(
+        self,
+        *,
+        revisions: builtins.int = ...,
+        revisions_left: builtins.int = ...,
+        texts: builtins.int = ...,
+        text_bytes: builtins.int = ...,
+        texts_kept: builtins.int = ...,
+        snapshots: builtins.int = ...,
+        pins: builtins.int = ...,
+        licensees: collections.abc.Iterable[builtins.str] | None = ...,
+        positions: collections.abc.Iterable[builtins.int] | None = ...,
+        erased: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["erased", b"erased", "licensees", b"licensees", "pins", b"pins", "positions", b"positions", "revisions", b"revisions", "revisions_left", b"revisions_left", "snapshots", b"snapshots", "text_bytes", b"text_bytes", "texts", b"texts", "texts_kept", b"texts_kept"]) -> None: ...
+
+global___RetractResponse = RetractResponse
+
+@typing.final
+class ListAffectedPinsRequest(google.protobuf.message.Message):
+    """Request of ListAffectedPins."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CASE_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    case_id: builtins.str
+    """The case."""
+    page_size: builtins.int
+    """At most this many, up to 1,000; 0 means 100."""
+    page_token: builtins.str
+    """next_page_token of the page before; bound to the case."""
+    def __init__(
+        self,
+        *,
+        case_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["case_id", b"case_id", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+global___ListAffectedPinsRequest = ListAffectedPinsRequest
+
+@typing.final
+class ListAffectedPinsResponse(google.protobuf.message.Message):
+    """Answer of ListAffectedPins."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PINS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def pins(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AffectedPin]:
+        """Pins by (owner, age)."""
+
+    def __init__(
+        self,
+        *,
+        pins: collections.abc.Iterable[global___AffectedPin] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "pins", b"pins"]) -> None: ...
+
+global___ListAffectedPinsResponse = ListAffectedPinsResponse
+
+@typing.final
+class AffectedPin(google.protobuf.message.Message):
+    """A pin whose snapshot holds something that was withdrawn."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    READABLE_UNTIL_FIELD_NUMBER: builtins.int
+    EXPIRED_FIELD_NUMBER: builtins.int
+    REVISIONS_FIELD_NUMBER: builtins.int
+    CREATED_POSITION_FIELD_NUMBER: builtins.int
+    owner: builtins.str
+    """The licensee."""
+    name: builtins.str
+    """Name of the pin."""
+    id: builtins.str
+    """Id of the pin, hex."""
+    snapshot: builtins.str
+    """Id of the snapshot."""
+    expired: builtins.bool
+    """Whether that is over."""
+    revisions: builtins.int
+    """Withdrawn revisions of the case that the snapshot holds."""
+    created_position: builtins.int
+    """Log position at which the pin was made."""
+    @property
+    def readable_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when it holds the snapshot."""
+
+    def __init__(
+        self,
+        *,
+        owner: builtins.str = ...,
+        name: builtins.str = ...,
+        id: builtins.str = ...,
+        snapshot: builtins.str = ...,
+        readable_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expired: builtins.bool = ...,
+        revisions: builtins.int = ...,
+        created_position: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["readable_until", b"readable_until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["created_position", b"created_position", "expired", b"expired", "id", b"id", "name", b"name", "owner", b"owner", "readable_until", b"readable_until", "revisions", b"revisions", "snapshot", b"snapshot"]) -> None: ...
+
+global___AffectedPin = AffectedPin

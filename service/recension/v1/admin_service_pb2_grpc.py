@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
+    """Licensees and their agreements, and what is withdrawn from them. Nothing is edited in place: each call adds a
+    statement to the log, or nothing.
 
     Operators may call all of it; auditors Get and List.
     """
@@ -87,10 +88,21 @@ class AdminServiceStub(object):
                 request_serializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointRequest.SerializeToString,
                 response_deserializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointResponse.FromString,
                 _registered_method=True)
+        self.Retract = channel.unary_unary(
+                '/recension.v1.AdminService/Retract',
+                request_serializer=recension_dot_v1_dot_admin__service__pb2.RetractRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_admin__service__pb2.RetractResponse.FromString,
+                _registered_method=True)
+        self.ListAffectedPins = channel.unary_unary(
+                '/recension.v1.AdminService/ListAffectedPins',
+                request_serializer=recension_dot_v1_dot_admin__service__pb2.ListAffectedPinsRequest.SerializeToString,
+                response_deserializer=recension_dot_v1_dot_admin__service__pb2.ListAffectedPinsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
-    """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
+    """Licensees and their agreements, and what is withdrawn from them. Nothing is edited in place: each call adds a
+    statement to the log, or nothing.
 
     Operators may call all of it; auditors Get and List.
     """
@@ -194,6 +206,30 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Retract(self, request, context):
+        """Says what a retraction would hide, and whom it concerns; if it is confirmed, hides it from every reader at once and
+        erases it. Safe to repeat: what is withdrawn already is left alone, and what a killed server left is done. When it
+        returns, what it hid is in no answer that begins, and leaves open streams within seconds. The file keeps erased bytes
+        until the operator compacts it. Keeping them in escrow, and taking a case back, is for the operator's command.
+
+        Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, PAGE_NOT_FOUND, CONTRIBUTOR_NOT_FOUND); INVALID_ARGUMENT
+        (nothing is named, too much, no case, an unknown reason or part); DATA_LOSS (DATA_LOSS); RESOURCE_EXHAUSTED
+        (STORE_FULL); UNAVAILABLE (STORE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAffectedPins(self, request, context):
+        """Lists the pins of all licensees, by owner and age, whose snapshots hold what was retracted in a case, also those
+        that have expired. Nothing that was taken back is looked for.
+
+        Errors: NOT_FOUND (CASE_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); DATA_LOSS (DATA_LOSS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +283,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointRequest.FromString,
                     response_serializer=recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointResponse.SerializeToString,
             ),
+            'Retract': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retract,
+                    request_deserializer=recension_dot_v1_dot_admin__service__pb2.RetractRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_admin__service__pb2.RetractResponse.SerializeToString,
+            ),
+            'ListAffectedPins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAffectedPins,
+                    request_deserializer=recension_dot_v1_dot_admin__service__pb2.ListAffectedPinsRequest.FromString,
+                    response_serializer=recension_dot_v1_dot_admin__service__pb2.ListAffectedPinsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'recension.v1.AdminService', rpc_method_handlers)
@@ -256,7 +302,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
+    """Licensees and their agreements, and what is withdrawn from them. Nothing is edited in place: each call adds a
+    statement to the log, or nothing.
 
     Operators may call all of it; auditors Get and List.
     """
@@ -521,6 +568,60 @@ class AdminService(object):
             '/recension.v1.AdminService/GetAuditCheckpoint',
             recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointRequest.SerializeToString,
             recension_dot_v1_dot_admin__service__pb2.GetAuditCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retract(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.AdminService/Retract',
+            recension_dot_v1_dot_admin__service__pb2.RetractRequest.SerializeToString,
+            recension_dot_v1_dot_admin__service__pb2.RetractResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAffectedPins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recension.v1.AdminService/ListAffectedPins',
+            recension_dot_v1_dot_admin__service__pb2.ListAffectedPinsRequest.SerializeToString,
+            recension_dot_v1_dot_admin__service__pb2.ListAffectedPinsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,7 +18,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class AdminServiceStub:
-    """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
+    """Licensees and their agreements, and what is withdrawn from them. Nothing is edited in place: each call adds a
+    statement to the log, or nothing.
 
     Operators may call all of it; auditors Get and List.
     """
@@ -123,8 +124,33 @@ class AdminServiceStub:
     UNAVAILABLE (AUDIT_UNUSABLE).
     """
 
+    Retract: grpc.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.RetractRequest,
+        recension.v1.admin_service_pb2.RetractResponse,
+    ]
+    """Says what a retraction would hide, and whom it concerns; if it is confirmed, hides it from every reader at once and
+    erases it. Safe to repeat: what is withdrawn already is left alone, and what a killed server left is done. When it
+    returns, what it hid is in no answer that begins, and leaves open streams within seconds. The file keeps erased bytes
+    until the operator compacts it. Keeping them in escrow, and taking a case back, is for the operator's command.
+
+    Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, PAGE_NOT_FOUND, CONTRIBUTOR_NOT_FOUND); INVALID_ARGUMENT
+    (nothing is named, too much, no case, an unknown reason or part); DATA_LOSS (DATA_LOSS); RESOURCE_EXHAUSTED
+    (STORE_FULL); UNAVAILABLE (STORE_FAILED).
+    """
+
+    ListAffectedPins: grpc.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.ListAffectedPinsRequest,
+        recension.v1.admin_service_pb2.ListAffectedPinsResponse,
+    ]
+    """Lists the pins of all licensees, by owner and age, whose snapshots hold what was retracted in a case, also those
+    that have expired. Nothing that was taken back is looked for.
+
+    Errors: NOT_FOUND (CASE_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); DATA_LOSS (DATA_LOSS).
+    """
+
 class AdminServiceAsyncStub:
-    """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
+    """Licensees and their agreements, and what is withdrawn from them. Nothing is edited in place: each call adds a
+    statement to the log, or nothing.
 
     Operators may call all of it; auditors Get and List.
     """
@@ -228,8 +254,33 @@ class AdminServiceAsyncStub:
     UNAVAILABLE (AUDIT_UNUSABLE).
     """
 
+    Retract: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.RetractRequest,
+        recension.v1.admin_service_pb2.RetractResponse,
+    ]
+    """Says what a retraction would hide, and whom it concerns; if it is confirmed, hides it from every reader at once and
+    erases it. Safe to repeat: what is withdrawn already is left alone, and what a killed server left is done. When it
+    returns, what it hid is in no answer that begins, and leaves open streams within seconds. The file keeps erased bytes
+    until the operator compacts it. Keeping them in escrow, and taking a case back, is for the operator's command.
+
+    Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, PAGE_NOT_FOUND, CONTRIBUTOR_NOT_FOUND); INVALID_ARGUMENT
+    (nothing is named, too much, no case, an unknown reason or part); DATA_LOSS (DATA_LOSS); RESOURCE_EXHAUSTED
+    (STORE_FULL); UNAVAILABLE (STORE_FAILED).
+    """
+
+    ListAffectedPins: grpc.aio.UnaryUnaryMultiCallable[
+        recension.v1.admin_service_pb2.ListAffectedPinsRequest,
+        recension.v1.admin_service_pb2.ListAffectedPinsResponse,
+    ]
+    """Lists the pins of all licensees, by owner and age, whose snapshots hold what was retracted in a case, also those
+    that have expired. Nothing that was taken back is looked for.
+
+    Errors: NOT_FOUND (CASE_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); DATA_LOSS (DATA_LOSS).
+    """
+
 class AdminServiceServicer(metaclass=abc.ABCMeta):
-    """Licensees and their agreements. Nothing is edited in place: each call adds a statement to the log, or nothing.
+    """Licensees and their agreements, and what is withdrawn from them. Nothing is edited in place: each call adds a
+    statement to the log, or nothing.
 
     Operators may call all of it; auditors Get and List.
     """
@@ -351,6 +402,34 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: FAILED_PRECONDITION (NO_SIGNING_KEY, SIGNING_KEY_UNUSABLE); DATA_LOSS (AUDIT_DAMAGED, LOG_FORKED);
         UNAVAILABLE (AUDIT_UNUSABLE).
+        """
+
+    @abc.abstractmethod
+    def Retract(
+        self,
+        request: recension.v1.admin_service_pb2.RetractRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.admin_service_pb2.RetractResponse, collections.abc.Awaitable[recension.v1.admin_service_pb2.RetractResponse]]:
+        """Says what a retraction would hide, and whom it concerns; if it is confirmed, hides it from every reader at once and
+        erases it. Safe to repeat: what is withdrawn already is left alone, and what a killed server left is done. When it
+        returns, what it hid is in no answer that begins, and leaves open streams within seconds. The file keeps erased bytes
+        until the operator compacts it. Keeping them in escrow, and taking a case back, is for the operator's command.
+
+        Errors: NOT_FOUND (PROJECT_NOT_FOUND, REVISION_NOT_FOUND, PAGE_NOT_FOUND, CONTRIBUTOR_NOT_FOUND); INVALID_ARGUMENT
+        (nothing is named, too much, no case, an unknown reason or part); DATA_LOSS (DATA_LOSS); RESOURCE_EXHAUSTED
+        (STORE_FULL); UNAVAILABLE (STORE_FAILED).
+        """
+
+    @abc.abstractmethod
+    def ListAffectedPins(
+        self,
+        request: recension.v1.admin_service_pb2.ListAffectedPinsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[recension.v1.admin_service_pb2.ListAffectedPinsResponse, collections.abc.Awaitable[recension.v1.admin_service_pb2.ListAffectedPinsResponse]]:
+        """Lists the pins of all licensees, by owner and age, whose snapshots hold what was retracted in a case, also those
+        that have expired. Nothing that was taken back is looked for.
+
+        Errors: NOT_FOUND (CASE_NOT_FOUND); INVALID_ARGUMENT (INVALID_CURSOR); DATA_LOSS (DATA_LOSS).
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

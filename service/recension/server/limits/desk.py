@@ -29,8 +29,8 @@ TEND_SECONDS = 2.0
 
 
 _UNLIMITED = nullcontext()
-_UNAGREED = RateLimits(requests_per_second=10, burst=100)
-"""Of a licensee whom no agreement serves: enough to see to what it owes, and to ask whether there is one."""
+_UNAGREED = 10, 100
+"""Requests a second, and burst, of a licensee whom no agreement serves: enough to see to what it owes."""
 
 
 class _Settling:
@@ -83,7 +83,7 @@ class Limits:
         else:
             version = self._agreements.retained(who.owner, now)
             if version is None:
-                self._rates.ask(who.owner, _UNAGREED.requests_per_second or 0, _UNAGREED.burst or 0)
+                self._rates.ask(who.owner, *_UNAGREED, unsold=True)
                 return _UNLIMITED
         rates = version.agreement.rates
         if rates.requests_per_second is not None:

@@ -59,12 +59,16 @@ class Rates:
                 cells.put(_BEGAN, boot_id() + _INSTANT.pack(self._clock()))
         self._begun = True
 
-    def ask(self, owner: str, per_second: int, burst: int) -> None:
-        """Count a request. Raises ``RateLimitedError`` when it comes too early."""
-        key = b"r" + owner.encode()
+    def ask(self, owner: str, per_second: int, burst: int, *, unsold: bool = False) -> None:
+        """Count a request. Raises ``RateLimitedError`` when it comes too early.
+
+        ``unsold``: one for which nothing was agreed, counted by itself. Who has not asked before has all of
+        that burst: if the counters were lost, a few refusals more harm nobody.
+        """
+        key = (b"n" if unsold else b"r") + owner.encode()
 
         def count(cells: Cells) -> int:
-            before = _paid_until(cells, key, per_second, burst)
+            before = 0 if unsold and cells.get(key) is None else _paid_until(cells, key, per_second, burst)
             paid_until, wait = advance(before, self._clock(), per_second, burst)
             if paid_until != before:
                 cells.put(key, _INSTANT.pack(paid_until))

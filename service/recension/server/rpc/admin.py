@@ -1,20 +1,30 @@
-"""AdminService: licensees, their agreements, and the audit log."""
+"""AdminService: licensees, their agreements, the audit log, and what is withdrawn."""
 
 from __future__ import annotations
 
 from dataclasses import astuple
+from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
+from recension.archive.affected import HeldPin, affected
 from recension.archive.agreements import Agreements
+from recension.archive.retracting import Wanted as Withdrawn
+from recension.archive.retracting import places_of
 from recension.model.agreement import Version
 from recension.model.audit import Record
+from recension.model.digest import format_digest
+from recension.model.errors import InvalidArgumentError
+from recension.model.retraction import Part, Reason
 from recension.server.audit.checkpoints import AuditCheckpoints
 from recension.server.audit.log import AuditLog, Wanted
 from recension.server.cursors import Cursors
 from recension.server.documents import read_json
 from recension.server.paging import page_size_of, take_page
 from recension.server.rpc.revision import DEFAULT_PAGE
+from recension.server.withdrawing import Order, withdraw
+from recension.store.interface import Store
 from recension.v1 import admin_service_pb2 as pb
 from recension.v1 import agreement_service_pb2 as agreement_pb
 from recension.v1.admin_service_pb2_grpc import AdminServiceServicer
@@ -23,18 +33,29 @@ from recension.wire.agreements import agreement_to_proto, licensee_from_proto, l
 
 _LOOKED_AT = 20_000
 """Records of one call: a question that finds little ends with a token, not with a deadline."""
+_MOST_NAMED = 1_000
+_Code = TypeVar("_Code", Reason, Part)
 
 
 class AdminRpc(AdminServiceServicer):
     """Who is served what."""
 
     def __init__(
-        self, agreements: Agreements, audit: AuditLog, checkpoints: AuditCheckpoints, cursors: Cursors
+        self,
+        agreements: Agreements,
+        audit: AuditLog,
+        checkpoints: AuditCheckpoints,
+        cursors: Cursors,
+        store: Store,
+        data: Path,
     ) -> None:
+        """``store``: what is withdrawn from; ``data``: its directory."""
         self._agreements = agreements
         self._cursors = cursors
         self._audit = audit
         self._checkpoints = checkpoints
+        self._store = store
+        self._data = data
 
     # --- licensees ---
 
@@ -128,6 +149,36 @@ class AdminRpc(AdminServiceServicer):
             checkpoint=signed.note, key=str(key), signed_at=convert.timestamp_to_proto(signed.signed_at)
         )
 
+    # --- what is withdrawn ---
+
+    def Retract(self, request: pb.RetractRequest, context: grpc.ServicerContext) -> pb.RetractResponse:
+        done = withdraw(self._store, self._data, _order(request), really=request.confirm)
+        plan, concerned = done.plan, done.concerned
+        return pb.RetractResponse(
+            revisions=len(plan.targets),
+            revisions_left=done.left,
+            texts=len(plan.erased),
+            text_bytes=sum(plan.erased.values()),
+            texts_kept=len(plan.holders),
+            snapshots=len(concerned.snapshots),
+            pins=len(concerned.pins),
+            licensees=sorted(concerned.licensees),
+            positions=done.positions,
+            erased=not done.left or done.erasure is not None,
+        )
+
+    def ListAffectedPins(
+        self, request: pb.ListAffectedPinsRequest, context: grpc.ServicerContext
+    ) -> pb.ListAffectedPinsResponse:
+        size = page_size_of(request.page_size, DEFAULT_PAGE)
+        bound = ("ListAffectedPins", request.case_id)
+        after = self._cursors.open_place(request.page_token, bound, "page_token")
+        concerned = affected(self._store, places_of(self._store, request.case_id))
+        rest = (pin for pin in concerned.pins if (pin.statement.owner, pin.statement.made_at) > after)
+        pins, more = take_page(rest, size, _affected_to_proto)
+        token = self._cursors.seal_place(bound, (pins[-1].owner, pins[-1].created_position)) if more else ""
+        return pb.ListAffectedPinsResponse(pins=pins, next_page_token=token)
+
     def _told(self, version: Version) -> agreement_pb.Agreement:
         told = self._agreements.told(version.agreement.licensee)
         return agreement_to_proto(next(one for one in told if one.version.ordinal == version.ordinal))
@@ -140,6 +191,48 @@ def _wanted(request: pb.ListAuditRecordsRequest) -> Wanted:
     )
     return Wanted(
         request.licensee, request.method, request.outcome, request.agreement, request.snapshot, since, until
+    )
+
+
+def _order(request: pb.RetractRequest) -> Order:
+    named = len(request.rev_ids) + len(request.page_ids) + len(request.contributors)
+    if named > _MOST_NAMED:
+        raise InvalidArgumentError(
+            f"{named} revisions, pages and contributors, at most {_MOST_NAMED}",
+            hint="ask in several calls of one case",
+            field="rev_ids",
+            limit=_MOST_NAMED,
+        )
+    return Order(
+        request.project,
+        Withdrawn(frozenset(request.rev_ids), frozenset(request.page_ids), frozenset(request.contributors)),
+        request.case_id,
+        _one_of(Reason, request.reason, "reason"),
+        tuple(_one_of(Part, part, "parts") for part in request.parts),
+        request.everywhere,
+    )
+
+
+def _one_of(kind: type[_Code], code: str, field: str) -> _Code:
+    try:
+        return kind(code)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"{field}: {code[:80]!r} is none of {', '.join(one.value for one in kind)}", field=field
+        ) from None
+
+
+def _affected_to_proto(pin: HeldPin) -> pb.AffectedPin:
+    statement = pin.statement
+    return pb.AffectedPin(
+        owner=statement.owner,
+        name=statement.name,
+        id=statement.id.hex(),
+        snapshot=format_digest(statement.snapshot_id),
+        readable_until=convert.timestamp_to_proto(statement.readable_until),
+        expired=pin.expired,
+        revisions=pin.entries,
+        created_position=statement.made_at,
     )
 
 
