@@ -41,6 +41,8 @@ class Faults:
     """Of a record to come up to ten records later than its turn."""
     refuse: float = 0.0
     """Of a question to be answered with 429, 500 or an expired token."""
+    slow: float = 0.0
+    """Of a record to come in dribs."""
     garbage: float = 0.0
     """Of a line that is no record to come before one that is."""
 
@@ -159,7 +161,11 @@ class Enterprise:
                         self.chance.choice([b"\n", b"{garbage\n", b"[]\n", b"\xff\xfe\n", b'{"name": 7}\n'])
                     )
                 self._cut(asked, write, data)
-                write(data)
+                if self.chance.random() < self.faults.slow:
+                    for at in range(0, len(data), 11):
+                        write(data[at : at + 11])
+                else:
+                    write(data)
             while not self.finite and not self.closing.wait(0.02):
                 pass
 

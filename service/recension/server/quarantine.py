@@ -86,13 +86,31 @@ class Quarantine:
         if target is not None:
             file.replace(target)
 
+    @contextlib.contextmanager
+    def following(self, source: str) -> Iterator[QuarantineFile]:
+        """Collect the bad records of a stream, behind those of earlier runs, durable at each ``flush``.
+
+        Raises ``StoreError`` if they cannot be written.
+        """
+        slug = _UNSAFE.sub("-", source)[-_MAX_SLUG_CHARS:].strip("-") or "stream"
+        name = f"{hashlib.sha256(source.encode()).hexdigest()[:_DIGEST_CHARS]}-{slug}.ndjson"
+        file = QuarantineFile(self._folder / name, source, behind=True)
+        try:
+            yield file
+        finally:
+            file.close()
+
 
 class QuarantineFile:
     """The lines of one run; made on the first record."""
 
-    def __init__(self, part: Path, source: str) -> None:
-        """``part`` is where the lines are until ``replace``; a killed run's is overwritten."""
+    def __init__(self, part: Path, source: str, *, behind: bool = False) -> None:
+        """``part`` is where the lines are until ``replace``; a killed run's is overwritten.
+
+        ``behind``: they stay there, behind those of earlier runs.
+        """
         self.kept = 0
+        self._behind = behind
         self._left = 0
         self._part = part
         self._source = source
@@ -127,6 +145,19 @@ class QuarantineFile:
             if self._file is not None:
                 _sync_folder(target.parent)
 
+    def flush(self) -> None:
+        """Make what was added durable."""
+        if self._file is not None:
+            with _explained(self._part):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Keep the lines where they are."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
     def discard(self) -> None:
         """Forget the lines."""
         if self._file is not None:
@@ -144,7 +175,7 @@ class QuarantineFile:
         }
         with _explained(self._part):
             if self._file is None:
-                self._file = _private(self._part)
+                self._file = _private(self._part, behind=self._behind)
             self._file.write(json.dumps(line).encode("ascii") + b"\n")
 
 
@@ -160,10 +191,10 @@ def _digest(source: Path) -> str:
         ) from error
 
 
-def _private(path: Path) -> IO[bytes]:
-    """Open an empty file that only its owner reads, and no link to somewhere else."""
+def _private(path: Path, *, behind: bool = False) -> IO[bytes]:
+    """Open a file that only its owner reads, and no link to somewhere else: an empty one, or its end."""
     path.parent.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if behind else os.O_TRUNC)
     file = os.fdopen(os.open(path, flags, 0o600), "wb")
     os.fchmod(file.fileno(), 0o600)
     return file
