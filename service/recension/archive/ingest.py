@@ -478,7 +478,7 @@ def _close(
 
 
 def _gains(rev_id: int, known: bytes, content: bytes) -> bool:
-    """Say whether the content of a known revision has a text that was lost. Raises for another content.
+    """Say whether the content of a known revision has a text that was lost or hidden. Raises for another.
 
     A rendering changes with templates and software while the revision stays: the first that came is kept.
     """
@@ -496,7 +496,7 @@ def _gains(rev_id: int, known: bytes, content: bytes) -> bool:
             continue
         if before.presence is Presence.PRESENT and before.digest != slot.digest:
             raise _conflict(rev_id, f"text of slot {slot.role!r}")
-        gained |= before.presence is Presence.LOST
+        gained |= before.presence in (Presence.LOST, Presence.HIDDEN)
     return gained
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from recension.archive.ingest import Ingestor
 from recension.archive.intake.frames import Fed
+from recension.archive.judging import judge_changes
 from recension.archive.prepared import Prepared, prepare
 from recension.archive.sightings import judge
 from recension.model.errors import RecensionError
@@ -123,6 +124,10 @@ def take(
         summary.skipped.update(+ignored)
         # In one commit: with the edits alone stored, a sighting of them would have nothing left to tell.
         prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in following])
+    if batch.changes:
+        judged = judge_changes(store, project, batch.changes)
+        summary.skipped.update(+judged.ignored)
+        prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in judged.events])
     events = prepared.events
     if not events and not mark.stands_alone:
         return

@@ -60,6 +60,14 @@ class Fields:
         for name in self._value:
             yield name, self.part(name)
 
+    def objects(self, name: str) -> Iterator[Fields]:
+        """Yield the objects of an array."""
+        value = self._value.get(name)
+        if value is not None and not isinstance(value, list):
+            raise BadRecordError("INVALID_FIELD", f"{self._name}.{name}: an array was expected")
+        for one in value or ():
+            yield Fields(one, name)
+
     def text(self, name: str) -> str:
         """Return a string."""
         value = self._value.get(name)

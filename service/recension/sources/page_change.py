@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from recension.model.event import (
     HIDDEN_COMMENT,
@@ -43,6 +44,9 @@ from recension.sources.titles import plain_title
 
 CANARY = "canary"
 """``meta.domain`` of documents that upstream sends to itself, to see that a stream is alive."""
+
+OTHER_PROJECTS = "other projects"
+"""What is passed over because nobody asked for it."""
 
 _SCHEMA = re.compile(r"/?(mediawiki/[a-z_/-]+?)/v?[0-9][0-9A-Za-z.]*")
 _STREAM = re.compile(r"(?:(?:eqiad|codfw)\.)?(mediawiki\.[a-z_-]+)(?:\.v[0-9]+)?")
@@ -121,6 +125,14 @@ class Change:
         return 0 if self.revision is None else self.revision.rev_id
 
 
+class Complete(NamedTuple):
+    """A change with all that was to be fetched for it."""
+
+    change: Change
+    edit: Event | None
+    """Of its revision; ``None`` where that is known, or not wanted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """A document that says nothing of a page's history, or of a project that nobody asked for."""
@@ -143,7 +155,7 @@ def read_document(value: object, projects: Iterable[str] | None = None) -> Chang
     if not project:
         raise BadRecordError("INVALID_FIELD", "wiki_id: there is none")
     if projects is not None and project not in projects:
-        return Passed("other projects")
+        return Passed(OTHER_PROJECTS)
     change = reader(_Head(document, meta, project))
     _check(change)
     return change

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from recension.sources.items import Item
+from recension.sources.page_change import Complete
 
 Offsets = Mapping[str, int | str]
 """Where to go on with a stream, as it counts; the form of a mark's (``model.mark``)."""
@@ -14,7 +15,7 @@ Offsets = Mapping[str, int | str]
 class Piece(NamedTuple):
     """What a stream gives at a time: a record, as a rule."""
 
-    items: Sequence[Item]
+    items: Sequence[Item | Complete]
     offsets: Offsets
     """Those that have changed: where to go on once ``items`` are stored."""
     upstream_at: int | None

@@ -27,6 +27,7 @@ from recension.model.errors import DataLossError
 from recension.model.event import Contributor, Event, Presence
 from recension.model.record import Skeleton, decode_item
 from recension.sources.items import Item, Progress, Rejected, RunEnd, Sighting, SiteInfo, Skipped
+from recension.sources.page_change import Complete
 
 BATCH_ITEMS = 1024
 PAGED_ITEMS = 512
@@ -66,6 +67,8 @@ class Fed:
     """In their order; all of them may be heard before the events are stored, but what sightings mean
     follows from what is known before, and is stored behind them."""
     events: PreparedEvents = field(default_factory=PreparedEvents)
+    changes: list[Complete] = field(default_factory=list)
+    """Of streams alone, and in no frame: what they mean follows from what is known, as with sightings."""
 
 
 # --- writing ------------------------------------------------------------------------------------
