@@ -180,7 +180,7 @@ class EventStream:
             if unknown:
                 self._wait(told, change, "page", inbox)
                 return
-            yield self._whole(change, None, told.size)
+            yield self._whole(change, told.size)
             if lacks:
                 self._wait(told, replace(change, happened=None), "text", inbox)
         elif lacks:
@@ -189,7 +189,7 @@ class EventStream:
         elif change.happened is not None and unknown:
             self._wait(told, change, "page", inbox)
         elif change.happened is not None:
-            yield self._whole(change, None, told.size)
+            yield self._whole(change, told.size)
         else:
             yield self._piece([Skipped({"told before": 1})], change, told.size)
 
@@ -268,12 +268,12 @@ class EventStream:
             return
         self._entries.pop(change.source_id)
         size = entry.size + sum(len(text or b"") for text in texts.values())
-        items = [Complete(change, edit)]
+        changes = [Complete(change, edit)]
         for other in self._freed(change):
             self._entries.pop(other.change.source_id)
-            items.append(Complete(other.change, None))
+            changes.append(Complete(other.change, None))
             size += other.size
-        yield self._piece(items, change, size)
+        yield self._piece([], change, size, changes)
 
     def _freed(self, change: Change) -> list[_Entry]:
         """Return what waits for the page or the revision of a change.
@@ -321,7 +321,7 @@ class EventStream:
                 self._fetch_behind(entry, inbox)
             else:
                 self._entries.pop(change.source_id)
-            yield self._whole(change, None, entry.size)
+            yield self._whole(change, entry.size)
         elif waited > self._waits.order_seconds:
             if lacks:
                 # Its own document tells enough of the revision.
@@ -330,7 +330,7 @@ class EventStream:
                 yield from self._without_fetch(change.source_id)
             else:
                 self._entries.pop(change.source_id)
-                yield self._whole(change, None, entry.size)
+                yield self._whole(change, entry.size)
 
     def _fetch_behind(self, entry: _Entry, inbox: Inbox) -> None:
         """Have the text of a revision fetched of which the rest is told already."""
@@ -357,10 +357,9 @@ class EventStream:
             "source_id": change.source_id,
         }
         where = f"page {change.page_id}, edit {change.rev_id}"
-        items: list[Rejected | Complete] = [Rejected(where, reason, message, orjson.dumps(excerpt))]
-        if change.happened is not None:
-            items.append(Complete(change, None))
-        yield self._piece(items, change, entry.size)
+        rejected = Rejected(where, reason, message, orjson.dumps(excerpt))
+        rest = [] if change.happened is None else [Complete(change, None)]
+        yield self._piece([rejected], change, entry.size, rest)
 
     def _remember_gone(self, change: Change) -> None:
         self._gone[change.page_id] = max(change.time, self._gone.pop(change.page_id, change.time))
@@ -369,14 +368,19 @@ class EventStream:
 
     # --- pieces -------------------------------------------------------------------------------------
 
-    def _whole(self, change: Change, edit: Event | None, size: int) -> Piece:
-        return self._piece([Complete(change, edit)], change, size)
+    def _whole(self, change: Change, size: int) -> Piece:
+        return self._piece([], change, size, [Complete(change, None)])
 
     def _piece(
-        self, items: Sequence[Complete | Rejected | Skipped], change: Change | None, size: int
+        self,
+        items: Sequence[Rejected | Skipped],
+        change: Change | None,
+        size: int,
+        changes: Sequence[Complete] = (),
     ) -> Piece:
         self._told_place, self._told_at = self._safe_place(), self._clock()
-        return Piece(items, self._told_place, None if change is None else change.seen_at, size)
+        upstream_at = None if change is None else change.seen_at
+        return Piece(items, self._told_place, upstream_at, size, changes)
 
     def _safe_place(self) -> Offsets:
         """Return from where everything comes again that is pending."""

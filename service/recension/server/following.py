@@ -243,7 +243,8 @@ class _Follower:
             overtaken = len(taken) - len(passed)
         events = [item for item in passed if isinstance(item, Event)]
         remarks = [item for item in passed if not isinstance(item, (Event, RunEnd))]
-        return Fed(remarks, prepare_all(events, self._ingestor.salts)), kept, overtaken
+        changes = [change for piece in pieces for change in piece.changes]
+        return Fed(remarks, prepare_all(events, self._ingestor.salts), changes), kept, overtaken
 
     def _refresh(self) -> None:
         """Forget what is held of the texts if another process has written."""
@@ -361,7 +362,7 @@ class _Reader:
         with self._changed:
             for _ in pieces:
                 _, piece = self._waiting.popleft()
-                self._items -= len(piece.items)
+                self._items -= len(piece.items) + len(piece.changes)
                 self._bytes -= piece.size
             self._changed.notify_all()
 
@@ -422,7 +423,7 @@ class _Reader:
             if self._ended.is_set():
                 return False
             self._waiting.append((time.monotonic(), piece))
-            self._items += len(piece.items)
+            self._items += len(piece.items) + len(piece.changes)
             self._bytes += piece.size
             self._read.update(piece.offsets)
             if self._full() or len(self._waiting) == 1:

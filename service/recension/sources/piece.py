@@ -15,13 +15,15 @@ Offsets = Mapping[str, int | str]
 class Piece(NamedTuple):
     """What a stream gives at a time: a record, as a rule."""
 
-    items: Sequence[Item | Complete]
+    items: Sequence[Item]
     offsets: Offsets
-    """Those that have changed: where to go on once ``items`` are stored."""
+    """Those that have changed: where to go on once the rest is stored."""
     upstream_at: int | None
     """When upstream told of it, microseconds since the epoch; ``None`` where it does not say."""
     size: int
     """Bytes, as it came."""
+    changes: Sequence[Complete] = ()
+    """Documents of EventStreams: what they mean is judged when they are stored."""
 
 
 class Stream(Protocol):
