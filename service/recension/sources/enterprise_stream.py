@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from recension.model.errors import InvalidTimeError
@@ -45,6 +46,8 @@ OVERLAP_SECONDS = 600
 _STALE_SECONDS = 24 * 3600
 """An offset of a record that is older may be gone from upstream, which would begin at the end: by time it is
 asked for instead, and upstream begins with the oldest that it has."""
+_REMEMBERED = 1_000
+"""Rejected records, so that they are rejected once however often they come."""
 _SINCE = "since"
 _SECOND = 1_000_000
 _MAX_NUMBER = 2**53
@@ -75,6 +78,7 @@ class EnterpriseStream:
         self._since = since
         self._clock = clock
         self._answer: Answer | None = None
+        self._rejected: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     def connect(self, offsets: Offsets) -> Iterator[Piece]:
         """Yield what comes from ``offsets`` on, record by record; as ``server.following.Stream`` promises."""
@@ -87,7 +91,7 @@ class EnterpriseStream:
         with self._http.ask("POST", "/v2/articles", document=asked, headers=accept) as self._answer:
             if offsets.get(_SINCE) != since:
                 yield Piece((), {_SINCE: since}, None, 0)
-            reader = _Reader(self.project, self._namespaces, offsets)
+            reader = _Reader(self.project, self._namespaces, offsets, self._rejected)
             for line in Lines(self._answer, self.source):
                 if line.data.strip():
                     yield reader.piece(line)
@@ -128,8 +132,12 @@ def _read_place(place: int | str | None) -> tuple[int | None, int]:
 class _Reader:
     """Reads the lines of one connection."""
 
-    def __init__(self, project: str, namespaces: Mapping[str, int], offsets: Offsets) -> None:
+    def __init__(
+        self, project: str, namespaces: Mapping[str, int], offsets: Offsets, rejected: deque[bytes]
+    ) -> None:
+        """``rejected``: digests of what was, by this connection and those before it."""
         self._records = Records(project, namespaces)
+        self._rejected = rejected
         places = {name: _read_place(place)[0] for name, place in offsets.items()}
         self._newest = {name: offset for name, offset in places.items() if offset is not None}
 
@@ -146,11 +154,17 @@ class _Reader:
             told = _told(value)
             items.extend(self._records.read(value, skipped))
         except BadRecordError as fault:
+            items = []
+            excerpt = line.data[:MAX_EXCERPT_BYTES]
+            digest = blake2b(excerpt, digest_size=16).digest()
             if fault.reason == OTHER_PROJECT:
                 skipped["records of other projects"] += 1
+            elif digest in self._rejected:
+                skipped["rejected before"] += 1  # a connection begins with what is known
             else:
+                self._rejected.append(digest)
                 where = told.where or f"line {line.number} of a connection"
-                items = [Rejected(where, fault.reason, fault.message, line.data[:MAX_EXCERPT_BYTES])]
+                items.append(Rejected(where, fault.reason, fault.message, excerpt))
         if skipped:
             items.append(Skipped(dict(skipped)))
         return Piece(items, self._gone_on(told), told.published, len(line.data))
