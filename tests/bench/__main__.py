@@ -23,6 +23,7 @@ from tests.bench import (
     adversarial,
     crediting,
     diffs,
+    dumps,
     exports,
     growth,
     licence,
@@ -40,6 +41,7 @@ from tests.bench.histories import ROOT, Bench, cache_folder
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "texts": peps.texts,
     "ingest": peps.ingesting,
+    "dumps": dumps.run,
     "reading": peps.reading,
     "corpus": peps.corpus,
     "diffs": diffs.run,
