@@ -22,7 +22,7 @@ from recension.model.reading import ProjectInfo, Revision
 from recension.server.completing import Whole
 from recension.server.ingest import LANES, in_turns, run_ingest
 from recension.store.memory import MemoryStore
-from tests.sources.helpers import dump, page, revision
+from tests.sources.helpers import dump, page, revision, shared
 
 COMPLETE = Whole(complete=True)
 OLD, NEW = "w-20200101-pages-meta-history.xml", "w-20210101-pages-meta-history.xml"
@@ -328,3 +328,43 @@ def test_a_refused_revision_is_in_the_dump(world: World) -> None:
     assert (1, {"REVISION_CONFLICT": 1}) == (status, report["rejected"])
     assert {"deleted": 0, "hidden": 0, "restored": 0} == counts(report)
     assert world.shows(21)
+
+
+# --- real dumps ---------------------------------------------------------------------------------
+
+PAIR = "wikimedia/refinery-content-export"
+
+
+def test_the_same_wiki_two_years_later(world: World) -> None:
+    """Of the real pair of one history an address was hidden in between, and stays so; nothing else happens."""
+    old, new = (
+        shared(f"{PAIR}/simplewiki-{name}.xml") for name in ("dump1.0-2023-07", "content-export-2025-11")
+    )
+    world.run(old)
+    made_at = parse_instant("2025-11-01")
+    head = world.store.log.head().position
+    status, report = world.run(new, whole=Whole(complete=True, made_at=made_at))
+    assert (0, 1, 32) == (status, report["accepted"], report["known"])
+    assert {"deleted": 0, "hidden": 0, "restored": 0} == counts(report)
+    changes = [
+        (item.what.rev_id, item.time)
+        for item in world.archive.timeline("p", 45046)
+        if isinstance(item.what, Visibility)
+    ]
+    assert [(1714215, made_at)] == changes
+    world.run(old)
+    now = world.archive.revision("p", 1714215).revision
+    then = world.archive.revision("p", 1714215, known_at=head).revision
+    assert (Presence.HIDDEN, Presence.HIDDEN) == (now.contributor.presence, then.contributor.presence)
+
+
+def test_newest_revisions_after_the_history_of_the_same_day(world: World) -> None:
+    """The real history of a wiki and its newest revisions, made on one day, take nothing from each other."""
+    history, current = (
+        shared(f"wikimedia/aawiki-20260101/aawiki-20260101-pages-meta-{name}")
+        for name in ("history.xml.7z", "current.xml.bz2")
+    )
+    assert 0 == world.run(history, whole=COMPLETE)[0]
+    status, report = world.run(current, whole=COMPLETE)
+    assert (0, 0, "current") == (status, report["accepted"], report["complete"]["extent"])
+    assert {"deleted": 0, "hidden": 0, "restored": 0} == counts(report)
