@@ -336,7 +336,7 @@ PAIR = "wikimedia/refinery-content-export"
 
 
 def test_the_same_wiki_two_years_later(world: World) -> None:
-    """Of the real pair of one history an address was hidden in between, and stays so; nothing else happens."""
+    """Of the real pair of one history an address was hidden in between and stays so; nothing else happens."""
     old, new = (
         shared(f"{PAIR}/simplewiki-{name}.xml") for name in ("dump1.0-2023-07", "content-export-2025-11")
     )
