@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
 
 from recension.archive import logbook
 from recension.archive.ingest import Appended, Ingestor
-from recension.model.event import NO_COMMENT, NOBODY, Delete, Event, LogAction, LogEntry, Move, Restore
+from recension.model.event import (
+    HIDDEN_COMMENT,
+    HIDDEN_CONTRIBUTOR,
+    NO_COMMENT,
+    NOBODY,
+    Comment,
+    Contributor,
+    Delete,
+    Event,
+    LogAction,
+    LogEntry,
+    Move,
+    Restore,
+)
 from recension.model.mark import Mark
 from tests.archive.helpers import NOW, World, edit, fixed_salts
 
@@ -93,6 +106,34 @@ def test_what_two_pages_may_have_done_stays_unresolved(*, log_first: bool) -> No
     world, pages = resolved(dump, log, log_first=log_first)
     assert pages == {}
     assert world.title(1, 200) == ("A", True)
+
+
+@pytest.mark.parametrize(
+    "text,comment,contributor", [(False, True, False), (False, False, True), (True, True, True)]
+)
+def test_what_upstream_hides_of_a_log_entry_is_not_shown(
+    *, text: bool, comment: bool, contributor: bool
+) -> None:
+    """A concealed entry becomes an event without what is hidden; a move of which the target is, none."""
+    world = World()
+    said = replace(
+        entry(1, LogAction.MOVE, "A", "B"), contributor=Contributor.named("Eve"), comment=Comment.of("x")
+    )
+    gone = replace(said, log_id=2, action=LogAction.DELETE, title="B", to_title="")
+    hiding = replace(
+        entry(3, LogAction.CONCEALMENT, "Special:Log"), rev_ids=(1, 2),
+        text_hidden=text, comment_hidden=comment, contributor_hidden=contributor,
+    )  # fmt: skip
+    title = "B" if text else "A"
+    dump = [world.event(1, 1, edit(1, "x", title, inferred=True))]
+    events = [world.event(0, 5 + n, one, f"log:{n}") for n, one in enumerate((said, gone, hiding))]
+    world, pages = resolved(dump, events, log_first=False)
+    assert ({2: 1} if text else {1: 1, 2: 1}) == pages
+    shown = [item.what for item in world.archive.timeline("w", 1) if isinstance(item.what, Move | Delete)]
+    assert {HIDDEN_COMMENT if comment else Comment.of("x")} == {one.comment for one in shown}
+    assert {HIDDEN_CONTRIBUTOR if contributor else Contributor.named("Eve")} == {
+        one.contributor for one in shown
+    }
 
 
 def test_a_page_deleted_after_the_dump_is_deleted_under_its_later_title() -> None:

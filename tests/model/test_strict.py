@@ -211,7 +211,7 @@ def test_damage_is_named(read: Callable[[bytes], object], value: bytes) -> None:
         commit(skeleton(time=253402300800000000)),
         commit(replace(LOG_ENTRY, page_id=1)),
         commit(replace(LOG_ENTRY, parent_rev_id=0)),
-        commit(replace(LOG_ENTRY, parent_rev_id=6)),
+        commit(replace(LOG_ENTRY, parent_rev_id=7)),
     ],
 )
 def test_a_commit_out_of_range_is_damaged(bad: Commit) -> None:

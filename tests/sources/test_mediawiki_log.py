@@ -105,6 +105,22 @@ def test_a_merge_names_where_revisions_went(params: str) -> None:
     assert ("Apple", "Talk:New", 1) == (entry.title, entry.to_title, entry.to_namespace)
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        'a:3:{s:6:"4::ids";a:2:{i:0;s:2:"12";i:1;i:13;}s:9:"5::ofield";i:0;s:9:"6::nfield";i:6;}',
+        'a:3:{s:6:"4::ids";s:5:"12,13";s:9:"5::ofield";s:1:"0";s:9:"6::nfield";s:1:"6";}',
+        "12,13\nofield=0\nnfield=6",
+        "logid\n12,13\nofield=0\nnfield=6",
+    ],
+)
+def test_hidden_log_entries(params: str) -> None:
+    """What hides other log entries is kept with their ids, and with what is hidden of them."""
+    entry = only_entry(logitem("delete", "event", params, title="Special:Log/delete"))
+    assert (LogAction.CONCEALMENT, (12, 13)) == (entry.action, entry.rev_ids)
+    assert (False, True, True) == (entry.text_hidden, entry.comment_hidden, entry.contributor_hidden)
+
+
 @pytest.mark.parametrize("bits", range(16))
 def test_visibility_bits(bits: int) -> None:
     """Bit 1 hides the text, 2 the comment, 4 the contributor; 8 hides from administrators too."""

@@ -28,7 +28,16 @@ from recension.archive.ingest import Ingestor
 from recension.archive.projects import project_number
 from recension.archive.rows import MarkRow, read_log_value
 from recension.archive.sealed import find_sealed
-from recension.model.event import Delete, Event, LogAction, Move, Restore, Visibility
+from recension.model.event import (
+    HIDDEN_COMMENT,
+    HIDDEN_CONTRIBUTOR,
+    Delete,
+    Event,
+    LogAction,
+    Move,
+    Restore,
+    Visibility,
+)
 from recension.model.record import Flag, Kind
 from recension.model.seal import read_comment, read_contributor, read_log_entry, read_title
 from recension.store import keys
@@ -40,6 +49,7 @@ _MOMENT = 2_000_000
 """Microseconds within which a move, its entry, and the redirect that it leaves are dated."""
 _MAX_GAPS = 100
 """A page whose title has more entries after what is known of it is left alone."""
+_FOLLOWED_BY_NOTHING = frozenset({LogAction.OTHER, LogAction.CONCEALMENT})
 _ACTIONS = {Kind.MOVE: LogAction.MOVE, Kind.DELETE: LogAction.DELETE, Kind.RESTORE: LogAction.RESTORE}
 
 
@@ -265,16 +275,17 @@ def resolve(store: Store, ingestor: Ingestor, project: str) -> Resolved:
     """
     with store.view() as view:
         number, known_at = project_number(view, project), view.head().position
-    owners = _owners(store, number, known_at)
+    owners, concealed = _owners(store, number, known_at), _concealed(store, number)
     total = Resolved(0, 0, 0)
     events: list[Event] = []
     for _, same_time in groupby(_entries(store, number), attrgetter("time")):
         # Entries of one instant stay in one batch and in their order.
         with store.view() as view:
             for entry in sorted(same_time, key=lambda entry: entry.log_id):
-                if entry.action is LogAction.OTHER:
+                if entry.action in _FOLLOWED_BY_NOTHING:
                     continue
-                of_entry = list(_events(view, number, known_at, project, entry, owners))
+                bits = concealed.get(entry.log_id, 0)
+                of_entry = list(_events(view, number, known_at, project, entry, owners, bits))
                 total += Resolved(0, 0, not of_entry)
                 events += of_entry
         if len(events) >= _BATCH:
@@ -298,6 +309,18 @@ def _entries(store: Store, number: int) -> Iterator[_Kept]:
         if len(rows) < _BATCH:
             return
         start = rows[-1][0] + b"\0"
+
+
+def _concealed(store: Store, number: int) -> dict[int, int]:
+    """Return what is hidden of log entries now, by log id; the flag of the text is that of the action."""
+    out: dict[int, int] = {}
+    entries = (entry for entry in _entries(store, number) if entry.action is LogAction.CONCEALMENT)
+    while some := list(islice(entries, _BATCH)):
+        with store.view() as view:
+            for entry in some:
+                ids = read_log_entry(find_sealed(view, entry.position, entry.ordinal).value(1))[2]
+                out.update(dict.fromkeys(ids, entry.flags))
+    return out
 
 
 def _kept(row: Row) -> _Kept:
@@ -388,14 +411,26 @@ def _is_resolved(mark: MarkRow, stated: list[str | None], page: int, titles: _Ti
 
 
 def _events(
-    view: View, number: int, known_at: int, project: str, entry: _Kept, owners: dict[int, tuple[int, bool]]
+    view: View,
+    number: int,
+    known_at: int,
+    project: str,
+    entry: _Kept,
+    owners: dict[int, tuple[int, bool]],
+    concealed: int,
 ) -> Iterator[Event]:
+    if concealed & Flag.TEXT_HIDDEN and entry.action is LogAction.MOVE:
+        return  # upstream no longer says to which title; that a page is gone or hidden it can only mean
     if entry.action is not LogAction.VISIBILITY and entry.log_id not in owners:
         return
     sealed = find_sealed(view, entry.position, entry.ordinal)
     namespace, title = read_title(sealed.value(0))
     to_namespace, to_title, rev_ids = read_log_entry(sealed.value(1))
     contributor, comment = read_contributor(sealed.value(2)), read_comment(sealed.value(3))
+    if concealed & Flag.CONTRIBUTOR_HIDDEN:
+        contributor = HIDDEN_CONTRIBUTOR
+    if concealed & Flag.COMMENT_HIDDEN:
+        comment = HIDDEN_COMMENT
     source = f"logbook:{entry.log_id}"
     if entry.action is LogAction.VISIBILITY:
         for rev_id in rev_ids:

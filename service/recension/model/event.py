@@ -163,6 +163,9 @@ class LogAction(IntEnum):
     MOVE = 3
     VISIBILITY = 4
     OTHER = 5
+    """Kept as it came; nothing follows from it: a merge of histories, an import."""
+    CONCEALMENT = 6
+    """A visibility change of other log entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ class LogEntry:
     """Target of a move, else empty."""
     to_namespace: int
     rev_ids: tuple[int, ...]
-    """Revisions of a visibility change, else empty."""
+    """Revisions of a visibility change, log entries of a concealment, else empty."""
     text_hidden: bool
     comment_hidden: bool
     contributor_hidden: bool

@@ -32,6 +32,7 @@ _ACTIONS = {
     "delete/delete_redir2": LogAction.DELETE,
     "delete/restore": LogAction.RESTORE,
     "delete/revision": LogAction.VISIBILITY,
+    "delete/event": LogAction.CONCEALMENT,
     # Kept as they came: the revisions that they moved or brought have their pages in dumps.
     "merge/merge": LogAction.OTHER,
     "import/interwiki": LogAction.OTHER,
@@ -46,10 +47,12 @@ _ALL_BITS = 15
 
 _TARGETS = (b"4::target", b"4::dest", b"4:title:dest", 0)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_WITH_PARAMS = frozenset({LogAction.MOVE, LogAction.VISIBILITY, LogAction.CONCEALMENT})
 _LEGACY_BITS = "nfield="
 _REVISIONS = frozenset({"revision", "oldid"})
 """What revisions are called among the types of things that are hidden, today and once; others are files,
 log entries and revisions of deleted pages."""
+_LOG_ENTRIES = frozenset({"logging", "logid"})
 _MAX_KIND_CHARS = 80
 _MAX_KINDS = 1000
 
@@ -132,7 +135,7 @@ def checked_title(title: str, what: str) -> str:
 
 
 def _read_params(kind: str, action: LogAction, text: str) -> _Params:
-    if action not in (LogAction.MOVE, LogAction.VISIBILITY) and kind != "merge/merge":
+    if action not in _WITH_PARAMS and kind != "merge/merge":
         return _Params()
     if text.startswith("a:"):
         try:
@@ -146,25 +149,32 @@ def _read_params(kind: str, action: LogAction, text: str) -> _Params:
 
 
 def _serialised(action: LogAction, value: Mapping[int | bytes, PhpValue]) -> _Params:
+    if action is LogAction.CONCEALMENT:
+        return _Params(rev_ids=_listed(value.get(b"4::ids")), bits=_bits(_text(value.get(b"6::nfield"))))
     if action is not LogAction.VISIBILITY:
         # Between 1.19 and its own serialised form a legacy entry could be wrapped: target under key 0.
         found = next((value[key] for key in _TARGETS if key in value), None)
         return _Params(target=_target(_text(found)))
     if _text(value.get(b"4::type")) not in _REVISIONS:
         return _Params(of_revisions=False)
-    ids = value.get(b"5::ids")
-    listed = [_text(one) for one in ids.values()] if isinstance(ids, dict) else _text(ids).split(",")
-    return _Params(rev_ids=_rev_ids(listed), bits=_bits(_text(value.get(b"7::nfield"))))
+    return _Params(rev_ids=_listed(value.get(b"5::ids")), bits=_bits(_text(value.get(b"7::nfield"))))
+
+
+def _listed(ids: PhpValue) -> tuple[int, ...]:
+    return _ids([_text(one) for one in ids.values()] if isinstance(ids, dict) else _text(ids).split(","))
 
 
 def _legacy(action: LogAction, lines: list[str]) -> _Params:
-    if action is not LogAction.VISIBILITY:
+    if action in (LogAction.MOVE, LogAction.OTHER):
         return _Params(target=_target(lines[0]))
-    bits = next((line for line in lines[2:] if line.startswith(_LEGACY_BITS)), "")
+    bits = next((line for line in lines[1:] if line.startswith(_LEGACY_BITS)), "")
+    if action is LogAction.CONCEALMENT:
+        ids = lines[lines[0] in _LOG_ENTRIES] if len(lines) > 1 else ""
+        return _Params(rev_ids=_ids(ids.split(",")), bits=_bits(bits.removeprefix(_LEGACY_BITS)))
     if lines[0] not in _REVISIONS or (lines[0] == "oldid" and not bits):  # then nothing says what was hidden
         return _Params(of_revisions=False)
     ids = lines[1] if len(lines) > 1 else ""
-    return _Params(rev_ids=_rev_ids(ids.split(",")), bits=_bits(bits.removeprefix(_LEGACY_BITS)))
+    return _Params(rev_ids=_ids(ids.split(",")), bits=_bits(bits.removeprefix(_LEGACY_BITS)))
 
 
 def _text(value: PhpValue) -> str:
@@ -181,10 +191,10 @@ def _target(title: str) -> str:
     return checked_title(title.strip(" "), "target")
 
 
-def _rev_ids(texts: Iterable[str]) -> tuple[int, ...]:
-    ids = tuple(number(text, "revision id") for text in texts)
+def _ids(texts: Iterable[str]) -> tuple[int, ...]:
+    ids = tuple(number(text, "id of what is hidden") for text in texts)
     if not ids or not all(1 <= rev_id <= MAX_ID for rev_id in ids):
-        raise _bad("it names no revision, or an impossible one")
+        raise _bad("it names nothing that is hidden, or an impossible id")
     return ids
 
 
