@@ -16,8 +16,12 @@ from typing import Any
 
 import pytest
 
+from recension.model.access import Role, Secret, make_key, read_key
+from recension.model.agreement import Version, make_end, parse_document, read_statement, version_statement
+from recension.model.audit import Call, encode_record, read_record
 from recension.model.event import Comment, Contributor, LogAction, LogEntry, Presence
 from recension.model.instant import format_instant, parse_instant
+from recension.model.licensee import make_licensee, read_licensee
 from recension.model.manifest import (
     AsOf,
     OnHidden,
@@ -28,6 +32,7 @@ from recension.model.manifest import (
     make_manifest,
     read_manifest,
 )
+from recension.model.merkle import Frontier
 from recension.model.note import VerifierKey, make_key_statement, read_key_statement, to_be_signed
 from recension.model.pin import make_pin, read_pin
 from recension.model.record import (
@@ -345,6 +350,64 @@ def acknowledgements(given: Json) -> Json:
     return {"statement": made.encoded.decode()}
 
 
+def api_keys(given: Json) -> Json:
+    secret = Secret(bytes.fromhex(given["id"]), bytes.fromhex(given["secret"]))
+    assert Secret.parse(secret.written) == secret
+    verifier = secret.verifier(bytes.fromhex(given["pepper"]))
+    numbers = int(given["expires_at"]), int(given["made_at"])
+    made = make_key(
+        secret.id, given["owner"], Role(given["role"]), verifier, *numbers, revoked=given["revoked"]
+    )
+    assert read_key(made.encoded) == made
+    return {"written": secret.written, "statement": made.encoded.decode()}
+
+
+def licensees(given: Json) -> Json:
+    said = {name: value for name, value in given.items() if name not in ("name", "made_at")}
+    made = make_licensee(given["name"], int(given["made_at"]), **said)
+    assert read_licensee(made.encoded) == made
+    return {"statement": made.encoded.decode()}
+
+
+def agreements(given: Json) -> Json:
+    agreement = parse_document(given["document"], given["licensee"])
+    statement = version_statement(agreement, given["ordinal"], int(given["made_at"]))
+    assert read_statement(statement) == Version(agreement, given["ordinal"], int(given["made_at"]))
+    assert agreement.name == "sha256:" + sha256(agreement.encoded).hexdigest()
+    return {
+        "document": agreement.encoded.decode(),
+        "digest": agreement.name,
+        "statement": statement.decode(),
+    }
+
+
+def agreement_ends(given: Json) -> Json:
+    made = make_end(given["licensee"], int(given["ends_at"]), given["upto"], int(given["made_at"]))
+    assert read_statement(made.encoded) == made
+    return {"statement": made.encoded.decode()}
+
+
+def audit_records(given: Json) -> Json:
+    """A call from what is known of it; other records from what they say. The root is that of all of them."""
+    records, tree = [], Frontier()
+    for index, one in enumerate(given["records"]):
+        fields = Call(**one["call"]).entry.fields if "call" in one else one["fields"]
+        encoded = encode_record(index, fields)
+        assert read_record(index, encoded).encoded == encoded
+        records.append(encoded)
+        tree.append(sha256(b"\0" + encoded).digest())
+    assert tree.root() == _root([sha256(b"\0" + one).digest() for one in records])
+    return {"records": [one.decode() for one in records], "root": tree.root().hex()}
+
+
+def _root(leaves: list[bytes]) -> bytes:
+    """Return the root of RFC 6962 as it is defined there."""
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return sha256(b"\1" + _root(leaves[:split]) + _root(leaves[split:])).digest()
+
+
 SECTIONS: dict[str, Callable[[Json], Json]] = {
     "fields": fields,
     "seals": seals,
@@ -361,6 +424,11 @@ SECTIONS: dict[str, Callable[[Json], Json]] = {
     "retractions": retractions,
     "receipts": receipts,
     "acknowledgements": acknowledgements,
+    "api_keys": api_keys,
+    "licensees": licensees,
+    "agreements": agreements,
+    "agreement_ends": agreement_ends,
+    "audit_records": audit_records,
 }
 ELSEWHERE = {"proofs", "checkpoints"}
 """What the model does not write: ``tests/client/test_proof.py``, ``tests/server/test_signing.py``."""
@@ -393,3 +461,10 @@ def test_commits_are_chained() -> None:
     assert "00" * 32 == chain[0]["in"]["parent"]
     for before, after in pairwise(chain):
         assert before["out"]["hash"] == after["in"]["parent"]
+
+
+def test_each_kind_of_statement_is_in_a_commit() -> None:
+    """What a reader of the log may find in it is in the vectors, whatever it does with it."""
+    chain = json.loads(VECTORS.read_text(encoding="utf-8"))["commits"]
+    found = {item["kind"] for commit in chain for item in commit["in"]["items"]}
+    assert found >= {kind for kind in Kind if Kind.API_KEY <= kind <= Kind.ACKNOWLEDGEMENT}
