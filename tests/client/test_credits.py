@@ -40,7 +40,9 @@ from recension_client.credits import writing
 from recension_client.credits.html import HtmlBook
 from recension_client.credits.markdown import MarkdownBook
 from recension_client.credits.writing import write
-from recension_client.export.fetching import fetch
+from recension_client.export.checking import check
+from recension_client.export.fetching import fetch, read_held
+from recension_client.export.folder import Folder
 from recension_client.export.layout import Form
 from recension_client.streams import AttributionStream
 from tests.archive.helpers import World, edit, hide, move
@@ -120,6 +122,19 @@ def named(found: list[Attribution]) -> list[tuple[int, int, str, list[tuple[str,
         (one.page_id, one.rev_id, one.license, [(share.person.name, share.edits) for share in one.shares])
         for one in found
     ]
+
+
+def test_an_export_says_the_licences_of_the_credits(
+    client: Client, manifest: Manifest, tmp_path: Path
+) -> None:
+    """Those of the days of its revisions, by a licence that is not the project's of today; it verifies."""
+    expected = {one.page_id: one.license for one in client.attributions(manifest.snapshot_id)}
+    assert {"CC-BY-SA-3.0"} == set(expected.values()) != {client.project("w").license}
+    fetch(client, manifest, tmp_path, Form.JSONL)
+    rows = [row for path in sorted(tmp_path.rglob("*.jsonl.zst")) for row in lines(path)]
+    assert expected == {row["page_id"]: row["license"] for row in rows}
+    with Folder.at(tmp_path) as root:
+        assert check(root, read_held(root)).ok
 
 
 def test_rows_say_what_the_server_says(

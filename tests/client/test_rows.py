@@ -16,6 +16,7 @@ from recension.model.errors import VerificationError
 from recension.model.event import Presence
 from recension.model.instant import format_instant
 from recension.model.reading import Entry, Slot
+from recension_client import verify
 from recension_client.export import parquet
 from recension_client.export.jsonl import decode_line, encode_line
 from recension_client.export.layout import Terms
@@ -198,3 +199,27 @@ def test_an_entry_with_other_kinds_of_values_has_no_leaf(model: Any) -> None:
         leaf_of(one()._replace(slots=(slot,)))
     with pytest.raises(VerificationError):
         leaf_of(one()._replace(title_salt=model))
+
+
+LICENSES = "CC-BY-SA-3.0, CC-BY-SA-4.0@2001-09-09T01:46:40Z, CC0-1.0@2001-09-09T01:46:40.5Z"
+
+
+@given(st.integers(10**15 - 10**6, 10**15 + 10**6))
+def test_a_row_has_the_licence_of_its_day(timestamp: int) -> None:
+    """From the very instant on; and the verifier that stands alone reads the same from the lock."""
+    terms = Terms("https://w.example", LICENSES)
+    entry = one()._replace(timestamp=timestamp)
+    row = row_of(entry, terms)
+    later = (timestamp >= 10**15) + (timestamp >= 10**15 + 500_000)
+    assert ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0")[later] == row.license
+    assert row.license == verify._license_at(LICENSES, format_instant(timestamp))
+    assert entry == entry_of(row, entry.project, terms)
+    with pytest.raises(VerificationError, match="license"):
+        entry_of(row._replace(license="CC-BY-4.0"), entry.project, terms)
+
+
+@pytest.mark.parametrize("licenses", ["A@2020-01-01", "A, B", "A, B@2020-01-01, C@2019-01-01", "A, B@never"])
+def test_terms_that_say_no_licence(licenses: str) -> None:
+    """A lock whose licences do not follow one another is refused where a row is compared with it."""
+    with pytest.raises(VerificationError, match="license"):
+        entry_of(row_of(one(), TERMS), "w", Terms("https://w.example", licenses))

@@ -810,7 +810,8 @@ def read_row(line: bytes, terms: dict[str, str]) -> Entry:
     _need(len(row["title"].encode()) <= 10_000, "a title is too long")
     url = quote(row["title"].replace(" ", "_"), safe="/:@!$*,;~()'")
     again = row | {"id": str(row["page_id"]), "url": f"{terms['base_url']}/wiki/{url}", "text": None}
-    again |= {"digest": f"sha256:{digest}" if digest else None, "license": terms["license"]}
+    again |= {"digest": f"sha256:{digest}" if digest else None}
+    again |= {"license": _license_at(terms["license"], row["timestamp"])}
     again |= {"content_commitment": None} if shown else {"content_salt": None}
     before, after = _row_json(again).split(b'"text":null', 1)  # in a string its marks would be escaped
     before, after = before + b'"text":', after + b"\n"
@@ -818,6 +819,13 @@ def read_row(line: bytes, terms: dict[str, str]) -> Entry:
     text = None if main is None else main.text
     _need(good and _is_json_of(line[len(before) : -len(after)], text), "written in another way")
     return entry
+
+
+def _license_at(said: str, time: str) -> str:
+    """Return the licence of a time, of ``A, B@2023-06-07T00:00:00Z``; "Z" would follow a fraction."""
+    periods = [one.partition("@") for one in said.split(", ")]
+    held = [name for name, _, since in periods if since.rstrip("Z") <= time.rstrip("Z")]
+    return held[-1] if held else ""
 
 
 _ROW_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

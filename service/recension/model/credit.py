@@ -137,6 +137,13 @@ def read_periods(said: Sequence[str]) -> tuple[LicensePeriod, ...]:
     return check_periods(periods)
 
 
+def write_periods(periods: Sequence[LicensePeriod]) -> str:
+    """Return licences that follow one another as one text, which ``", "`` cuts for ``read_periods``."""
+    return ", ".join(
+        one.license if one.since is None else f"{one.license}@{format_instant(one.since)}" for one in periods
+    )
+
+
 def check_periods(periods: Sequence[LicensePeriod]) -> tuple[LicensePeriod, ...]:
     """Return the licences of a project if there is one for each instant. Raises ``InvalidArgumentError``."""
     if not 0 < len(periods) <= MAX_LICENSES:

@@ -87,8 +87,7 @@ def _body(facts: Facts) -> Iterator[str]:
         known = license_of(spdx)
         yield f"| {linked(visible(known.title), known.url)} | {pages:,} |"
     yield ""
-    yield "The column `license` of the rows names the project's licence of today; that of each page is in"
-    yield f"`{CREDITS}/{ROWS}`."
+    yield "The column `license` of the rows names the licence of the day on which the revision was saved."
     yield ""
     yield "## Attribution"
     yield ""

@@ -73,7 +73,7 @@ _COLUMNS = (
     ("timestamp", "sc:DateTime", "When the revision was saved."),
     ("namespace", "sc:Integer", "Namespace of the title."),
     ("digest", "sc:Text", "SHA-256 of the text."),
-    ("license", "sc:Text", "SPDX id of the project's licence of today."),
+    ("license", "sc:Text", "SPDX id of the licence of the revision's day."),
 )
 _CREDIT_COLUMNS = (
     ("page_id", "sc:Integer", "Page id."),

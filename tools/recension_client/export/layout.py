@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote
 
-from recension.model.errors import ExportFormatError, RecensionError, VerificationError
+from recension.model.credit import LicensePeriod, check_periods, license_at, read_periods, write_periods
+from recension.model.errors import ExportFormatError, InvalidArgumentError, RecensionError, VerificationError
 from recension.model.event import MAX_NAME_BYTES
 from recension.model.manifest import Manifest, ProjectPart, canonical_json, read_manifest
 from recension.model.reading import ProjectInfo, Shard
@@ -50,18 +52,32 @@ class Terms:
 
     base_url: str
     license: str
-    """SPDX id of the project's default licence."""
+    """SPDX id of the project's licence; if several followed one another, ``A, B@2023-06-07T00:00:00Z``."""
 
     def url(self, title: str) -> str:
         """Return the address of an article, as MediaWiki has it."""
         return f"{self.base_url}/wiki/{quote(title.replace(' ', '_'), safe=_SAFE_IN_URL)}"
+
+    def license_at(self, instant: int) -> str:
+        """Return the licence of what was saved at an instant. Raises ``InvalidArgumentError``."""
+        return license_at(_periods(self.license), instant) if "@" in self.license else self.license
+
+
+@lru_cache(64)
+def _periods(written: str) -> tuple[LicensePeriod, ...]:
+    return read_periods(written.split(", "))
 
 
 def terms_of(project: ProjectInfo) -> Terms:
     """Take the terms from a server's answer. Raises ``VerificationError`` for what no project can have."""
     if len(project.base_url.encode()) > MAX_BASE_URL_BYTES or len(project.license.encode()) > MAX_NAME_BYTES:
         raise VerificationError(f"the address or the licence of project {project.name[:80]!r} is endless")
-    return Terms(project.base_url.rstrip("/"), project.license)
+    if not project.licenses:
+        return Terms(project.base_url.rstrip("/"), project.license)
+    try:
+        return Terms(project.base_url.rstrip("/"), write_periods(check_periods(project.licenses)))
+    except InvalidArgumentError as error:
+        raise VerificationError(f"project {project.name[:80]!r}: {error.message}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def row_of(entry: Entry, terms: Terms) -> Row:
         entry.timestamp,
         entry.namespace,
         None if main is None or not main.digest else format_digest(main.digest),
-        terms.license,
+        terms.license_at(entry.timestamp),
         tuple(map(_slot_row, entry.slots)) if shown else None,
         entry.title_salt,
         entry.content_salt if shown else None,

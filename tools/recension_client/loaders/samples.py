@@ -62,7 +62,7 @@ def sample_of(entry: Entry, terms: Mapping[str, Terms]) -> Sample:
         "timestamp": format_instant(entry.timestamp),
         "namespace": entry.namespace,
         "digest": None if main is None or not main.digest else format_digest(main.digest),
-        "license": own.license,
+        "license": own.license_at(entry.timestamp),
     }
 
 
