@@ -18,7 +18,7 @@ BAD = Rejected("line 2, byte 10", "INVALID_JSON", "not an object", b"\xff\x00[")
 
 
 def write(quarantine: Quarantine, source: Path, *records: Rejected) -> None:
-    with quarantine.writing(source) as kept:
+    with quarantine.writing(source, "events") as kept:
         for record in records:
             kept.add(record)
 
@@ -47,7 +47,8 @@ def test_a_record_is_kept_with_its_reason(tmp_path: Path, source: Path) -> None:
     write(quarantine, source, BAD)
     (line,) = lines(quarantine.path(source))
     assert BAD.excerpt == base64.b64decode(line.pop("excerpt_base64"))
-    expected = {"source": source.name, "position": BAD.position, "reason": BAD.reason, "message": BAD.message}
+    expected = {"form": "events", "source": source.name, "path": str(source)}
+    expected |= {"position": BAD.position, "reason": BAD.reason, "message": BAD.message}
     assert expected == line
 
 
@@ -84,7 +85,7 @@ def test_a_run_that_breaks_off_leaves_the_earlier_file(tmp_path: Path, source: P
     """An interrupt in the middle neither shortens nor doubles what is there."""
     quarantine = Quarantine(tmp_path, "p")
     write(quarantine, source, BAD, BAD)
-    with pytest.raises(KeyboardInterrupt), quarantine.writing(source) as kept:
+    with pytest.raises(KeyboardInterrupt), quarantine.writing(source, "events") as kept:
         kept.add(BAD)
         raise KeyboardInterrupt
     assert [quarantine.path(source)] == list((tmp_path / "quarantine/p").iterdir())
@@ -116,7 +117,7 @@ def test_the_same_bytes_under_another_name_are_the_same_file(tmp_path: Path, sou
 
 def test_a_file_that_is_gone_before_the_end_is_named(tmp_path: Path, source: Path) -> None:
     """Its records cannot be filed, so that is an error and no half file stays."""
-    with pytest.raises(SourceError), Quarantine(tmp_path, "p").writing(source) as kept:
+    with pytest.raises(SourceError), Quarantine(tmp_path, "p").writing(source, "events") as kept:
         kept.add(BAD)
         source.unlink()
     assert [] == list((tmp_path / "quarantine/p").iterdir())

@@ -91,6 +91,10 @@ _ORDINALS = b"\xff" * 4
 """Ends the keys of all events of a commit: the ordinal is their last four bytes."""
 
 
+Refused = Sequence[tuple[int, RecensionError]]
+"""(index in the batch, reason) of the events of a batch that are rejected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """What became of a batch; everything accepted is durable."""
@@ -100,8 +104,7 @@ class Appended:
     recorded_at: int
     accepted: int
     known: int
-    rejected: tuple[tuple[int, RecensionError], ...]
-    """(index in the batch, reason)."""
+    rejected: Refused
     claims: Mapping[str, int]
     """Counts of SHA-1 verdicts of accepted edits, and ``bytes_mismatch``."""
 
@@ -266,8 +269,17 @@ class Ingestor:
         refused += [(places[index], error) for index, error in appended.rejected]
         return replace(appended, rejected=tuple(sorted(refused, key=lambda one: one[0])))
 
-    def append_prepared(self, project: str, batch: PreparedEvents, mark: Mark | None = None) -> Appended:
-        """Store a batch of prepared events of ``project``, as ``append`` does."""
+    def append_prepared(
+        self,
+        project: str,
+        batch: PreparedEvents,
+        mark: Mark | None = None,
+        refuse: Callable[[Refused], None] = lambda _: None,
+    ) -> Appended:
+        """Store a batch of prepared events of ``project``, as ``append`` does.
+
+        ``refuse`` is told what is rejected before the rest is stored; again, when another writer was first.
+        """
         for _ in range(_RACES):
             head = self._store.log.head()
             with self._store.view() as view:
@@ -275,13 +287,14 @@ class Ingestor:
                 _, tally = tally_of(view, number)
                 retracts = bool(view.scan(keys.withdrawn(number), keys.withdrawn(number + 1), limit=1))
                 draft = _Draft(view, project, number, head.position + 1, tally, retracts)
-                rejected = []
+                rejected: list[tuple[int, RecensionError]] = []
                 for index, event in enumerate(batch.events):
                     try:
                         self._take(draft, event, index)
                     except RecensionError as error:
                         rejected.append((index, error))
                 self._store_texts(draft, batch)
+            refuse(rejected)
             if mark is not None and (draft.items or self._is_news(project, mark)):
                 draft.mark = mark.encoded
             appended = self._finish(draft, head)

@@ -366,6 +366,13 @@ class SourceError(RecensionError):
     reason = "SOURCE_UNREADABLE"
 
 
+class TooManyRejectedError(RecensionError):
+    """More records of a run were rejected than its operator allows; what was stored before stays."""
+
+    fault = Fault.PRECONDITION
+    reason = "TOO_MANY_REJECTED"
+
+
 class SourceTruncatedError(SourceError):
     """The input ends in the middle of a record or an archive member."""
 

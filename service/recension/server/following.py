@@ -11,9 +11,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,18 +27,16 @@ from recension.archive.prepared import prepare_all
 from recension.model.errors import SourceError, UpstreamRefusedError, WriterBusyError
 from recension.model.event import Event
 from recension.model.mark import Mark
-from recension.server.quarantine import Quarantine, QuarantineFile
+from recension.server.quarantine import Quarantine, StreamRecords
 from recension.server.taking import Summary, take
 from recension.sources.http import RETRY_AFTER
-from recension.sources.items import Item, RunEnd
+from recension.sources.items import Item, RunEnd, count_by_name
 from recension.sources.piece import Offsets, Piece, Stream
 from recension.store.interface import Store
 
 _BUSY_SECONDS = 0.2
 _MOST_HELD = 1_000
 """Pieces that wait for what they are about; they have no texts."""
-_MAX_NAMES = 100
-"""Of kinds of what was passed over that are counted: upstream gives the names."""
 _SECOND = 1_000_000
 
 
@@ -143,25 +141,25 @@ class _Follower:
         self._unsettled = False
 
     def run(self) -> list[Followed]:
-        with ExitStack() as stack:
-            kept = [
-                stack.enter_context(
-                    Quarantine(self._data, one.followed.project).following(one.followed.source)
-                )
-                for one in self._readers
-            ]
+        kept = [
+            Quarantine(self._data, one.stream.project).following(one.stream.source, one.stream.form)
+            for one in self._readers
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            self._loop(kept)
+        finally:
             for reader in self._readers:
-                reader.start()
-            try:
-                self._loop(kept)
-            finally:
-                for reader in self._readers:
-                    reader.end()
-                self._settle()
-                self._report()
+                reader.end()
+            with suppress(WriterBusyError), self._store.exclusive_writer():
+                for file in kept:
+                    file.close()
+            self._settle()
+            self._report()
         return [reader.followed for reader in self._readers]
 
-    def _loop(self, kept: Sequence[QuarantineFile]) -> None:
+    def _loop(self, kept: Sequence[StreamRecords]) -> None:
         settle_at = time.monotonic() + self._pace.settle_seconds
         report_at = time.monotonic() + self._pace.report_seconds
         while not self._stop.is_set():
@@ -190,7 +188,7 @@ class _Follower:
                 self._changed.wait(min([until - now, _BUSY_SECONDS, *(at - now for at in due)]))
         return []
 
-    def _store_batch(self, reader: _Reader, kept: QuarantineFile) -> None:
+    def _store_batch(self, reader: _Reader, kept: StreamRecords) -> None:
         pieces = reader.batch()
         followed, stream = reader.followed, reader.stream
         fed, held, overtaken = self._sorted(stream.project, reader.held, pieces)
@@ -210,16 +208,13 @@ class _Follower:
         except WriterBusyError:
             self._stop.wait(_BUSY_SECONDS)
             return
-        kept.flush()
         reader.done(pieces, held, offsets)
         self._unsettled = True
         followed.upstream_at = upstream_at
         if told:
             followed.lag_seconds = (self._clock() - max(told)) / _SECOND
-        skipped = followed.summary.skipped
-        skipped["overtaken by what is known"] += overtaken
-        if len(skipped) > _MAX_NAMES:
-            followed.summary.skipped = Counter(dict(skipped.most_common(_MAX_NAMES)))
+        if overtaken:
+            count_by_name(followed.summary.skipped, {"overtaken by what is known": overtaken})
 
     def _sorted(
         self, project: str, held: Sequence[_Held], pieces: Sequence[Piece]

@@ -40,14 +40,15 @@ from recension.model.errors import (
     SourceFormatError,
     SourceIncompleteError,
     StoreError,
+    TooManyRejectedError,
 )
 from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
 from recension.server.completing import AS_IT_IS, Completion, Whole
 from recension.server.dumpsets import SETS, DumpSet, gather
 from recension.server.origins import Hashing, Numbered
-from recension.server.quarantine import Quarantine, QuarantineFile
-from recension.server.taking import Summary, take
+from recension.server.quarantine import Quarantine, Records
+from recension.server.taking import NO_BUDGET, Budget, Summary, take
 from recension.server.telling import plain, write_error
 from recension.store.interface import Store
 
@@ -96,10 +97,12 @@ def run_ingest(
     seed: bytes = b"",
     workers: int = 1,
     whole: Whole = AS_IT_IS,
+    budget: Budget = NO_BUDGET,
 ) -> int:
     """Ingest files and report; returns the exit status. Holds the right to write.
 
-    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``. ``whole``: as for ``ingest_files``.
+    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``. ``whole`` and ``budget``: as for
+    ``ingest_files``.
     """
     try:
         summary = ingest_files(
@@ -113,11 +116,12 @@ def run_ingest(
             seed=seed,
             workers=workers,
             whole=whole,
+            budget=budget,
         )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was stored stays, run it again to go on\n")
         return _INTERRUPTED
-    _report(summary, json_output=json_output, quiet=quiet)
+    report(summary, json_output=json_output, quiet=quiet)
     if summary.faults:
         return 3
     return 1 if summary.rejected.total() and not allow_rejected else 0
@@ -135,10 +139,12 @@ def ingest_files(
     seed: bytes = b"",
     workers: int = 1,
     whole: Whole = AS_IT_IS,
+    budget: Budget = NO_BUDGET,
 ) -> Summary:
     """Ingest files, those of a dump by their sets (``dumpsets``). Holds the right to write.
 
-    A file that cannot be read is a fault and the next one follows; a store that fails is the last fault.
+    A file that cannot be read is a fault and the next one follows; a store that fails is the last fault, and
+    so is a spent ``budget`` of rejected records, before which all is stored.
     ``whole`` says what is asked of the sets. Raises ``ProjectNotFoundError`` before any file is opened,
     ``InvalidArgumentError`` for what ``whole`` cannot ask of these files, and ``WriterBusyError``.
     """
@@ -152,7 +158,16 @@ def ingest_files(
         summary.sets += sets if kind in SETS else []
         completion = whole.completion(sets, clock())
         run = _Run(
-            store, ingestor, Quarantine(data, project), kind, project, summary, seed, workers, completion
+            store,
+            ingestor,
+            Quarantine(data, project),
+            kind,
+            project,
+            summary,
+            seed,
+            workers,
+            completion,
+            budget,
         )
         try:
             if completion is not None:
@@ -211,9 +226,12 @@ class _Run:
     seed: bytes
     workers: int
     completion: Completion | None
+    budget: Budget
 
     def read(self, files: DumpSet, bar: Progress | None, *, quiet: bool, allow_incomplete: bool) -> None:
         """Read the files of a set, some at a time and a batch of each in turn."""
+        if self.is_spent():
+            return
         try:
             files.check(allow_incomplete=allow_incomplete)
         except SourceError as error:
@@ -233,14 +251,16 @@ class _Run:
         bar: Progress | None,
         quiet: bool,  # noqa: FBT001
     ) -> Generator[None]:
-        """Store a file; stops behind each batch."""
+        """Store a file; stops behind each batch, and ends where the budget is spent."""
+        if self.is_spent():
+            return
         try:
             _check_file(path)
             feed = Feed(
                 _FEEDS[self.kind], path, self.project, self.ingestor.namespaces(self.project),
                 seed=self.seed, workers=workers,
             )  # fmt: skip
-            with self.quarantine.writing(path) as kept, Hashing(path) as hashing, feed:
+            with self.quarantine.writing(path, self.kind) as kept, Hashing(path) as hashing, feed:
                 tick = _Tick(self.kind, path, feed, self.summary, bar, quiet=quiet)
                 try:
                     numbered, claims = Numbered(self.kind, path), Counter[str]()
@@ -249,10 +269,14 @@ class _Run:
                         self._take(batch, kept, numbered.mark(batch.events.events))
                         claims.update(self.summary.claims - before)
                         tick()
+                        self.budget.check(self.summary)
                         yield
+                        if self.is_spent():
+                            return
                     self._take(Fed(), kept, numbered.whole(hashing.origin()))
                     self.summary.judge_claims(path.name, claims)
-                except SourceError as error:
+                    self.budget.check(self.summary, at_end=True)
+                except (SourceError, TooManyRejectedError) as error:
                     self.summary.faults.append(error)
                 tick()
         except SourceError as error:
@@ -262,7 +286,11 @@ class _Run:
             raise
         self.summary.files += 1
 
-    def _take(self, batch: Fed, kept: QuarantineFile, mark: Mark) -> None:
+    def is_spent(self) -> bool:
+        """Say whether more was rejected than is allowed."""
+        return any(isinstance(fault, TooManyRejectedError) for fault in self.summary.faults)
+
+    def _take(self, batch: Fed, kept: Records, mark: Mark) -> None:
         if self.completion is not None:
             self.completion.see(batch)
         take(self.store, self.ingestor, self.project, batch, kept, self.summary, mark)
@@ -364,7 +392,8 @@ def _sealing(*, quiet: bool) -> Iterator[Callable[[int], None]]:
         yield lambda pages: status.update(f"sealing texts: {pages:,} pages")
 
 
-def _report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
+def report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
+    """Tell what an ingest did: as JSON on standard output, or a table on standard error."""
     for fault in summary.faults:
         write_error(fault)
     for name in summary.suspicious:

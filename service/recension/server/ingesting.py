@@ -12,6 +12,7 @@ from recension.model.instant import parse_instant
 from recension.server import ingest
 from recension.server.completing import Whole
 from recension.server.opening import OpenStore, take_data
+from recension.server.taking import NO_BUDGET, Budget
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:
@@ -28,6 +29,13 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     )
     one.add_argument(
         "--allow-rejected", action="store_true", help="leave with 0 even if records were rejected"
+    )
+    one.add_argument(
+        "--max-rejected",
+        type=_budget,
+        default=NO_BUDGET,
+        metavar="LIMIT",
+        help="stop once more records were rejected than N, or a greater share of those read than N%% (none)",
     )
     one.add_argument(
         "--workers",
@@ -67,6 +75,14 @@ def _instant(text: str) -> int:
         raise argparse.ArgumentTypeError(error.message) from None
 
 
+def _budget(text: str) -> Budget:
+    """Read how many records may be rejected."""
+    try:
+        return Budget.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"no number of records, and no share like 0.5%: {text}") from None
+
+
 def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     if arguments.kind != "dump" and (arguments.complete or arguments.made_at is not None):
         raise InvalidArgumentError(
@@ -84,5 +100,6 @@ def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             quiet=arguments.quiet,
             workers=arguments.workers,
             whole=Whole(arguments.allow_incomplete, arguments.complete, arguments.made_at),
+            budget=arguments.max_rejected,
         )
     return status

@@ -39,6 +39,7 @@ class Group(NamedTuple):
 GROUPS = (
     Group("projects", ("project",)),
     Group("ingesting", ("ingest",)),
+    Group("quarantining", ("quarantine",)),
     Group("fetching", ("fetch",), ()),
     Group("follow_commands", ("follow",)),
     Group("serving", ("serve", "worker")),

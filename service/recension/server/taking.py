@@ -7,21 +7,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recension.archive.ingest import Ingestor
+from recension.archive.ingest import Ingestor, Refused
 from recension.archive.intake.frames import Fed
 from recension.archive.judging import judge_changes
 from recension.archive.prepared import Prepared, prepare
 from recension.archive.sightings import judge
-from recension.model.errors import RecensionError
+from recension.model.errors import RecensionError, TooManyRejectedError
 from recension.model.instant import format_instant
 from recension.model.mark import Mark
 from recension.model.record import Kind
 from recension.server.dumpsets import DumpSet
-from recension.server.quarantine import QuarantineFile
+from recension.server.quarantine import Records
 from recension.server.telling import plain
-from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, Sighting, SiteInfo, Skipped
+from recension.sources.items import MAX_EXCERPT_BYTES, Rejected, Sighting, SiteInfo, Skipped, count_by_name
 from recension.store.interface import Store
 
+_ALL = 100.0
+_TELLING = 1_000
+"""Of fewer records a share says little."""
 _POSITIONS = {"line": "line", "byte": "byte", "offset": "stored byte"}
 """Where a fault is, by the names of its metadata."""
 
@@ -93,19 +96,55 @@ class Summary:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many records of a run may be rejected before it is stopped; without a bound, any."""
+
+    most: int | None = None
+    percent: float | None = None
+    """Of all records read; looked at from ``_TELLING`` records on, and at the end of each file."""
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``N`` or ``N%``. Raises ``ValueError``."""
+        number = float(text.removesuffix("%"))
+        if not 0 <= number < float("inf") or (text.endswith("%") and number > _ALL):
+            raise ValueError(f"not a number, and no share: {text}")
+        return cls(percent=number) if text.endswith("%") else cls(most=int(text))
+
+    def check(self, summary: Summary, *, at_end: bool = False) -> None:
+        """Raise ``TooManyRejectedError`` if it is spent."""
+        rejected = summary.rejected.total()
+        read = rejected + summary.accepted + summary.known
+        over = self.most is not None and rejected > self.most
+        if self.percent is not None and (at_end or read >= _TELLING):
+            over |= rejected * _ALL > self.percent * read
+        if over:
+            raise TooManyRejectedError(
+                f"{rejected:,} of {read:,} records were rejected, more than are allowed",
+                hint="look at them with recension-server quarantine; what was stored stays",
+                rejected=rejected,
+                read=read,
+            )
+
+
+NO_BUDGET = Budget()
+
+
 def take(
     store: Store,
     ingestor: Ingestor,
     project: str,
     batch: Fed,
-    kept: QuarantineFile,
+    kept: Records,
     summary: Summary,
     mark: Mark,
 ) -> None:
     """Store one batch with its mark, keep what is rejected, and count.
 
     What sightings mean is judged by what is known, and stored in the commit of the batch. Durable when it
-    returns, but for what ``kept`` holds. Raises as ``append_prepared`` does, and as ``kept`` does.
+    returns; what is rejected of a stream is so before the mark that goes on behind it. Raises as
+    ``append_prepared`` does, and as ``kept`` does.
     """
     sightings = []
     for remark in batch.remarks:
@@ -117,11 +156,11 @@ def take(
             case Sighting():
                 sightings.append(remark)
             case Skipped():
-                summary.skipped.update(remark.counts)
+                count_by_name(summary.skipped, remark.counts)
     prepared = batch.events
     if sightings:
         following, ignored = judge(store, project, sightings)
-        summary.skipped.update(+ignored)
+        count_by_name(summary.skipped, +ignored)
         # In one commit: with the edits alone stored, a sighting of them would have nothing left to tell.
         prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in following])
     if batch.changes:
@@ -129,20 +168,28 @@ def take(
         summary.skipped.update(+judged.ignored)
         prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in judged.events])
     events = prepared.events
+    told: set[int] = set()
+
+    def refuse(refused: Refused) -> None:
+        for index, error in refused:
+            if index not in told:
+                event = events[index]
+                _reject(kept, summary, Rejected(_where(event), error.reason, error.message, _excerpt(event)))
+                told.add(index)
+        kept.secure()
+
     if not events and not mark.stands_alone:
+        refuse(())
         return
-    appended = ingestor.append_prepared(project, prepared, mark)
+    appended = ingestor.append_prepared(project, prepared, mark, refuse)
     summary.events += len(events)
     summary.revisions += sum(event.skeleton.kind is Kind.EDIT for event in events)
     summary.accepted += appended.accepted
     summary.known += appended.known
     summary.claims.update(appended.claims)
-    for index, error in appended.rejected:
-        event = events[index]
-        _reject(kept, summary, Rejected(_where(event), error.reason, error.message, _excerpt(event)))
 
 
-def _reject(kept: QuarantineFile, summary: Summary, rejected: Rejected) -> None:
+def _reject(kept: Records, summary: Summary, rejected: Rejected) -> None:
     kept.add(rejected)
     summary.quarantine = str(kept.folder)
     summary.rejected[rejected.reason] += 1

@@ -42,6 +42,7 @@ from recension.sources.items import (
     Sighting,
     Skipped,
     checked,
+    count_by_name,
 )
 from recension.sources.json_fields import Fields, parse_json
 from recension.sources.lines import Lines
@@ -194,7 +195,7 @@ class Records:
             yield edit
             yield seen
         else:
-            skipped[f"event of type {kind[:40]}"] += 1
+            count_by_name(skipped, {f"event of type {kind[:40]}": 1})
 
     def _sighting(self, record: Fields, event: Fields, title: str, *, gone: bool) -> Sighting:
         page_id = record.number("identifier")

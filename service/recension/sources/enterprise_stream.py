@@ -164,7 +164,7 @@ class _Reader:
             else:
                 self._rejected.append(digest)
                 where = told.where or f"line {line.number} of a connection"
-                items.append(Rejected(where, fault.reason, fault.message, excerpt))
+                items.append(Rejected(where, fault.reason, fault.message, excerpt, line.data))
         if skipped:
             items.append(Skipped(dict(skipped)))
         return Piece(items, self._gone_on(told), told.published, len(line.data))

@@ -207,7 +207,8 @@ class Hub:
             what: Change | Passed | Rejected = read_document(_value_of(frame), self.inboxes)
         except BadRecordError as fault:
             where = f"event {frame.id[:_MAX_SHOWN]}"
-            what = Rejected(where, fault.reason, fault.message, frame.data[:MAX_EXCERPT_BYTES])
+            excerpt = frame.data[:MAX_EXCERPT_BYTES]
+            what = Rejected(where, fault.reason, fault.message, excerpt, frame.data)
         if isinstance(what, Passed) and what.what == OTHER_PROJECTS:
             return self._go_on(None, "", behind)
         # What is of no project is told to the first, which counts it.

@@ -6,6 +6,7 @@ Everything here is a plain value, so that it can cross a process boundary (``arc
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -67,6 +68,8 @@ class Rejected:
     message: str
     excerpt: bytes
     """The first bytes of the record as it came, at most ``MAX_EXCERPT_BYTES``."""
+    record: bytes = b""
+    """All of it, where nobody gives it again: of a stream."""
 
     def __post_init__(self) -> None:
         """Refuse a reason that is not ``UPPER_SNAKE`` and an excerpt that is too long."""
@@ -144,6 +147,17 @@ class ByteSource(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Return at least one byte and at most ``size``, or nothing at the end."""
+
+
+MAX_NAMES = 100
+"""Kinds of what was passed over that are counted by name: upstream gives the names."""
+OTHERS = "others"
+
+
+def count_by_name(counts: Counter[str], more: Mapping[str, int]) -> None:
+    """Add counts; under names beyond the first ``MAX_NAMES``, to those of ``OTHERS``."""
+    for name, number in more.items():
+        counts[name if name in counts or len(counts) < MAX_NAMES else OTHERS] += number
 
 
 def printable_utf8(text: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recension.model.event import MAX_ID, MAX_TITLE_BYTES, Event, LogAction, LogEntry
-from recension.sources.items import BadRecordError, ByteSource, Item
+from recension.sources.items import BadRecordError, ByteSource, Item, count_by_name
 from recension.sources.mediawiki_dump import DumpReader
 from recension.sources.mediawiki_head import read_comment, read_contributor, read_time
 from recension.sources.php_values import PhpFormatError, PhpValue, unserialize
@@ -122,7 +122,7 @@ class _LogReader(DumpReader):
     def _count(self, kind: str) -> None:
         if kind not in self._others and len(self._others) >= _MAX_KINDS:
             kind = "…"
-        self._others[kind[:_MAX_KIND_CHARS]] += 1
+        count_by_name(self._others, {kind[:_MAX_KIND_CHARS]: 1})
 
 
 def checked_title(title: str, what: str) -> str:
