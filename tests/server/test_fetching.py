@@ -54,7 +54,9 @@ def test_fetch_and_ingest(tmp_path: Path, credentials: Path, capfd: pytest.Captu
     data = str(tmp_path / "data")
     made = "project create p --base-url https://t.example --language en --license CC0-1.0 --data"
     assert 0 == main([*made.split(), data])
-    assert 0 == main(["ingest", "enterprise", "p", *files, "--data", data, "--quiet"])
+    capfd.readouterr()
+    assert 0 == main(["ingest", "enterprise", "p", *files, "--data", data, "--json"])
+    assert {"CC-BY-SA-4.0 where the project has CC0-1.0": 3} == json.loads(capfd.readouterr().out)["licenses"]
     store = LmdbStore.open(tmp_path / "data")
     assert [11, 12, 13] == [Archive(store).revision("p", rev).revision.rev_id for rev in (11, 12, 13)]
     store.close()

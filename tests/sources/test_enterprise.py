@@ -86,7 +86,27 @@ def test_whole_record(tmp_path: Path) -> None:
         (slot.role, slot.model, slot.text, slot.claimed_bytes) for slot in edit.slots
     ]
     assert {Presence.PRESENT} == {slot.presence for slot in edit.slots}
-    assert Sighting(7, 12, "Talk:Old apple", 1, AT, "enterprise:u-1", gone=False) == sighting
+    assert Sighting(7, 12, "Talk:Old apple", 1, AT, "enterprise:u-1", gone=False, edited_at=AT) == sighting
+
+
+@pytest.mark.parametrize(
+    "said,expected",
+    [
+        ([{"identifier": "CC-BY-SA-3.0", "name": "…", "url": "…"}], "CC-BY-SA-3.0"),
+        ([{"identifier": "B"}, {"identifier": "A"}, {"identifier": "B"}, {}], "A AND B"),
+        ([{"identifier": "x" * 1000}], "x" * 200),
+        ([], ""),
+        (None, ""),
+        ("CC0", ""),
+        ([7], ""),
+        ([{"identifier": 7}], ""),
+    ],
+)
+def test_what_a_record_says_of_its_licence(tmp_path: Path, said: object, expected: str) -> None:
+    """It goes with the sighting; what cannot be read of it rejects nothing."""
+    _, sighting = parsed(tmp_path, record(license=said))
+    assert isinstance(sighting, Sighting)
+    assert (AT, expected) == (sighting.edited_at, sighting.license)
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:

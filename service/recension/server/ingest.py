@@ -421,6 +421,8 @@ def report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
         table.add_row(Text(plain(f"passed over: {what}")), f"{count:,}")
     for verdict, count in sorted(summary.claims.items()):
         table.add_row(f"upstream's claims: {verdict}", f"{count:,}")
+    for what, count in sorted(summary.licenses.items()):
+        table.add_row(Text(plain(f"licence stated: {what}")), f"{count:,}")
     if summary.log_entries_resolved or summary.log_entries_unresolved:
         table.add_row("log entries resolved", f"{summary.log_entries_resolved:,}")
         table.add_row("log entries kept unresolved", f"{summary.log_entries_unresolved:,}")

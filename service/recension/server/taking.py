@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recension.archive.ingest import Ingestor, Refused
 from recension.archive.intake.frames import Fed
 from recension.archive.judging import judge_changes
 from recension.archive.prepared import Prepared, prepare
+from recension.archive.projects import definition_of, project_number
 from recension.archive.sightings import judge
+from recension.model.credit import license_at
 from recension.model.errors import RecensionError, TooManyRejectedError
 from recension.model.instant import format_instant
 from recension.model.mark import Mark
@@ -45,6 +47,8 @@ class Summary:
     rejected: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     claims: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
+    """Revisions whose records state another licence than the project's for their time: which, and which."""
     log_entries_resolved: int = 0
     log_entries_unresolved: int = 0
     pages_sealed: int = 0
@@ -80,6 +84,7 @@ class Summary:
             "quarantine": plain(self.quarantine),
             "skipped": dict(sorted(self.skipped.items())),
             "claims": dict(sorted(self.claims.items())),
+            "licenses": {plain(what): count for what, count in sorted(self.licenses.items())},
             "log_entries": {
                 "resolved": self.log_entries_resolved,
                 "unresolved": self.log_entries_unresolved,
@@ -159,6 +164,7 @@ def take(
                 count_by_name(summary.skipped, remark.counts)
     prepared = batch.events
     if sightings:
+        _compare_licenses(store, project, sightings, summary)
         following, ignored = judge(store, project, sightings)
         count_by_name(summary.skipped, +ignored)
         # In one commit: with the edits alone stored, a sighting of them would have nothing left to tell.
@@ -187,6 +193,22 @@ def take(
     summary.accepted += appended.accepted
     summary.known += appended.known
     summary.claims.update(appended.claims)
+
+
+def _compare_licenses(store: Store, project: str, sightings: Sequence[Sighting], summary: Summary) -> None:
+    """Count what records say of licences against the project's rule, which alone is served.
+
+    A record states the licence of the day on which it was made, whenever its revision was saved, so it is no
+    fact of the revision: but where it differs, the project's rule deserves a look.
+    """
+    if not any(seen.license for seen in sightings):
+        return
+    with store.view() as view:
+        periods = definition_of(view, project_number(view, project)).periods
+    for seen in sightings:
+        rule = license_at(periods, seen.edited_at)
+        if seen.license and seen.license != rule:
+            count_by_name(summary.licenses, {f"{seen.license} where the project has {rule}": 1})
 
 
 def _reject(kept: Records, summary: Summary, rejected: Rejected) -> None:

@@ -55,6 +55,9 @@ MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 OTHER_PROJECT = "OTHER_PROJECT"
 """Reason of a record of another project than the one that is read for."""
 
+MAX_LICENSE_CHARS = 200
+"""Of what a record says of its licence; SPDX ids are far shorter."""
+
 _DELETE = "delete"
 _VISIBILITY = "visibility-change"
 _UPDATES = frozenset({"", "update", "create", "move", "undelete"})
@@ -217,6 +220,8 @@ class Records:
             f"enterprise:{event.text('identifier') or f'{page_id}:{seen_at}'}",
             gone,
             _editor(record.part("version")) if gone else NOBODY,
+            edited_at=0 if gone else record.time("date_modified"),
+            license="" if gone else _license(record),
         )
         # What follows from it is stored as it is, so it keeps the rules of an event with the same in it.
         what = Delete(seen.title, seen.namespace, seen.contributor, NO_COMMENT)
@@ -279,6 +284,15 @@ def _seen_at(event: Fields) -> int | None:
         if name in event:
             return event.time(name)
     return None
+
+
+def _license(record: Fields) -> str:
+    """Return what a record says of its licence; one that cannot be read is no reason to reject its text."""
+    try:
+        said = {one.text("identifier") for one in record.objects("license")}
+    except BadRecordError:
+        return ""
+    return " AND ".join(sorted(said - {""}))[:MAX_LICENSE_CHARS]
 
 
 def _editor(version: Fields) -> Contributor:

@@ -99,6 +99,10 @@ class Sighting:
     gone: bool
     contributor: Contributor = NOBODY
     """Who did it, where that is said."""
+    edited_at: int = 0
+    """When that revision was saved, where ``license`` is said."""
+    license: str = ""
+    """What the source says of its licence, an SPDX id; empty where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)

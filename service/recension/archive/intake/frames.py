@@ -148,7 +148,8 @@ class Batch:
                 self._remarks.append(
                     [
                         "sighting", item.page_id, item.rev_id, item.title, item.namespace, item.time,
-                        item.source_id, item.gone, [who.presence, who.name, who.id],
+                        item.source_id, item.gone, [who.presence, who.name, who.id], item.edited_at,
+                        item.license,
                     ]
                 )  # fmt: skip
             case Skipped():
@@ -348,10 +349,10 @@ def _remark(body: _Body, name: object, *fields: Any) -> Remark:
             position, reason, message, size = fields
             return Rejected(_str(position), _str(reason), _str(message), body.take(size))
         case "sighting":
-            page_id, rev_id, title, namespace, time, source_id, gone, who = fields
+            page_id, rev_id, title, namespace, time, source_id, gone, who, edited_at, license_ = fields
             return Sighting(
                 _size(page_id), _size(rev_id), _str(title), _int(namespace), _int(time), _str(source_id),
-                _bool(gone), _contributor(*who),
+                _bool(gone), _contributor(*who), _int(edited_at), _str(license_),
             )  # fmt: skip
         case "skipped":
             (counts,) = fields
