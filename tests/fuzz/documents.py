@@ -35,6 +35,7 @@ from recension_client.export import jsonl, parquet
 from recension_client.export.layout import Form, Terms, read_index
 from recension_client.export.roots import ShardTree
 from recension_client.export.rows import Row, Unreadable, entry_of, leaf_of, row_of
+from tests.fuzz.mutators import changed_json
 from tests.fuzz.target import Target
 from tests.model.values import read_node, write_log_entry, write_node
 
@@ -320,14 +321,14 @@ _AGREEMENT = (
 )
 
 TARGETS = (
-    Target("statement", _statement, words=_JSON + _DATES),
-    Target("manifest", _manifest, words=_JSON + _DATES + _WORDS),
+    Target("statement", _statement, words=_JSON + _DATES, mutate=changed_json),
+    Target("manifest", _manifest, words=_JSON + _DATES + _WORDS, mutate=changed_json),
     Target("value", _value, words=(b"\0\0\0\0", b"\xff\xff\xff\xff", b"main", b"wikitext"), most_bytes=1024),
     Target("commit", _commit, words=(b"recension/commit/v1\0",), most_bytes=2048),
-    Target("proof", _proof, (ValueError,), _JSON + _DATES + _WORDS),
+    Target("proof", _proof, (ValueError,), _JSON + _DATES + _WORDS, mutate=changed_json),
     Target("note", _note, (ValueError,), ("— ".encode(), b"\n\n", b"example.org/recension", b"+"), 1024),
     Target("lock", _lock, words=_LOCK + _DATES + _WORDS),
-    Target("row", _row, words=_JSON + _DATES),
+    Target("row", _row, words=_JSON + _DATES, mutate=changed_json),
     Target("shard", _shard, words=(b"\x28\xb5\x2f\xfd", *_JSON), most_bytes=2048),
     Target("parquet", _parquet, words=(b"PAR1", b"\x15\x00", b"\x19\x1c"), most_bytes=8192),
     Target("export", _export, words=_JSON, most_bytes=8192),

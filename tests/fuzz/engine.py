@@ -13,25 +13,28 @@ import io
 import json
 import mmap
 import os
+import random
 import re
 import resource
 import shutil
 import struct
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 import atheris
+from google.protobuf.message import DecodeError
 
 _FOLLOWED = (
     *("recension.sources", "recension.model", "recension.wire", "recension.archive.intake.frames"),
     *("recension.server.documents", "recension.server.cursors", "recension.server.tokens"),
     *("recension_client.verify", "recension_client.lockfile", "recension_client.checkpoints"),
     *("recension_client.export.jsonl", "recension_client.export.layout", "recension_client.export.rendition"),
+    *("recension_client.watching", "recension.server.dumpsets"),
     *("recension_client.export.rows", "recension_client.export.parquet", "py7zr.archiveinfo", "tarfile"),
 )
 """Parsers. To follow as well what their answers are checked with would take half the time."""
@@ -58,6 +61,7 @@ with (
     from recension.archive.intake.child import MEMORY_BYTES
     from tests.fuzz import controls, readback
     from tests.fuzz.corpora import files_of
+    from tests.fuzz.mutators import Mutator
     from tests.fuzz.targets import TARGETS
 
 atheris.instrument_func(controls.crash)
@@ -139,8 +143,23 @@ def _begin(name: str, runs: int, seed: int, seconds: int, folder: Path, counts: 
         "max_len": target.most_bytes, "dict": words, "artifact_prefix": f"{folder}/", "print_final_stats": 1,
     }  # fmt: skip
     arguments = [f"-{option}={value}" for option, value in options.items()]
-    atheris.Setup([name, *arguments, str(folder / "corpus"), str(given)], one)
+    hooks = {} if target.mutate is None else {"custom_mutator": _either(target.mutate)}
+    atheris.Setup([name, *arguments, str(folder / "corpus"), str(given)], one, **hooks)
     atheris.Fuzz()
+
+
+def _either(mutate: Mutator) -> Callable[[bytes, int, int], bytes]:
+    """Change an input in its form, or blindly, or both."""
+
+    def mutated(data: bytes, most_bytes: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        way = chance.randrange(4)
+        if way:
+            with contextlib.suppress(ValueError, DecodeError):
+                data = mutate(data, chance)
+        return data[:most_bytes] if way > 1 else bytes(atheris.Mutate(data, most_bytes))
+
+    return mutated
 
 
 def _limit_resources() -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 from google.protobuf import json_format
 
 from recension.model.errors import SourceError
 from recension.model.event import Event
 from recension.model.instant import format_instant, parse_instant
+from recension.server.dumpsets import gather
 from recension.sources import sevenzip  # noqa: F401 - else it is imported late, and not instrumented
 from recension.sources.containers import open_container
+from recension.sources.dump_names import is_dump, read_name
 from recension.sources.enterprise import read_articles
 from recension.sources.events_ndjson import EventDecoder, read_events
 from recension.sources.items import BadRecordError, ByteSource, Item, RunEnd
@@ -23,6 +27,7 @@ from recension.sources.php_values import PhpFormatError, PhpValue, unserialize
 from recension.sources.titles import fold_name, fold_table, namespace_of, plain_title
 from recension.v1 import event_pb2 as event_pb
 from recension.wire import convert
+from tests.fuzz.mutators import changed_json
 from tests.fuzz.readback import NAMESPACES, PROJECT, stored
 from tests.fuzz.target import Target
 from tests.sources.helpers import Dribble
@@ -47,7 +52,7 @@ def _source(parser: Parser) -> Callable[[bytes], object]:
 
     def read(data: bytes) -> int:
         found = _items(parser, io.BytesIO(data))
-        step = len(data) % 61 + 3
+        step = len(data) // 8 + len(data) % 7 + 1  # some ten pieces, whose ends are everywhere
         assert found == _items(parser, Dribble(data, step)), f"in pieces of {step} bytes it is another"
         return stored(found[0])
 
@@ -117,6 +122,34 @@ def _typed(value: PhpValue) -> object:
     if isinstance(value, dict):
         return [(key, _typed(one)) for key, one in value.items()]
     return type(value), value
+
+
+def _name(data: bytes) -> bool:
+    """The name of a dump's file; parts of a set sort, and what is left of the name has no part."""
+    name = data.decode(errors="surrogateescape")
+    part = read_name(name)
+    assert part.order <= read_name(name).order
+    assert part.is_part or name == part.stem + part.packed
+    return is_dump(name)
+
+
+def _listing(data: bytes) -> bool:
+    """What lies beside a dump: a list of digests or the status, as the first byte says."""
+    folder = _folder()
+    names = ("sha256sums.txt", "md5sums.txt", "dumpstatus.json")
+    name = names[data[0] % len(names)] if data else names[0]
+    (folder / name).write_bytes(data[1:])
+    try:
+        (found,), faults = gather("dump", [folder / "p-20260101-pages-articles.xml"])
+    finally:
+        (folder / name).unlink()
+    assert all(isinstance(fault, SourceError) for fault in faults)
+    return bool(found.digests)
+
+
+@cache
+def _folder() -> Path:
+    return Path(mkdtemp(prefix="recension-dump-"))
 
 
 def _titles(data: bytes) -> bool:
@@ -206,13 +239,21 @@ _MAGIC = (
 TARGETS = (
     Target("history", _source(_history), words=_XML),
     Target("log", _source(_log), words=_XML + _PHP),
-    Target("events", _source(_events), words=_JSON + _EVENT),
-    Target("event", _one_event, (BadRecordError,), _JSON + _EVENT),
-    Target("articles", _source(_articles), words=_JSON + _ARTICLE),
+    Target("events", _source(_events), words=_JSON + _EVENT, mutate=changed_json),
+    Target("event", _one_event, (BadRecordError,), _JSON + _EVENT, mutate=changed_json),
+    Target("articles", _source(_articles), words=_JSON + _ARTICLE, mutate=changed_json),
     Target("tar", _source(_articles), words=_MAGIC + _JSON, most_bytes=8192),
     Target("packed", _packed, words=_MAGIC),
     Target("sevenzip", _packed, words=_MAGIC),
     Target("php", _php, (PhpFormatError,), _PHP),
+    Target(
+        "name", _name, (), (b"-20260101", b"-p1p2", b"r1r2", b"pages-meta-history1", b".xml", b".7z"), 256
+    ),
+    Target(
+        "listing",
+        _listing,
+        words=(*_JSON, b'"jobs"', b'"files"', b'"status":"done"', b'"sha1"', b"  ", b" *"),
+    ),
     Target("titles", _titles, (), (b":", b"_", b" ", b"Talk", "İ".encode(), "ß".encode()), 256),
     Target(
         "instant", _instant, words=(b"T", b"Z", b"+00:00", b"24:00:00", b"0000-00-00", b"."), most_bytes=64

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from recension.model.errors import RecensionError
+from tests.fuzz.mutators import Mutator
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Target:
     """What inputs of this kind are made of, for whoever mutates them."""
     most_bytes: int = 4096
     """Longest input that is made up; files of the corpus may be longer."""
+    mutate: Mutator | None = None
+    """Changes an input so that it stays of its form; else bytes are changed blindly."""
 
     def accepts(self, data: bytes) -> bool:
         """Say whether anything of an input was accepted."""

@@ -20,9 +20,8 @@ from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.change_service_pb2_grpc import ChangeServiceStub
 from recension.wire import convert
 from recension.wire.steps import StepTold, step_from_proto
-from recension_client import verify
 from recension_client.assembling import checked
-from recension_client.evidence import evidence
+from recension_client.export.rows import leaf_of
 from recension_client.questions import Channel, view_of
 from recension_client.retrying import CutError
 from recension_client.streams import Stream
@@ -238,7 +237,7 @@ def _page(told: StepTold, page: PageStep, entry: Entry | None) -> PageChanged:
         raise VerificationError(f"page {page.page_id} comes without its entry, or with one that is gone")
     if entry is not None and page.after is not None:
         said = entry.page_id, entry.rev_id
-        if said != (page.page_id, page.after.rev_id) or verify.leaf_of(evidence(entry)) != page.after.leaf:
+        if said != (page.page_id, page.after.rev_id) or leaf_of(entry) != page.after.leaf:
             raise VerificationError(
                 f"the entry of page {page.page_id} at position {told.position} is not that of its record"
             )
