@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from recension.server.audit.log import AuditLog, Wanted, _encoded
 from recension.server.audit.verify import Held, Kind, Verified, verify
 from recension.server.main import main
 from recension.server.signing import Signer
-from recension.store.auditing import CHECKPOINTS, META, AuditStore
+from recension.store.auditing import CHECKPOINTS, META, AuditStore, Change
 from recension.store.lmdb import LmdbStore
 from tests.archive.helpers import World, edit
 from tests.server.audit_mutations import Mutator, Tables, read, resealed, write
@@ -64,7 +65,8 @@ class Audited:
         self.checkpoints = AuditCheckpoints(self.env, self.signer, clock=lambda: self.now)
 
     def verify(self, *held: str) -> Verified:
-        return verify(self.env, keys_of(self.world.store), [Held("the held", note) for note in held])
+        notes = [Held("the held", note) for note in held]
+        return verify(self.env, keys_of(self.world.store), notes, statements=self.log.statements)
 
 
 @pytest.fixture
@@ -237,6 +239,24 @@ def test_a_log_as_it_was_made_is_right(audited: Audited) -> None:
         tree.append(leaf_hash(record.encoded))
     assert result.root == tree.root(tree.size)
     assert notes[-1].startswith(f"{NAME}/audit\n{result.size}\n")
+
+
+def test_a_statement_that_was_passed_over_is_named(audited: Audited) -> None:
+    """Who makes a log without one, checkpoints included, is found out by the store's own log."""
+    filled(audited, 12)
+    audited.pins.create("kept", audited.snapshot, LATER)
+    audited.log.append()
+
+    assert [] == audited.verify().findings
+    audited.pins.create("hushed", audited.snapshot, LATER)
+    newest = audited.world.store.log.head()
+    pass_over = lambda head: Change(replace(head, taken=newest.position, taken_hash=newest.hash))  # noqa: E731
+    audited.env.update(pass_over)
+    audited.pins.create("later", audited.snapshot, LATER)
+    audited.log.append([call(99, audited.now).entry])
+    audited.checkpoints.sign()
+    assert [] == verify(audited.env, keys_of(audited.world.store)).findings  # the log by itself is whole
+    assert [(Kind.LEFT_OUT, newest.position)] == [(one.kind, one.index) for one in audited.verify().findings]
 
 
 def test_checkpoints_are_of_the_audit_log_alone(audited: Audited) -> None:

@@ -201,7 +201,8 @@ def _verify(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         last = last_path(arguments.signing_key or arguments.data / KEY_FILE)
         if last.exists():
             held.append(Held(f"{last}, the last that was signed,", _text(last)))
-        result = verify(env, [*map(read_key, arguments.key)] or keys_of(store), held)
+        keys = [*map(read_key, arguments.key)] or keys_of(store)
+        result = verify(env, keys, held, statements=AuditLog(store, env).statements)
     if arguments.json:
         write_json(result.document)
     else:

@@ -150,6 +150,17 @@ class AuditLog:
             return error.message
         return ""
 
+    def statements(self, head: AuditHead) -> Iterator[Entry]:
+        """Yield what has to be recorded of the store's log, as far as it was taken over by a head.
+
+        Nothing of a store that was replaced since: the next group tells that, and takes its statements over.
+        """
+        position, upto = 0, head.taken if self._is_followed(head) else 0
+        while position < upto and (records := self._store.log.read(position + 1, _COMMITS)):
+            for position, record in enumerate(records[: upto - position], position + 1):  # noqa: B020 - it goes on
+                for ordinal, one in statements_of(record, STATEMENTS):
+                    yield _document(position, ordinal, record, commit_hash(record), one)
+
     def find(self, request: str, since: int) -> bool:
         """Say whether the record of a call stands at the end of the log, behind the index ``since``."""
         return any(one.get("request") == request for one in self._from(since, None))

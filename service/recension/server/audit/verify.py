@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from recension.model.audit import read_record
-from recension.model.digest import format_digest
+from recension.model.audit import STATEMENT, Entry, read_record
+from recension.model.digest import digest_of, format_digest
 from recension.model.errors import AuditDamagedError
+from recension.model.manifest import canonical_json
 from recension.model.merkle import EMPTY, Frontier, leaf_hash
 from recension.model.note import VerifierKey
 from recension.server.audit.checkpoints import audit_key
@@ -44,6 +45,8 @@ class Kind(StrEnum):
     """The end is missing, and the log says so itself."""
     ROLLED_BACK = "rolled-back"
     """The log is whole and older than a checkpoint of it."""
+    LEFT_OUT = "left-out"
+    """A statement of the store's log was passed over when its log was taken over."""
     FORGED = "forged"
     """A checkpoint is not signed by a key of the server."""
 
@@ -54,7 +57,7 @@ class Finding:
 
     kind: Kind
     index: int
-    """Of the record, or the size of the checkpoint."""
+    """Of the record, or the size of the checkpoint; of what was left out, the position in the store's log."""
     what: str
 
 
@@ -108,17 +111,20 @@ def verify(
     keys: Sequence[VerifierKey],
     held: Sequence[Held] = (),
     *,
+    statements: Callable[[AuditHead], Iterable[Entry]] = lambda _: (),
     told: Told = lambda done, size: None,  # noqa: ARG005 - nobody is told
 ) -> Verified:
     """Read the whole log and say what is wrong. ``keys``: of the server, old ones too.
 
+    ``statements``: what has to be among the records, of the store's log (``AuditLog.statements``).
     Raises ``AuditDamagedError`` or ``AuditUnusableError`` when it cannot be read at all.
     """
     result = Verified()
     head, days = env.head(), sorted(env.days().items())
     stored = [Held(f"the checkpoint of size {one.size}", one.note) for one in env.checkpoints()]
     expected = list(_expected(result, [audit_key(key) for key in keys], [*held, *stored]))
-    roots = _read(env, head, days, {one.size for one in expected}, result, told)
+    finds = _Finds(days, result)
+    roots = _read(env, head, {one.size for one in expected}, finds, result, told)
     for one in expected:
         _compare(one, head, roots, result)
     if result.size < head.size:
@@ -129,6 +135,14 @@ def verify(
         )
     elif not result.findings and result.root != head.root:
         result.find(Kind.CHANGED, result.size, "the records are not those of the head of the log")
+    for statement in statements(head):
+        if _mark_of(statement.fields) not in finds.taken_over:
+            position, what = statement.fields["position"], statement.fields["statement"]
+            result.find(
+                Kind.LEFT_OUT,
+                position,
+                f"no record tells of the {what} statement at position {position:,} of the store's log",
+            )
     return result
 
 
@@ -162,15 +176,14 @@ def _compare(one: _Expected, head: AuditHead, roots: dict[int, bytes], result: V
 def _read(
     env: AuditStore,
     head: AuditHead,
-    days: list[tuple[int, Day]],
     sizes: set[int],
+    finds: _Finds,
     result: Verified,
     told: Told,
 ) -> dict[int, bytes]:
     """Read all records; return the roots of those sizes that there are."""
     tree, start, behind = Frontier(), 0, -1
     roots = {0: EMPTY}
-    finds = _Finds(days, result)
     while rows := env.records(start, _SLICE):
         for index, encoded in rows:
             if index > behind + 1:
@@ -196,6 +209,8 @@ class _Finds:
         self._firsts = [day.first for _, day in days]
         self._days = [day for _, day in days]
         self._result = result
+        self.taken_over: set[bytes] = set()
+        """Marks of the statements of the store's log that there are records of."""
 
     def look(self, index: int, encoded: bytes | None) -> None:
         """Tell of a record that is not as it was written, or of another place."""
@@ -207,6 +222,8 @@ class _Finds:
         except AuditDamagedError as error:
             self._result.find(_kind_of(index, encoded), index, error.message)
             return
+        if record.get("kind") == STATEMENT:
+            self.taken_over.add(_mark_of(record.fields))
         if not self._is_in_its_days(index, record.at):
             self._result.find(
                 Kind.CHANGED,
@@ -218,6 +235,12 @@ class _Finds:
         """Say whether whoever looks for its time finds it (``AuditLog.records``)."""
         day = bisect_right(self._firsts, index) - 1
         return day >= 0 and self._numbers[day] >= day_of(at) and self._days[day].least <= at
+
+
+def _mark_of(fields: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that tell a statement from others: where it stands, and what it says."""
+    said = [fields.get(name, 0) for name in ("position", "ordinal", "commit", "payload")]
+    return digest_of(canonical_json(said))[:16]
 
 
 def _kind_of(index: int, encoded: bytes) -> Kind:
