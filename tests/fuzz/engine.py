@@ -137,6 +137,8 @@ def _begin(name: str, runs: int, seed: int, seconds: int, folder: Path, counts: 
     given.mkdir()
     for path in files_of(name):
         shutil.copy(path, given)
+    for number, example in enumerate(target.examples):
+        (given / f"example-{number}").write_bytes(example)
     _limit_resources()
     options = {
         "runs": runs, "seed": seed, "timeout": seconds, "rss_limit_mb": _MOST_RESIDENT_MIB,

@@ -16,17 +16,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from recension.archive.intake.frames import FrameError, unpack_batch
+from recension.archive.intake.frames import Batch, FrameError, unpack_batch
 from recension.model import cursor
 from recension.model.access import Role, Secret
 from recension.model.errors import InvalidCursorError, RecensionError
+from recension.model.event import NO_COMMENT, NOBODY, Edit, Event, Presence, SlotText
 from recension.model.manifest import Selector
 from recension.model.step import Record
 from recension.model.tree import EMPTY_ROOT, build
 from recension.server.cursors import Cursors
 from recension.server.door import ANYBODY, Caller, act_for
 from recension.server.tokens import Token, Tokens
-from recension.sources.items import BadRecordError, checked
+from recension.sources.items import (
+    BadRecordError,
+    Progress,
+    Rejected,
+    Sighting,
+    SiteInfo,
+    Skipped,
+    checked,
+)
 from recension.v1 import admin_service_pb2 as admin_pb
 from recension.v1 import agreement_service_pb2 as agreement_pb
 from recension.v1 import catalog_service_pb2 as catalog_pb
@@ -145,6 +154,26 @@ def _apply(held: dict[int, Record], commit: Commit) -> None:
             held[page_id] = after
     records = ((page_id, *held[page_id]) for page_id in sorted(held))
     assert commit.root == build(records, lambda _digest, _node: None)[0]
+
+
+def _batch_example() -> bytes:
+    """Return a batch with an event and one of each remark."""
+    batch = Batch(lambda _project, _key: bytes(16))
+    slot = SlotText("main", "wikitext", "text/x-wiki", Presence.PRESENT, b"Hello")
+    edit = Edit(
+        1, 0, "Apple", 0, title_inferred=True, contributor=NOBODY, comment=NO_COMMENT, minor=False,
+        slots=(slot,),
+    )  # fmt: skip
+    for item in (
+        SiteInfo("d", "s", "b", "c", {0: "", 1: "Talk"}),
+        Rejected("line 1", "BAD", "m", b"excerpt"),
+        Sighting(7, 12, "T", 0, 10**15, "s", gone=True),
+        Skipped({"<x>": 2}),
+        Event(PROJECT, 7, 10**15, "", edit),
+    ):
+        batch.add(item)
+    frame = batch.close().frame(Progress(1, 2))
+    return len(frame.meta).to_bytes(2, "big") + frame.meta + b"".join(frame.body)
 
 
 class _Failed(grpc.RpcError):
@@ -282,7 +311,7 @@ TARGETS = (
         (*_TAGS, b"recension", b"REVISION_NOT_FOUND", b"type.googleapis.com/"),
     ),
     Target("frame", _frame, words=(b"\x28\xb5\x2f\xfd",), most_bytes=1024),
-    Target("batch", _batch, (FrameError,), _ARRAYS),
+    Target("batch", _batch, (FrameError,), _ARRAYS, examples=(_batch_example(),)),
     Target(
         "cursor", _cursor, words=(b'["p",1]', b"[", b"]", b'"', b",", b"-1", b"1.0", b"="), most_bytes=512
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -11,19 +13,26 @@ from tempfile import mkdtemp
 
 from google.protobuf import json_format
 
-from recension.model.errors import SourceError
+from recension.model.errors import InvalidArgumentError, SourceError
 from recension.model.event import Event
 from recension.model.instant import format_instant, parse_instant
+from recension.model.mark import Mark, read_mark
 from recension.server.dumpsets import gather
 from recension.sources import sevenzip  # noqa: F401 - else it is imported late, and not instrumented
 from recension.sources.containers import open_container
 from recension.sources.dump_names import is_dump, read_name
 from recension.sources.enterprise import read_articles
+from recension.sources.enterprise_stream import _read_place, _Reader
 from recension.sources.events_ndjson import EventDecoder, read_events
-from recension.sources.items import BadRecordError, ByteSource, Item, RunEnd
+from recension.sources.eventstreams import read_place, written_place
+from recension.sources.items import BadRecordError, ByteSource, Item, RunEnd, Sighting, checked
+from recension.sources.json_fields import parse_json
+from recension.sources.lines import Lines
 from recension.sources.mediawiki_log import read_log
 from recension.sources.mediawiki_xml import read_history
+from recension.sources.page_change import Passed, edit_of, happened_event, read_document
 from recension.sources.php_values import PhpFormatError, PhpValue, unserialize
+from recension.sources.sse import read_frames
 from recension.sources.titles import fold_name, fold_table, namespace_of, plain_title
 from recension.v1 import event_pb2 as event_pb
 from recension.wire import convert
@@ -90,6 +99,59 @@ def _one_event(data: bytes) -> Event:
         raise
     assert event == convert.event_from_proto(message, lambda title: namespace_of(title, table))
     return event
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def _page_change(data: bytes) -> int:
+    """Read a document of EventStreams; its revision, with texts that came, and what happened are stored."""
+    try:
+        value = parse_json(data)
+    except ValueError:
+        return 0
+    change = read_document(value)
+    if isinstance(change, Passed):
+        return 0
+    events = []
+    if change.revision is not None:
+        events.append(edit_of(change, {slot.role: b"text" for slot in change.revision.slots}))
+    if change.happened is not None:
+        events.append(happened_event(change))
+    assert all(event == checked(event) for event in events)
+    return stored(events) if change.project == PROJECT else 1
+
+
+def _server_events(data: bytes) -> int:
+    """Read frames in one piece and in small ones; where to go on is kept as a mark, and asked for again."""
+    found = list(read_frames(io.BytesIO(data), "input"))
+    assert found == list(read_frames(Dribble(data, len(data) % 7 + 1), "input"))
+    good = 0
+    for frame in found:
+        place = read_place(frame.id)
+        if place is None:
+            continue
+        asked = written_place(place)
+        assert asked == written_place(read_place(asked) or {})
+        with contextlib.suppress(InvalidArgumentError):
+            mark = Mark("event-stream", "input", offsets=place)
+            assert mark == read_mark(mark.encoded)
+            good += 1
+    return good
+
+
+def _stream(data: bytes) -> int:
+    """Read lines of Enterprise's stream, and keep the offsets of each as a mark."""
+    reader = _Reader(PROJECT, NAMESPACES, {}, deque(maxlen=8))
+    items: list[Item] = []
+    for line in Lines(io.BytesIO(data), "input"):
+        piece = reader.piece(line)
+        items += [item for item in piece.items if isinstance(item, (Event, Sighting))]
+        if piece.offsets:
+            mark = Mark("enterprise-stream", "input", offsets=piece.offsets)
+            assert mark == read_mark(mark.encoded)
+            assert None is not _read_place(next(iter(piece.offsets.values())))[0]
+    return stored(items)
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -236,6 +298,8 @@ _MAGIC = (
     *(b"7z\xbc\xaf\x27\x1c", b"ustar\x0000", b"\0" * 16),
 )  # fmt: skip
 
+_FRAME = (b"data: ", b"id: ", b"event: ", b"retry: 5", b":", b"\r", b"\r\n")
+
 TARGETS = (
     Target("history", _source(_history), words=_XML),
     Target("log", _source(_log), words=_XML + _PHP),
@@ -245,6 +309,9 @@ TARGETS = (
     Target("tar", _source(_articles), words=_MAGIC + _JSON, most_bytes=8192),
     Target("packed", _packed, words=_MAGIC),
     Target("sevenzip", _packed, words=_MAGIC),
+    Target("page-change", _page_change, (BadRecordError,), _JSON, mutate=changed_json),
+    Target("server-events", _server_events, words=(*_JSON, *_FRAME)),
+    Target("stream", _stream, words=_JSON + _ARTICLE, mutate=changed_json),
     Target("php", _php, (PhpFormatError,), _PHP),
     Target(
         "name", _name, (), (b"-20260101", b"-p1p2", b"r1r2", b"pages-meta-history1", b".xml", b".7z"), 256

@@ -24,6 +24,8 @@ class Target:
     """What inputs of this kind are made of, for whoever mutates them."""
     most_bytes: int = 4096
     """Longest input that is made up; files of the corpus may be longer."""
+    examples: tuple[bytes, ...] = ()
+    """Inputs beside those of the corpus, of a form that is ours alone and may change: they are made anew."""
     mutate: Mutator | None = None
     """Changes an input so that it stays of its form; else bytes are changed blindly."""
 

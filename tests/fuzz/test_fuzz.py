@@ -35,11 +35,19 @@ _NONE_ACCEPTED = {"token"}
 """No token is good for longer than some minutes."""
 
 
+def examples_of(name: str, folder: Path) -> list[Path]:
+    paths = []
+    for number, example in enumerate(TARGETS[name].examples):
+        paths.append(folder / f"{name}-{number}")
+        paths[-1].write_bytes(example)
+    return paths
+
+
 def test_committed_inputs(tmp_path: Path) -> None:
     """Of the corpora and of what was found once comes nothing that is a finding, under a parser's limits."""
     fault = tmp_path / "fault"
     fault.write_bytes(SECRET)
-    given = [(name, path) for name in TARGETS for path in files_of(name)]
+    given = [(name, path) for name in TARGETS for path in [*files_of(name), *examples_of(name, tmp_path)]]
     inputs = [f"{name}={path}" for name, path in given]
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.replay", *inputs, f"control-crash={fault}"],

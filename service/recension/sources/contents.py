@@ -118,7 +118,7 @@ class MediaWikiContent:
 def _error_of(data: bytes) -> Any:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
