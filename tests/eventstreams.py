@@ -69,7 +69,7 @@ class Wiki:
         """In the order in which it happened."""
         self._chance = chance
         self._now = START
-        self._rev_id = 5_000_000_000
+        self._rev_id = 5_000_000_000 + 1_000_000 * ord(project[0])
         self._page_id = 0
 
     def live(self, events: int, pages: int) -> None:
@@ -300,8 +300,13 @@ class Service:
         self._wikis = wikis
         self._faults = faults or Faults()
         self._chance = chance or random.Random(0)
+        self.texts_asked: list[int] = []
+        """Revisions, in the order in which their texts were asked for."""
+        self.most_at_once = 0
+        """Texts that were asked for at once."""
         self._lock = threading.Lock()
-        self._asked: dict[int, int] = {}
+        self._answering = 0
+        self._at = START // 1000
         self.sent: list[tuple[str, int, Document]] = []
         """(topic, time in ms, document), in the order in which it is sent."""
         self.publish(self._disorder([one for wiki in wikis for one in wiki.documents]))
@@ -310,11 +315,11 @@ class Service:
         """Send more; now and then from the other data centre, and several in one millisecond."""
         for document in documents:
             centre = "codfw" if self._chance.random() < 0.2 else "eqiad"
-            at = START // 1000 + len(self.sent) // 2
-            self.sent.append((f"{centre}.{STREAM}", at, document))
+            self._at += len(self.sent) % 2
+            self.sent.append((f"{centre}.{STREAM}", self._at, document))
         # Nothing else has its time, so who has come behind it has read everything.
-        at = START // 1000 + len(self.sent)
-        self.sent.append((f"eqiad.{STREAM}", at, {"meta": {"domain": "canary"}}))
+        self._at += 1
+        self.sent.append((f"eqiad.{STREAM}", self._at, {"meta": {"domain": "canary"}}))
 
     @property
     def last_place(self) -> dict[str, str]:
@@ -402,11 +407,16 @@ class Service:
         query = parse_qs(asked.query)
         of_slots = asked.path == "/w/api.php"
         rev_id = int(query["revids"][0]) if of_slots else int(asked.path.rpartition("/")[2])
+        with self._lock:
+            self._answering += 1
+            self.most_at_once = max(self.most_at_once, self._answering)
+            chance = random.Random(self._chance.random())
+            self.texts_asked.append(rev_id)
+            tries = self.texts_asked.count(rev_id)
         if self.text_seconds:
             time.sleep(self.text_seconds)
         with self._lock:
-            chance = random.Random(self._chance.random())
-            tries = self._asked[rev_id] = self._asked.get(rev_id, 0) + 1
+            self._answering -= 1
         faults = self._faults
         status = self.text_status.get(rev_id, 200)
         if chance.random() < faults.refuse:

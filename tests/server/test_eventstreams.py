@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recension.archive import marks
+from recension.archive.judging import Judge
 from recension.archive.reader import Archive
 from recension.model.errors import PageNotFoundError
 from recension.model.event import Presence
 from recension.model.reading import Revision
 from recension.server.eventstreams import EventStream, Waits
 from recension.server.following import Followed
+from recension.server.pending import Pending, read_all
 from recension.sources.contents import MediaWikiContent
 from recension.sources.eventstreams import Hub
 from recension.sources.http import Http, Patience
 from recension.store.interface import Store
-from tests.eventstreams import START, STREAM, Faults, Service, Wiki, history
+from tests.eventstreams import START, STREAM, Faults, Page, Service, Wiki, history
 from tests.server.test_following import LATER, new_store
 from tests.server.test_following import run as follow_until
 
@@ -51,20 +57,29 @@ def run(
     waits: Waits = QUICK,
 ) -> list[Followed]:
     """Follow until everything is stored, or ``until``."""
-    named = projects or ("p",)
-    with (
-        service.serve() as upstream,
-        streams_of(upstream.origin, store, data, *named, waits=waits) as streams,
-    ):
+    with service.serve() as upstream:
+        followed = run_at(upstream.origin, service, store, data, *projects, until=until, waits=waits)
+        service.closing.set()
+    return followed
+
+
+def run_at(
+    origin: str,
+    service: Service,
+    store: Store,
+    data: Path,
+    *projects: str,
+    until: Callable[[], bool] | None = None,
+    waits: Waits = QUICK,
+) -> list[Followed]:
+    with streams_of(origin, store, data, *(projects or ("p",)), waits=waits) as streams:
 
         def done() -> bool:
             if until is not None:
                 return until()
             return all(reached(store, service, stream) for stream in streams)
 
-        followed = follow_until(store, streams, data, done)
-        service.closing.set()
-    return followed
+        return follow_until(store, streams, data, done)
 
 
 def reached(store: Store, service: Service, stream: EventStream) -> bool:
@@ -152,3 +167,191 @@ def test_cuts_repetitions_and_disorder(runs: int, tmp_path: Path) -> None:
         assert service.counts.cuts
         faults += service.counts.faults
     assert faults >= 10 * runs
+
+
+def test_without_the_judge_the_order_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same faults without a look at what is newer leave something else: the comparison can fail."""
+    monkeypatch.setattr(Judge, "_last", lambda *_: None)
+    monkeypatch.setattr(Judge, "_of_page", lambda *_: None)
+    wrong = 0
+    for seed in range(3):
+        wiki, store = history(seed), new_store()
+        service = Service(wiki, faults=Faults(late=0.5, repeat=0.5), chance=random.Random(seed))
+        run(service, store, tmp_path / str(seed))
+        try:
+            check_against_wiki(store, wiki)
+        except AssertionError:
+            wrong += 1
+    assert wrong
+
+
+def small_wiki(project: str = "p") -> tuple[Wiki, Page]:
+    """Return a wiki with a page of two revisions."""
+    wiki = Wiki(random.Random(7), project)
+    page = wiki.create()
+    wiki.edit(page)
+    return wiki, page
+
+
+def known(store: Store, project: str = "p", page: int = 1) -> list[int]:
+    """Return the revisions of a page that are served."""
+    try:
+        items = list(Archive(store, clock=lambda: LATER).timeline(project, page))
+    except PageNotFoundError:
+        return []
+    return sorted({item.what.rev_id for item in items if isinstance(item.what, Revision)})
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_text_that_is_not_there_holds_up_nothing_else(status: int, tmp_path: Path) -> None:
+    """Later edits of the page are served; what waits is shown, and comes again after a restart."""
+    wiki, page = small_wiki()
+    first, second = (rev.rev_id for rev in page.revs)
+    service, store = Service(wiki), new_store()
+    service.text_status[first] = status
+
+    def shown() -> bool:
+        return known(store) == [second] and any(one.tries > 1 for one in waiting(tmp_path))
+
+    with service.serve() as upstream:
+        run_at(upstream.origin, service, store, tmp_path, until=shown)
+        (one,) = waiting(tmp_path)
+        assert (one.rev_id, one.page_id, one.waits_for) == (first, 1, "text")
+        assert ("no such text" if status == 404 else "500") in one.why
+        since = one.since
+        run_at(upstream.origin, service, store, tmp_path, until=lambda: bool(service.places[1:]))
+        (one,) = waiting(tmp_path)
+        assert one.since == since  # it waits since then, not since the restart
+        service.text_status.clear()
+        run_at(upstream.origin, service, store, tmp_path)
+        service.closing.set()
+    assert known(store) == [first, second]
+    assert waiting(tmp_path) == []
+
+
+def waiting(data: Path, project: str = "p") -> list[Pending]:
+    """Return what is shown as pending."""
+    return dict(read_all(data)).get(project, [])
+
+
+def test_a_text_that_never_comes_is_given_up(tmp_path: Path) -> None:
+    """After its time the revision is rejected, by name, and the mark passes it."""
+    wiki, page = small_wiki()
+    service, store = Service(wiki), new_store()
+    service.text_status[page.revs[0].rev_id] = 404
+    (followed,) = run(service, store, tmp_path, waits=replace(QUICK, text_seconds=0.2))
+    assert dict(followed.summary.rejected) == {"TEXT_UNAVAILABLE": 1}
+    assert known(store) == [page.revs[1].rev_id]
+    (path,) = tmp_path.glob("quarantine/p/*.ndjson")
+    excerpt = json.loads(base64.b64decode(json.loads(path.read_bytes())["excerpt_base64"]))
+    assert (excerpt["rev_id"], excerpt["page_id"]) == (page.revs[0].rev_id, 1)
+
+
+def test_nothing_is_given_up_while_no_text_can_be_fetched(tmp_path: Path) -> None:
+    """A content source that is down for long loses nothing."""
+    wiki, page = small_wiki()
+    service, store = Service(wiki), new_store()
+    for rev in page.revs:
+        service.text_status[rev.rev_id] = 500
+
+    def long_enough() -> bool:
+        return len(waiting(tmp_path)) == 2 and time.time_ns() // 1000 - waiting(tmp_path)[0].since > 1_500_000
+
+    with service.serve() as upstream:
+        waits = replace(QUICK, text_seconds=0.1)
+        run_at(upstream.origin, service, store, tmp_path, until=long_enough, waits=waits)
+        service.text_status.clear()
+        (followed,) = run_at(upstream.origin, service, store, tmp_path, waits=waits)
+        service.closing.set()
+    assert not followed.summary.rejected
+    check_against_wiki(store, wiki)
+
+
+def test_a_page_that_was_deleted_before_its_text_was_fetched(tmp_path: Path) -> None:
+    """Its revisions are given up sooner, and its delete is passed over: it was never here."""
+    wiki, page = small_wiki()
+    wiki.delete(page)
+    service, store = Service(wiki), new_store()
+    for rev in page.revs:
+        service.text_status[rev.rev_id] = 404
+    waits = replace(QUICK, deleted_seconds=0.2, order_seconds=0.5)
+    (followed,) = run(service, store, tmp_path, waits=waits)
+    assert dict(followed.summary.rejected) == {"TEXT_UNAVAILABLE": 2}
+    assert followed.summary.skipped["delete of a page that is not known"] == 1
+    assert known(store) == []
+
+
+def test_a_text_that_is_hidden_meanwhile_and_shown_again(tmp_path: Path) -> None:
+    """It is hidden, neither lost nor empty; when upstream shows it, the text is fetched."""
+    wiki, page = small_wiki()
+    rev = page.revs[-1]
+    service, store = Service(wiki), new_store()
+    service.text_status[rev.rev_id] = 403
+    with service.serve() as upstream:
+        run_at(upstream.origin, service, store, tmp_path)
+        seen = Archive(store).revision("p", rev.rev_id).revision
+        assert {slot.presence for slot in seen.slots} == {Presence.HIDDEN}
+        service.text_status.clear()
+        before = len(wiki.documents)
+        rev.hidden = 2
+        wiki._tell("visibility_change", page)
+        service.publish(wiki.documents[before:])
+        run_at(upstream.origin, service, store, tmp_path)
+        service.closing.set()
+    check_against_wiki(store, wiki)
+
+
+def test_another_text_than_the_digest_says(tmp_path: Path) -> None:
+    """It is asked for again; if it stays another one it is stored, with that verdict."""
+    wiki, page = small_wiki()
+    service, store = Service(wiki), new_store()
+    wiki.texts[page.revs[0].rev_id] = dict.fromkeys(page.revs[0].texts, b"something else")
+    (followed,) = run(service, store, tmp_path)
+    assert followed.summary.claims["mismatch"] == len(page.revs[0].texts)
+    assert followed.summary.claims["exact"] == len(page.revs[1].texts)
+    asked = [path for path in service.texts_asked if path == page.revs[0].rev_id]
+    assert len(asked) == 1 + QUICK.doubts
+
+
+def test_a_slow_content_source(tmp_path: Path) -> None:
+    """Texts are fetched side by side: the stream does not wait for each."""
+    wiki = history(3, events=30)
+    service, store = Service(wiki), new_store()
+    service.text_seconds = 0.05
+    run(service, store, tmp_path)
+    assert service.most_at_once > 1
+    check_against_wiki(store, wiki)
+
+
+def test_too_much_pending_stops_the_reading(tmp_path: Path) -> None:
+    """No more is read while so much waits, and it goes on behind."""
+    wiki = Wiki(random.Random(1))
+    page = wiki.create()
+    for _ in range(20):
+        wiki.edit(page)
+    service, store = Service(wiki), new_store()
+    for rev in page.revs:
+        service.text_status[rev.rev_id] = 500
+    waits = replace(QUICK, most=5)
+    with service.serve() as upstream:
+        run_at(
+            upstream.origin, service, store, tmp_path, until=lambda: len(waiting(tmp_path)) >= 5, waits=waits
+        )
+        assert len(waiting(tmp_path)) == 5
+        service.text_status.clear()
+        run_at(upstream.origin, service, store, tmp_path, waits=waits)
+        service.closing.set()
+    check_against_wiki(store, wiki)
+
+
+def test_two_projects(tmp_path: Path) -> None:
+    """Projects share one connection, with all its faults, and each goes on from its own place."""
+    wikis = [history(1, project="p"), history(2, project="q")]
+    service = Service(*wikis, faults=ALL_FAULTS, chance=random.Random(5))
+    store = new_store("p", "q")
+    with service.serve() as upstream:
+        run_at(upstream.origin, service, store, tmp_path, "p", until=lambda: bool(known(store, "p")))
+        run_at(upstream.origin, service, store, tmp_path, "p", "q")
+        service.closing.set()
+    for wiki in wikis:
+        check_against_wiki(store, wiki)

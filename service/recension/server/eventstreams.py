@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from recension.archive.claims import Verdict, check_claims
 from recension.archive.clock import Clock, system_clock
 from recension.archive.judging import lacks_text, must_wait
 from recension.archive.projects import project_number
-from recension.model.errors import SourceError
+from recension.model.errors import SourceError, UpstreamUnreachableError
 from recension.model.event import Delete, Edit, Event, Restore, Visibility
 from recension.server.pending import Pending, PendingFile
 from recension.sources.contents import ContentSource, Texts
@@ -126,6 +126,7 @@ class EventStream:
         self._not_before = 0
         """Upstream wants to be left alone until then."""
         self._looked_at = 0
+        self._stopped = False
         self._file = PendingFile(data, project)
         self._before = {one.source_id: one for one in self._file.read()}
         """What waited when the last follower ended."""
@@ -156,6 +157,7 @@ class EventStream:
 
     def stop(self) -> None:
         """End ``connect``; from any thread."""
+        self._stopped = True
         self._hub.stop()
 
     # --- documents ----------------------------------------------------------------------------------
@@ -224,7 +226,13 @@ class EventStream:
             with contextlib.suppress(CancelledError):  # the follower ends
                 inbox.deliver((source_id, done.exception() or done.result()))
 
-        self._fetchers.submit(self._content.texts, entry.change.rev_id, roles).add_done_callback(deliver)
+        self._fetchers.submit(self._fetch, entry.change.rev_id, roles).add_done_callback(deliver)
+
+    def _fetch(self, rev_id: int, roles: Collection[str]) -> Texts | None:
+        """Of a fetcher's thread: what is still to be fetched when all ends is not."""
+        if self._stopped:
+            raise UpstreamUnreachableError("the follower ends")
+        return self._content.texts(rev_id, roles)
 
     def _fetched(self, source_id: str, outcome: Texts | Exception | None, inbox: Inbox) -> Iterator[Piece]:
         entry = self._entries.get(source_id)

@@ -1,4 +1,4 @@
-"""The command ``follow``: streams of upstream's, until it is told to stop."""
+"""The commands ``follow``: streams of upstream's; and ``pending``: what waits there."""
 
 from __future__ import annotations
 
@@ -6,25 +6,38 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib.metadata import version
 from typing import Any
 
 import structlog
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from recension.archive.ingest import Ingestor
-from recension.model.instant import parse_instant
+from recension.archive.projects import definition_of, project_number
+from recension.model.instant import format_instant, parse_instant
 from recension.server import logs
+from recension.server.eventstreams import FETCHERS, EventStream, Waits
 from recension.server.fetching import add_account, login_of
 from recension.server.following import follow
-from recension.server.opening import OpenStore, take_data
+from recension.server.opening import OpenStore, take_data, take_data_and_json
+from recension.server.pending import read_all
 from recension.server.stopping import stop_signals
-from recension.sources import enterprise_stream
+from recension.server.telling import plain
+from recension.sources import enterprise_stream, eventstreams
+from recension.sources.contents import MediaWikiContent
 from recension.sources.http import Http, Patience
 from recension.sources.piece import Stream
 from recension.store.interface import Store
 
 _IDLE_SECONDS = 300.0
 """A small project may be silent for minutes."""
+_STREAMS = (eventstreams.PAGE_CHANGE, eventstreams.VISIBILITY)
+_TEXT_PATIENCE = Patience(idle_seconds=15.0)
+"""Also the longest that a follower takes to end."""
 
 MakeStreams = Callable[[argparse.Namespace, Store], Sequence[Stream]]
 
@@ -44,6 +57,43 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
         "--since", default="", metavar="T", help="where to begin when nothing was read before (now)"
     )
     _finish(enterprise, open_store, _enterprise)
+    _add_eventstreams(kinds, open_store)
+    pending = commands.add_parser("pending", help="say what followers could not take yet, and why")
+    take_data_and_json(pending, _pending)
+
+
+def _add_eventstreams(kinds: Any, open_store: OpenStore) -> None:
+    parser = kinds.add_parser("eventstreams", help="changes of pages from Wikimedia's EventStreams")
+    parser.add_argument("projects", metavar="PROJECT", nargs="+", help="existing projects")
+    parser.add_argument(
+        "--stream",
+        action="append",
+        metavar="NAME",
+        help=f"name of a stream, may be repeated ({', '.join(_STREAMS)})",
+    )
+    parser.add_argument(
+        "--url", default=eventstreams.STREAMS_URL, metavar="URL", help="origin of the streams (%(default)s)"
+    )
+    parser.add_argument(
+        "--content",
+        default="",
+        metavar="URL",
+        help="origin of the wiki that has the texts (the project's own)",
+    )
+    parser.add_argument(
+        "--contact", default="", metavar="TEXT", help="who asks: an address that upstream can write to"
+    )
+    parser.add_argument(
+        "--since", default="", metavar="T", help="where to begin when nothing was read before (now)"
+    )
+    parser.add_argument(
+        "--give-up-hours",
+        type=float,
+        default=Waits().text_seconds / 3600,
+        metavar="H",
+        help="until a text that upstream does not have is given up (%(default)g)",
+    )
+    _finish(parser, open_store, _eventstreams)
 
 
 def _finish(parser: argparse.ArgumentParser, open_store: OpenStore, make: MakeStreams) -> None:
@@ -82,3 +132,51 @@ def _enterprise(arguments: argparse.Namespace, store: Store) -> Sequence[Stream]
         )
         for project in dict.fromkeys(arguments.projects)
     ]
+
+
+def _eventstreams(arguments: argparse.Namespace, store: Store) -> Sequence[Stream]:
+    projects = tuple(dict.fromkeys(arguments.projects))
+    with store.view() as view:
+        origins = {
+            name: arguments.content or definition_of(view, project_number(view, name)).base_url
+            for name in projects
+        }
+    contact = f" ({arguments.contact})" if arguments.contact else ""
+    agent = f"recension/{version('recension')}{contact}"
+    hub = eventstreams.Hub(
+        Http(arguments.url, patience=Patience(idle_seconds=arguments.idle_seconds), agent=agent),
+        arguments.stream or _STREAMS,
+        projects,
+        since=parse_instant(arguments.since) if arguments.since else None,
+    )
+    fetchers = ThreadPoolExecutor(FETCHERS, "texts")
+    waits = Waits(text_seconds=arguments.give_up_hours * 3600)
+    return [
+        EventStream(
+            hub,
+            project,
+            store,
+            MediaWikiContent(Http(origin, patience=_TEXT_PATIENCE, agent=agent, connections=FETCHERS)),
+            fetchers,
+            arguments.data,
+            waits=waits,
+        )
+        for project, origin in origins.items()
+    ]
+
+
+def _pending(arguments: argparse.Namespace) -> int:
+    found = dict(read_all(arguments.data))
+    if arguments.json:
+        document = {project: [one.document() for one in pending] for project, pending in found.items()}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return 0
+    table = Table("project", "page", "revision", "waits for", "since", "tries", "why", box=None)
+    for project, pending in found.items():
+        for one in pending:
+            table.add_row(
+                project, str(one.page_id), str(one.rev_id or ""), one.waits_for, format_instant(one.since),
+                str(one.tries), Text(plain(one.why)),
+            )  # fmt: skip
+    Console().print(table)
+    return 0

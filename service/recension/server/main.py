@@ -41,7 +41,7 @@ GROUPS = (
     Group("ingesting", ("ingest",)),
     Group("quarantining", ("quarantine",)),
     Group("fetching", ("fetch",), ()),
-    Group("follow_commands", ("follow",)),
+    Group("follow_commands", ("follow", "pending")),
     Group("serving", ("serve", "worker")),
     Group("operating", ("compact", "backup", "restore", "stats"), (LmdbStore,)),
     Group("checking", ("fsck", "rebuild", "gc")),

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -21,6 +21,7 @@ from recension.archive.check.state import Remedy
 from recension.archive.stats import Stats, read_stats
 from recension.model.errors import DataLossError, StoreError
 from recension.model.instant import format_instant
+from recension.server.pending import Pending, read_all
 from recension.server.retracting import finish_erasures, sign_receipts, signer_of
 from recension.server.sought import Backups
 from recension.store.directory import KEY_FILE
@@ -157,10 +158,15 @@ def _restore(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
 def _stats(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
     with closing(backend.open(arguments.data)) as store, _progress(arguments, unit="rows") as told:
         stats = read_stats(store, told)
+    pending = dict(read_all(arguments.data))
     if arguments.json:
-        sys.stdout.write(json.dumps(stats.document(), ensure_ascii=False) + "\n")
+        waiting = {
+            project: {"changes": len(some), "oldest": format_instant(min(one.since for one in some))}
+            for project, some in pending.items()
+        }
+        sys.stdout.write(json.dumps({**stats.document(), "pending": waiting}, ensure_ascii=False) + "\n")
     else:
-        _print(stats)
+        _print(stats, pending)
     return 0
 
 
@@ -220,7 +226,7 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=total, rate=rate)
 
 
-def _print(stats: Stats) -> None:
+def _print(stats: Stats, pending: Mapping[str, Sequence[Pending]]) -> None:
     console = Console()
     projects = Table("project", "revisions", "pages", "texts", "MiB of text", title=None)
     for name in ("revisions", "pages", "texts", "MiB of text"):
@@ -262,4 +268,7 @@ def _print(stats: Stats) -> None:
     rest.add_row(
         "not sealed yet", f"{stats.tails:,} texts of {stats.tail_pages:,} pages, {_mib(stats.tail_bytes)}"
     )
+    for name, some in pending.items():
+        oldest = format_instant(min(one.since for one in some))
+        rest.add_row(f"pending of {name}", f"{len(some):,} changes, the oldest since {oldest}")
     console.print(rest)

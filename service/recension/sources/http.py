@@ -87,9 +87,11 @@ class Http:
         bearer: Bearer | None = None,
         patience: Patience = Patience(),
         agent: str = "recension",
+        connections: int = 1,
     ) -> None:
         """``origin``: scheme, host and port: ``https://realtime.enterprise.wikimedia.com``.
 
+        ``connections``: so many are kept open between requests.
         Raises ``InvalidArgumentError`` for one that is none, that holds a password, or that would carry what
         is said over a network as plain text.
         """
@@ -101,6 +103,7 @@ class Http:
         self._pool = urllib3.PoolManager(
             timeout=Timeout(connect=patience.connect_seconds, read=patience.idle_seconds),
             retries=False,
+            maxsize=connections,
             headers={"User-Agent": agent, "Accept-Encoding": "identity"},
         )
 
