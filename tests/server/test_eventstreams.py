@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +18,32 @@ from typing import Any
 import pytest
 
 from recension.archive import marks
+from recension.archive.ingest import Ingestor
 from recension.archive.judging import Judge
 from recension.archive.reader import Archive
 from recension.model.errors import PageNotFoundError
 from recension.model.event import Presence
-from recension.model.reading import Revision
+from recension.model.reading import ProjectInfo, Revision
 from recension.server.eventstreams import EventStream, Waits
 from recension.server.following import Followed
+from recension.server.main import main
 from recension.server.pending import Pending, read_all
 from recension.sources.contents import MediaWikiContent
 from recension.sources.eventstreams import Hub
 from recension.sources.http import Http, Patience
 from recension.store.interface import Store
+from recension.store.lmdb import LmdbStore
 from tests.eventstreams import START, STREAM, Faults, Page, Service, Wiki, history
-from tests.server.test_following import LATER, new_store
+from tests.server.test_following import LATER, head_of, new_store, wait_for
 from tests.server.test_following import run as follow_until
 
-QUICK = Waits(first_retry_seconds=0.001, longest_retry_seconds=0.01, look_seconds=0.005, mark_seconds=0.0)
+QUICK = Waits(
+    first_retry_seconds=0.001,
+    longest_retry_seconds=0.01,
+    look_seconds=0.005,
+    mark_seconds=0.0,
+    show_seconds=0.01,
+)
 
 
 @contextmanager
@@ -143,7 +154,7 @@ def check_against_wiki(store: Store, wiki: Wiki) -> None:
 
 def test_clean_run(tmp_path: Path) -> None:
     """Without any fault the archive has what the wiki has."""
-    for seed in range(3):
+    for seed in range(2):
         wiki, store = history(seed, events=100), new_store()
         (followed,) = run(Service(wiki), store, tmp_path / str(seed))
         assert not followed.summary.rejected
@@ -255,7 +266,7 @@ def test_nothing_is_given_up_while_no_text_can_be_fetched(tmp_path: Path) -> Non
         service.text_status[rev.rev_id] = 500
 
     def long_enough() -> bool:
-        return len(waiting(tmp_path)) == 2 and time.time_ns() // 1000 - waiting(tmp_path)[0].since > 1_500_000
+        return len(waiting(tmp_path)) == 2 and time.time_ns() // 1000 - waiting(tmp_path)[0].since > 400_000
 
     with service.serve() as upstream:
         waits = replace(QUICK, text_seconds=0.1)
@@ -355,3 +366,49 @@ def test_two_projects(tmp_path: Path) -> None:
         service.closing.set()
     for wiki in wikis:
         check_against_wiki(store, wiki)
+
+
+def start(origin: str, data: Path) -> subprocess.Popen[bytes]:
+    arguments = ["follow", "eventstreams", "p", "--stream", STREAM, "--since", "2025-01-01", "--url", origin]
+    arguments += ["--content", origin, "--contact", "somebody@p.test", "--json", "--data", str(data)]
+    command = [sys.executable, "-m", "recension.server.main", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.torture)])
+def test_killed_followers(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed at any moment and started again, the end is the same; told to stop, it ends well."""
+    wiki, chance, data = history(11, events=80), random.Random(1), tmp_path / "data"
+    lost = wiki.pages[1].revs[0].rev_id
+    with closing(LmdbStore.open(data, create=True)) as made:
+        Ingestor(made).create_project(ProjectInfo("p", "https://p.test", "en", "CC-BY-SA-4.0"))
+    service = Service(wiki, faults=Faults(cut=0.02, late=0.1, repeat=0.1), chance=chance)
+    service.text_seconds = 0.01
+    service.text_status[lost] = 404
+    with service.serve() as upstream:
+        for _ in range(kills):
+            before, process = head_of(data), start(upstream.origin, data)
+            wait_for(lambda: head_of(data) > before or waiting(data) != [])  # noqa: B023
+            time.sleep(chance.random() * 0.5)
+            process.kill()
+            process.communicate(timeout=60)
+        process = start(upstream.origin, data)
+        wait_for(lambda: [one.rev_id for one in waiting(data) if one.waits_for == "text"] == [lost])
+        told = {}
+        for name in ("pending", "stats"):
+            assert main([name, "--data", str(data)]) == 0
+            assert str(lost) in capsys.readouterr().out or name == "stats"
+            assert main([name, "--data", str(data), "--json"]) == 0
+            told[name] = json.loads(capsys.readouterr().out)
+        assert [one["rev_id"] for one in told["pending"]["p"]] == [lost]
+        assert told["stats"]["pending"]["p"]["changes"] == 1
+        service.text_status.clear()
+        with closing(LmdbStore.open(data)) as store:
+            wait_for(lambda: waiting(data) == [] and lost in known(store))
+            process.terminate()
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+            check_against_wiki(store, wiki)
+    (document,) = json.loads(out)
+    assert document["project"] == "p"
+    assert b"following" in err

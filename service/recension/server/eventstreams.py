@@ -41,7 +41,6 @@ FETCHERS = 8
 
 _SECOND = 1_000_000
 _MAX_GONE = 10_000
-_SHOW_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,8 @@ class Waits:
     """Between looks at whether what a change waits for has come."""
     mark_seconds: float = 60.0
     """Between commits that say nothing but how far the stream was read."""
+    show_seconds: float = 1.0
+    """Between writings of what is pending; what waits no longer than that is not written down."""
     doubts: int = 2
     """So often a text is fetched again that has another digest than its document says."""
 
@@ -129,7 +130,8 @@ class EventStream:
         self._stopped = False
         self._file = PendingFile(data, project)
         self._before = {one.source_id: one for one in self._file.read()}
-        """What waited when the last follower ended."""
+        """What waited when the last follower ended, and did not come again yet."""
+        self._started_at = clock()
         self._shown: list[Pending] | None = None
         self._shown_at = 0
 
@@ -172,6 +174,7 @@ class EventStream:
             return
         if change.source_id in self._entries:
             return
+        left = self._before.pop(change.source_id, None)
         with self._store.view() as view:
             lacks = lacks_text(view, self._number, change)
             unknown = must_wait(view, self._number, change)
@@ -180,27 +183,25 @@ class EventStream:
         self._place = told.before  # until it is known what becomes of it, nothing behind it is done
         if isinstance(change.happened, Visibility | Restore | Delete):
             if unknown:
-                self._wait(told, change, "page", inbox)
+                self._wait(told, change, "page", left, inbox)
                 return
             yield self._whole(change, told.size)
             if lacks:
-                self._wait(told, replace(change, happened=None), "text", inbox)
+                self._wait(told, replace(change, happened=None), "text", left, inbox)
         elif lacks:
-            self._wait(told, change, "text", inbox)
+            self._wait(told, change, "text", left, inbox)
             yield from self._without_fetch(change.source_id)
         elif change.happened is not None and unknown:
-            self._wait(told, change, "page", inbox)
+            self._wait(told, change, "page", left, inbox)
         elif change.happened is not None:
             yield self._whole(change, told.size)
         else:
             yield self._piece([Skipped({"told before": 1})], change, told.size)
 
-    def _wait(self, told: Told, change: Change, waits_for: str, inbox: Inbox) -> None:
+    def _wait(self, told: Told, change: Change, waits_for: str, left: Pending | None, inbox: Inbox) -> None:
         now = self._clock()
-        left = self._before.pop(change.source_id, None)
-        self._entries[change.source_id] = _Entry(
-            change, told.before, told.size, now if left is None else min(left.since, now), waits_for, now
-        )
+        since = now if left is None else min(left.since, now)
+        self._entries[change.source_id] = _Entry(change, told.before, told.size, since, waits_for, now)
         self._ask(self._entries[change.source_id], inbox)
 
     def _without_fetch(self, source_id: str) -> Iterator[Piece]:
@@ -411,15 +412,19 @@ class EventStream:
                 entry.since, entry.tries, entry.why,
             )
             for entry in list(self._entries.values())
-        ]  # fmt: skip
+        ] + list(self._before.values())  # fmt: skip
 
     def _show(self, *, now: bool = False) -> None:
         """Write down what waits for longer than it takes, now and then."""
         at = self._clock()
-        if not now and at - self._shown_at < _SHOW_SECONDS * _SECOND:
+        if not now and at - self._shown_at < self._waits.show_seconds * _SECOND:
             return
         self._shown_at = at
-        pending = [one for one in self.pending() if now or at - one.since >= _SHOW_SECONDS * _SECOND]
+        if at - self._started_at > self._waits.order_seconds * _SECOND:
+            self._before.clear()  # what has not come again by now was stored by another follower
+        pending = [
+            one for one in self.pending() if now or at - one.since >= self._waits.show_seconds * _SECOND
+        ]
         if pending != self._shown:
             self._shown = pending
             self._file.write(pending)
