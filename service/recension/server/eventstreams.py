@@ -49,6 +49,8 @@ class Waits:
 
     most: int = 10_000
     """Changes that may be pending; the stream is not read any further while there are so many."""
+    most_bytes: int = 64 * 1024 * 1024
+    """The same of their documents, which are small unless they bring their texts along."""
     text_seconds: float = 24 * 3600.0
     """For a text that upstream does not have, or refuses, until its revision is given up."""
     deleted_seconds: float = 600.0
@@ -142,8 +144,7 @@ class EventStream:
         inbox = self._hub.join(self.project, offsets)
         try:
             while not inbox.ended:
-                room = max(self._waits.most - len(self._entries), 0)
-                told, place, done = inbox.take(self._patience(), room)
+                told, place, done = inbox.take(self._patience(), self._room())
                 for one in told:
                     yield from self._hear(one, inbox)
                 if place is not None:
@@ -298,6 +299,12 @@ class EventStream:
         ]
 
     # --- time ---------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """Return how many more documents may be looked at."""
+        if sum(entry.size for entry in self._entries.values()) >= self._waits.most_bytes:
+            return 0
+        return max(self._waits.most - len(self._entries), 0)
 
     def _patience(self) -> float:
         """Return for how many seconds nothing is to be done unless something comes."""

@@ -33,7 +33,8 @@ VISIBILITY = "mediawiki.revision-visibility-change"
 
 _SINCE = "since"
 _MAX_WAITING = 1000
-"""Documents of a project that are read ahead."""
+_MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""Documents of a project that are read ahead: no more than so many, nor of so many bytes but for the last."""
 _MAX_TOPICS = 64
 _MAX_SHOWN = 200
 _SECOND = 1_000_000
@@ -56,6 +57,7 @@ class Inbox:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._told: deque[Told] = deque()
+        self._bytes = 0
         self._done: deque[Any] = deque()
         self._place: Offsets = {}
         self._ended = False
@@ -69,14 +71,18 @@ class Inbox:
     def tell(self, told: Told | None, place: Offsets) -> bool:
         """Hand over a document, once there is room, and the place behind it; false when it is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or len(self._told) < _MAX_WAITING)
+            self._changed.wait_for(lambda: self._ended or not self._full())
             if self._ended:
                 return False
             self._place = place
             if told is not None:
                 self._told.append(told)
+                self._bytes += told.size
                 self._changed.notify_all()
         return True
+
+    def _full(self) -> bool:
+        return len(self._told) >= _MAX_WAITING or self._bytes >= _MAX_WAITING_BYTES
 
     def deliver(self, done: Any) -> None:
         """Hand over something that was asked for."""
@@ -98,6 +104,7 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: (self._told and most) or self._done or self._ended, seconds)
             told = [self._told.popleft() for _ in range(min(len(self._told), most))]
+            self._bytes -= sum(one.size for one in told)
             done = list(self._done)
             self._done.clear()
             if told:
