@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from recension.archive.check.run import Check
-from recension.archive.marks import end_of, mark_at, newest, sources
+from recension.archive.marks import end_of, freshness, mark_at, newest, sources
 from recension.model.errors import InvalidArgumentError
 from recension.model.mark import MAX_OFFSETS_BYTES, MAX_SOURCE_BYTES, Mark, Origin, Span, read_mark
+from recension.model.reading import Provenance
 from recension.model.record import Kind, Statement, decode_commit
 from recension.store import keys
 from recension.store.memory import MemoryStore
-from tests.archive.helpers import World, edit
+from tests.archive.helpers import NOW, World, edit
 from tests.archive.test_check import put, relog
 
 FILE = Mark("dump", "aawiki-20260101-pages-meta-history.xml.7z", Span(0, 2))
@@ -153,6 +154,43 @@ def test_sources_are_listed_with_their_newest_mark(world: World) -> None:
         (position, mark.source, mark.offsets["0"]) for position, mark in sources(world.store, "w")
     ]
     assert [] == sources(world.store, "none")
+
+
+def test_a_revision_says_what_it_was_read_from(world: World) -> None:
+    """A file, with its digest once it was read to its end; a stream with its place; an owner; or nothing."""
+    at = world.ingestor.append("w", [world.event(1, 1, edit(1, "a"))], FILE).position
+    expected = Provenance(at, NOW + at - 1, "dump", b"", 0, FILE.source, (0, 2))
+    assert expected == world.archive.provenance("w", 1)
+    world.ingestor.append("w", [], WHOLE)
+    whole = replace(expected, digest=bytes(range(32)), size_bytes=77)
+    assert whole == world.archive.provenance("w", 1)
+    at = world.ingestor.append("w", [world.event(1, 2, edit(2, "b"))], STREAM).position
+    told = world.archive.provenance("w", 2)
+    assert (at, "enterprise-stream", {"0": "12", "1": "x"}) == (told.position, told.form, told.offsets)
+    assert (STREAM.source, b"") == (told.source, told.digest)
+    world.ingestor.append("w", [world.event(1, 3, edit(3, "c"))], Mark("append", "ann"))
+    told = world.archive.provenance("w", 3)
+    assert ("append", "ann", b"", {}) == (told.form, told.source, told.digest, told.offsets)
+    at = world.add(world.event(1, 4, edit(4, "d"))).position
+    assert Provenance(at, NOW + at - 1) == world.archive.provenance("w", 4)
+    assert whole == world.archive.provenance("w", 1)
+
+
+def test_how_far_a_stream_is_behind_is_told_of_when_it_was_served(world: World) -> None:
+    """Marks that go on without anything new do not make it older; of a file it is told at its end."""
+    for number in range(1, 40):
+        newest_at = NOW - 5_000_000 if number < 7 else NOW - 2_500_000
+        world.ingestor.append("w", [], replace(STREAM, offsets={"0": number}, upstream_at=newest_at))
+    (one,) = freshness(world.store)
+    served_at = NOW + 1 + 6  # the seventh, and one commit before the first
+    assert (served_at, (served_at - NOW + 2_500_000) / 1_000_000) == (one.served_at, one.lag_seconds)
+    assert (40, STREAM.source, True) == (one.position - 0, one.source, one.is_stream)
+    world.ingestor.append("w", [world.event(1, 1, edit(1, "a"))], FILE)
+    assert freshness(world.store)[1].lag_seconds is None
+    world.ingestor.append("w", [], WHOLE)
+    file = freshness(world.store)[1]
+    assert (False, 1_000_000, True) == (file.is_stream, file.upstream_at, bool(file.lag_seconds))
+    assert [one] == freshness(world.store, streams_alone=True)
 
 
 def test_a_check_finds_rows_that_no_mark_makes() -> None:

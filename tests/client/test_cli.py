@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pty
 import re
@@ -55,6 +56,11 @@ COMMANDS = {
         "project list",
         "project license",
         "ingest",
+        "quarantine",
+        "quarantine list",
+        "quarantine show",
+        "quarantine export",
+        "quarantine retry",
         "serve",
         "compact",
         "backup",
@@ -393,6 +399,24 @@ def test_quiet_says_nothing_but_results(sample: dict[str, str]) -> None:
     listed = ("ls", snapshot(sample, "aawiki", "2010-01-01"), "--quiet")
     assert "" == watched(sample, *listed, stream="stderr")
     assert run("recension", "projects", "--quiet", "--server", f"127.0.0.1:{free_port()}", status=3)
+
+
+def test_show_says_what_a_revision_was_read_from(sample: dict[str, str]) -> None:
+    """The file by name and digest; on a server without keys everybody is its operator."""
+
+    def asked(*more: str) -> str:
+        command = [str(BIN / "recension"), "show", "aawiki", "Main Page", "--provenance", *more]
+        return subprocess.run(command, capture_output=True, check=True, text=True, env=sample).stdout
+
+    told = json.loads(asked("--json"))["provenance"]
+    name = "aawiki-20260101-pages-meta-history.xml.7z"
+    path = Path(server.__file__).parent / "sample" / name
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert ("dump", name, digest) == (told["form"], told["source"], told["digest"])
+    assert told["events"][0] < told["events"][1] <= 1_307
+    table = asked()
+    assert name in table
+    assert digest in table
 
 
 def test_diff_says_by_its_status_what_it_found(sample: dict[str, str]) -> None:

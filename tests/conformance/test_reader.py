@@ -24,6 +24,7 @@ from recension.model.manifest import OnHidden, Selector
 from recension.model.reading import (
     ChangeKind,
     ProjectInfo,
+    Provenance,
     Reader,
     Revision,
     Shard,
@@ -580,6 +581,16 @@ def test_proofs(any_reader: Reader, world: World) -> None:
     for page in (0, -1, 2**63):
         with pytest.raises(errors.InvalidArgumentError):
             any_reader.prove(wanted, "w", page)
+
+
+def test_provenance(any_reader: Reader, world: World) -> None:
+    """What a revision was read from, which for one of a batch without a mark is its commit alone."""
+    expected = world.archive.provenance("w", 10_003)
+    assert expected == any_reader.provenance("w", 10_003)
+    revision = any_reader.revision("w", 10_003, text=False).revision
+    assert Provenance(revision.position, revision.recorded_at) == expected
+    with pytest.raises(errors.RevisionNotFoundError):
+        any_reader.provenance("w", 77_777)
 
 
 def test_attribution(any_reader: Reader, world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from recension.model.digest import format_digest
 from recension.model.event import NO_COMMENT, NOBODY, Edit, Event, Presence, SlotText
 from recension.model.instant import parse_instant
 from recension.model.manifest import Selector
+from recension.model.mark import Mark, Origin, Span
 from recension.model.reading import ProjectInfo, StoredReader
 from recension.server import door, scope
 from recension.server.door import Caller, act_for
@@ -119,6 +121,7 @@ def _calls(place: Place, project: str, snapshot: bytes, page: int) -> dict[str, 
         "projects": lambda reader: reader.projects(),
         "project": lambda reader: reader.project(project),
         "revision": lambda reader: reader.revision(project, page),
+        "provenance": lambda reader: reader.provenance(project, page),
         "revisions": lambda reader: reader.revisions(project, [page]),
         "article": lambda reader: reader.article(project, page),
         "timeline": lambda reader: list(reader.timeline(project, page)),
@@ -176,6 +179,34 @@ def test_each_method_is_decided_on(place: Place, method: str) -> None:
     assert not isinstance(asked(reader, shut, jane), errors.RecensionError)
     audit = asked(reader, opened, Caller("eve", Role.AUDITOR))
     assert isinstance(audit, errors.PermissionDeniedError) is (method not in _TEXTLESS)
+
+
+def test_a_licensee_is_told_which_file_it_was_and_not_its_name(place: Place) -> None:
+    """Form, digest, size and time; names, places and numbers of sources are the operator's."""
+    agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime"})
+    mark = Mark("dump", "customers-of-jane.xml.bz2", Span(7, 9))
+    ingestor = Ingestor(place.store)
+    ingestor.append("open", [edit("open", 91, 91, 0, 301, "main")], mark)
+    ingestor.append("open", [], replace(mark, origin=Origin(77, bytes(32))))
+    ingestor.append("open", [edit("open", 92, 92, 0, 302, "main")], Mark("s", "https://s", offsets={"0": 5}))
+
+    def told(rev: int, **metadata: Any) -> revision_pb.Provenance:
+        request = revision_pb.GetRevisionRequest(project="open", rev_id=rev, with_provenance=True)
+        return place.revision.GetRevision(request, timeout=PATIENCE_SECONDS, **metadata).provenance
+
+    whole = told(91, metadata=shown(place.keyring.make("jane", Role.OPERATOR, LATER)))
+    assert ("customers-of-jane.xml.bz2", 7, 9) == (whole.source, whole.first_event, whole.end_event)
+    less = told(91, metadata=shown(place.key))
+    assert ("dump", format_digest(bytes(32)), 77) == (less.form, less.digest, less.size_bytes)
+    assert (whole.position, whole.recorded_at) == (less.position, less.recorded_at)
+    assert {"position", "recorded_at", "form", "digest", "size_bytes"} == {
+        field.name for field, _ in less.ListFields()
+    }
+    stream = told(92, metadata=shown(place.key))
+    assert ("s", "", "", {}) == (stream.form, stream.source, stream.digest, dict(stream.offsets))
+    plain = revision_pb.GetRevisionRequest(project="open", rev_id=91)
+    answer = place.revision.GetRevision(plain, timeout=PATIENCE_SECONDS, metadata=shown(place.key))
+    assert not answer.HasField("provenance")
 
 
 def test_what_went_around_the_wrapper_is_not_told(place: Place) -> None:

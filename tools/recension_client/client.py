@@ -30,6 +30,7 @@ from recension.model.reading import (
     Place,
     ProjectInfo,
     Proof,
+    Provenance,
     Revision,
     RevisionDiff,
     ServerInfo,
@@ -150,6 +151,10 @@ class Client:
         """Return a revision. Raises ``RevisionNotFoundError``."""
         answer = self._ask(questions.revision(project, rev_id, known_at=known_at, text=text))
         return Answer(self._whole(answer.revision, text=text), questions.as_of_in(answer))
+
+    def provenance(self, project: str, rev_id: int, *, known_at: int = 0) -> Provenance:
+        """Return what a revision was read from. Raises ``RevisionNotFoundError``."""
+        return self._ask(questions.provenance(project, rev_id, known_at=known_at))
 
     def revisions(
         self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True

@@ -22,6 +22,7 @@ from recension.model.reading import (
     Place,
     ProjectInfo,
     Proof,
+    Provenance,
     RevisionDiff,
     ServerInfo,
     TimelineItem,
@@ -130,6 +131,22 @@ def revision(
         project=project, rev_id=id_of(rev_id), known_at=position_of(known_at), view=view_of(text=text)
     )
     return Question(lambda channel: RevisionServiceStub(channel).GetRevision, request, _as_sent)
+
+
+def provenance(project: str, rev_id: int, *, known_at: int) -> Question[Provenance]:
+    """Ask what a revision was read from."""
+    request = revision_pb.GetRevisionRequest(
+        project=project,
+        rev_id=id_of(rev_id),
+        known_at=position_of(known_at),
+        view=view_of(text=False),
+        with_provenance=True,
+    )
+    return Question(
+        lambda channel: RevisionServiceStub(channel).GetRevision,
+        request,
+        lambda answer: convert.provenance_from_proto(answer.provenance),
+    )
 
 
 def revisions(

@@ -9,6 +9,7 @@ from recension.archive import history
 from recension.archive.clock import Clock, known_position, resolve
 from recension.archive.history import Choice, State
 from recension.archive.horizons import recorded_at
+from recension.archive.marks import provenance_of
 from recension.archive.projects import Numbers
 from recension.archive.rows import EditRow, MarkRow, read_visibility
 from recension.archive.sealed import SealedReader, find_sealed
@@ -36,6 +37,7 @@ from recension.model.manifest import AsOf
 from recension.model.reading import (
     MAX_BATCH,
     Answer,
+    Provenance,
     Revision,
     RevisionDiff,
     TimelineItem,
@@ -76,6 +78,11 @@ class Pages:
             known = known_position(view.head(), known_at)
             edit = _edit(view, number, project, rev_id, known)
             return Answer(_revision(view, project, number, edit, known, text=text), AsOf(edit.time, known))
+
+    def provenance(self, project: str, rev_id: int, *, known_at: int = 0) -> Provenance:
+        """Return what a revision was read from."""
+        revision = self.revision(project, rev_id, known_at=known_at, text=False).revision
+        return provenance_of(self._store, project, revision.position, revision.recorded_at)
 
     def revisions(
         self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True

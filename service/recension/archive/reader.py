@@ -31,6 +31,7 @@ from recension.model.reading import (
     Place,
     ProjectInfo,
     Proof,
+    Provenance,
     Revision,
     RevisionDiff,
     ServerInfo,
@@ -79,6 +80,10 @@ class Archive:
     def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
         """Return a revision, named as at its own time."""
         return self._pages.revision(project, rev_id, known_at=known_at, text=text)
+
+    def provenance(self, project: str, rev_id: int, *, known_at: int = 0) -> Provenance:
+        """Return what a revision was read from."""
+        return self._pages.provenance(project, rev_id, known_at=known_at)
 
     def revisions(
         self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True

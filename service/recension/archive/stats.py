@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 
+from recension.archive.marks import Freshness, freshness
 from recension.archive.projects import project_names, tally_of
 from recension.archive.sealed import raw_bytes
 from recension.archive.texts.rows import read_page_block, read_tail
+from recension.model.instant import format_instant
 from recension.store import keys
 from recension.store.interface import PackedRows, Progress, Row, Store, Usage
 
@@ -108,6 +110,7 @@ class Stats:
     tail_bytes: int
     tail_pages: int
     usage: Usage
+    sources: tuple[Freshness, ...]
 
     def document(self) -> dict[str, object]:
         """Return it for machines."""
@@ -127,6 +130,18 @@ class Stats:
             ],
             "backlog": {"tails": self.tails, "bytes": self.tail_bytes, "pages": self.tail_pages},
             "usage": asdict(self.usage),
+            "sources": [
+                {
+                    "project": one.project,
+                    "form": one.form,
+                    "source": one.source,
+                    "position": one.position,
+                    "upstream_at": _instant(one.upstream_at),
+                    "served_at": _instant(one.served_at),
+                    "lag_seconds": one.lag_seconds,
+                }
+                for one in self.sources
+            ],
         }
 
 
@@ -162,7 +177,12 @@ def read_stats(store: Store, progress: Progress) -> Stats:
         tail_bytes=seen.tail_bytes,
         tail_pages=seen.tail_pages,
         usage=usage,
+        sources=tuple(freshness(store)),
     )
+
+
+def _instant(instant: int | None) -> str | None:
+    return None if instant is None else format_instant(instant)
 
 
 @dataclass(slots=True)

@@ -5,9 +5,9 @@ Times are microseconds since the epoch, digests and commitments 32 raw bytes, si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -134,6 +134,27 @@ class Answer:
 
     revision: Revision
     as_of: AsOf
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a revision was read from, as the log says."""
+
+    position: int
+    """Of the commit that brought it."""
+    recorded_at: int
+    form: str = ""
+    """Of the source, as in ``Mark.form``; empty where the log does not say."""
+    digest: bytes = b""
+    """Of the file that it came from, 32 bytes; empty for what came otherwise or was not read to its end."""
+    size_bytes: int = 0
+    """Of that file."""
+    source: str = ""
+    """Name of the file, address of the stream, or owner of the key; operators alone are told."""
+    events: tuple[int, int] = (0, 0)
+    """Which events of the file the commit was made of: from the first number up to, without, the second."""
+    offsets: Mapping[str, str] = field(default_factory=dict)
+    """Where the stream went on behind the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +329,13 @@ class Reader(Protocol):
 
     def revision(self, project: str, rev_id: int, *, known_at: int = 0, text: bool = True) -> Answer:
         """Return a revision. Raises ``RevisionNotFoundError``."""
+        ...
+
+    def provenance(self, project: str, rev_id: int, *, known_at: int = 0) -> Provenance:
+        """Return what a revision was read from. Raises ``RevisionNotFoundError``.
+
+        Names of sources and places in them are for operators alone.
+        """
         ...
 
     def revisions(

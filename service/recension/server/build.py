@@ -25,6 +25,7 @@ from recension.archive.horizons import Horizons
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
+from recension.archive.marks import freshness
 from recension.archive.pins import LicenseePins
 from recension.archive.projects import Numbers
 from recension.model.instant import format_instant
@@ -82,6 +83,7 @@ from recension.v1 import (
 )
 
 _HEALTH_THREADS = 4
+_FRESHNESS_SECONDS = 60.0
 _THREADS_FOR_EACH_MAKER = 4
 """Of as many threads one may make a snapshot, and another compare texts: both keep a core busy."""
 _CALLS_FOR_EACH_THREAD = 4
@@ -219,6 +221,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     builders = max(config.threads // _THREADS_FOR_EACH_MAKER, 1)
     fanout = Fanout(Changes(store, system_clock, Numbers()), config.followers, builders)
     chores.append(Chore(fanout.look, LOOK_SECONDS))
+    chores.append(Chore(partial(tell_freshness, store), _FRESHNESS_SECONDS))
     tokens = Tokens(Path(config.jwt_keys)) if config.jwt_keys else None
     identity = Identification(Keyring(store, pepper), agreements, tokens)
     door = Door(identity, licensed.standing, asks_certificates=bool(config.tls_client_ca))
@@ -309,6 +312,21 @@ def keep_clock(agreements: Agreements, clock: EmbargoClock) -> None:
             wall=format_instant(state.wall),
             hint="if the machine's time is right: recension-server clock confirm",
         )
+
+
+def tell_freshness(store: Store) -> None:
+    """Say how far what is served of each stream is behind it."""
+    for one in freshness(store, streams_alone=True):
+        if one.upstream_at is not None and one.served_at is not None:
+            structlog.get_logger().info(
+                logs.FRESHNESS,
+                project=one.project,
+                source=one.source,
+                position=one.position,
+                upstream_at=format_instant(one.upstream_at),
+                served_at=format_instant(one.served_at),
+                lag_seconds=one.lag_seconds,
+            )
 
 
 def _free_readers(store: _HasReaders) -> None:

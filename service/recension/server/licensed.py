@@ -48,6 +48,7 @@ from recension.model.reading import (
     Place,
     ProjectInfo,
     Proof,
+    Provenance,
     Revision,
     RevisionDiff,
     ServerInfo,
@@ -335,6 +336,16 @@ class Licensed:
             answer = self._revision(scope, project, rev_id, known, text=text)
         _take(answer.revision)
         return answer
+
+    def provenance(self, project: str, rev_id: int, *, known_at: int = 0) -> Provenance:
+        """Return what a revision was read from; a licensee is told form and digest, no names and places."""
+        scope = self._scope()
+        if scope is None:
+            return self._reader.provenance(project, rev_id, known_at=known_at)
+        known = self._known(scope, project, known_at)
+        known_at = self._revision(scope, project, rev_id, known, text=False).as_of.known_at
+        told = self._reader.provenance(project, rev_id, known_at=known_at)
+        return replace(told, source="", events=(0, 0), offsets={})
 
     def _revision(
         self, scope: Scope, project: str, rev_id: int, known_at: int | None, *, text: bool

@@ -18,12 +18,14 @@ from rich.text import Text
 
 from recension.archive.check.run import Check
 from recension.archive.check.state import Remedy
+from recension.archive.marks import Freshness
 from recension.archive.stats import Stats, read_stats
 from recension.model.errors import DataLossError, StoreError
 from recension.model.instant import format_instant
 from recension.server.pending import Pending, read_all
 from recension.server.retracting import finish_erasures, sign_receipts, signer_of
 from recension.server.sought import Backups
+from recension.server.telling import plain
 from recension.store.directory import KEY_FILE
 from recension.store.interface import Compacted, Copied, Store
 from recension.store.interface import Progress as Told
@@ -31,6 +33,8 @@ from recension.store.interface import Progress as Told
 _MIB = 1 << 20
 _WHAT = {"copy": "copying", "check": "reading back", "read": "reading", "fsck": "checking"}
 _FINDINGS = 100_000
+_FILES_SHOWN = 20
+"""Of those that were read last; --json has all."""
 """Of a check, looked at for damage."""
 
 
@@ -226,6 +230,22 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=total, rate=rate)
 
 
+def _sources(sources: Sequence[Freshness]) -> Table:
+    """Return what is known of the sources: of all streams, and of the newest files."""
+    table = Table("project", "source", "position", "newest upstream", "served", "lag")
+    files = [one for one in sources if not one.is_stream]
+    for one in [one for one in sources if one.is_stream] + files[-_FILES_SHOWN:]:
+        table.add_row(
+            Text(one.project),
+            Text(plain(one.source)),
+            f"{one.position:,}",
+            "" if one.upstream_at is None else format_instant(one.upstream_at),
+            "" if one.served_at is None else format_instant(one.served_at),
+            "" if one.lag_seconds is None else f"{one.lag_seconds:,.1f} s",
+        )
+    return table
+
+
 def _print(stats: Stats, pending: Mapping[str, Sequence[Pending]]) -> None:
     console = Console()
     projects = Table("project", "revisions", "pages", "texts", "MiB of text", title=None)
@@ -255,6 +275,8 @@ def _print(stats: Stats, pending: Mapping[str, Sequence[Pending]]) -> None:
             ratio,
         )
     console.print(parts)
+    if stats.sources:
+        console.print(_sources(stats.sources))
     usage = stats.usage
     rest = Table(box=None, show_header=False)
     rest.add_row("position", f"{stats.position:,}")

@@ -288,6 +288,7 @@ class GetRevisionRequest(google.protobuf.message.Message):
     REV_ID_FIELD_NUMBER: builtins.int
     KNOWN_AT_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
+    WITH_PROVENANCE_FIELD_NUMBER: builtins.int
     project: builtins.str
     """Project."""
     rev_id: builtins.int
@@ -296,6 +297,8 @@ class GetRevisionRequest(google.protobuf.message.Message):
     """Known-at position; 0 means the newest."""
     view: global___RevisionView.ValueType
     """FULL if unspecified."""
+    with_provenance: builtins.bool
+    """Say what the revision was read from as well."""
     def __init__(
         self,
         *,
@@ -303,8 +306,9 @@ class GetRevisionRequest(google.protobuf.message.Message):
         rev_id: builtins.int = ...,
         known_at: builtins.int = ...,
         view: global___RevisionView.ValueType = ...,
+        with_provenance: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["known_at", b"known_at", "project", b"project", "rev_id", b"rev_id", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["known_at", b"known_at", "project", b"project", "rev_id", b"rev_id", "view", b"view", "with_provenance", b"with_provenance"]) -> None: ...
 
 global___GetRevisionRequest = GetRevisionRequest
 
@@ -316,6 +320,7 @@ class GetRevisionResponse(google.protobuf.message.Message):
 
     REVISION_FIELD_NUMBER: builtins.int
     AS_OF_FIELD_NUMBER: builtins.int
+    PROVENANCE_FIELD_NUMBER: builtins.int
     @property
     def revision(self) -> global___Revision:
         """The revision; its title is the one of its own time."""
@@ -324,16 +329,94 @@ class GetRevisionResponse(google.protobuf.message.Message):
     def as_of(self) -> global___AsOf:
         """The as-of that was used."""
 
+    @property
+    def provenance(self) -> global___Provenance:
+        """What it was read from; only where with_provenance asks for it."""
+
     def __init__(
         self,
         *,
         revision: global___Revision | None = ...,
         as_of: global___AsOf | None = ...,
+        provenance: global___Provenance | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "revision", b"revision"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "revision", b"revision"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "provenance", b"provenance", "revision", b"revision"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "provenance", b"provenance", "revision", b"revision"]) -> None: ...
 
 global___GetRevisionResponse = GetRevisionResponse
+
+@typing.final
+class Provenance(google.protobuf.message.Message):
+    """What a revision was read from, as the log says (docs/format.md, section 18)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class OffsetsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    POSITION_FIELD_NUMBER: builtins.int
+    RECORDED_AT_FIELD_NUMBER: builtins.int
+    FORM_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    FIRST_EVENT_FIELD_NUMBER: builtins.int
+    END_EVENT_FIELD_NUMBER: builtins.int
+    OFFSETS_FIELD_NUMBER: builtins.int
+    position: builtins.int
+    """Position of the commit that brought it."""
+    form: builtins.str
+    """Of the source: "dump", "events", "enterprise", "append", or the kind of a stream; empty where the log does not say."""
+    digest: builtins.str
+    """Of the file that it came from, as it lay on the operator's disk: sha256: and 64 hex digits. Empty for what came
+    otherwise, and while the file was not read to its end.
+    """
+    size_bytes: builtins.int
+    """Of that file, in bytes; 0 without a digest."""
+    source: builtins.str
+    """Name of the file, address of the stream, or owner of the key that sent it. For operators alone."""
+    first_event: builtins.int
+    """Which events of the file the commit was made of: the number of the first one, from 0. For operators alone."""
+    end_event: builtins.int
+    """Number of the event behind the last one; 0 where they have no numbers. For operators alone."""
+    @property
+    def recorded_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When that commit was recorded."""
+
+    @property
+    def offsets(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Where the stream went on behind the commit, as it counts. For operators alone."""
+
+    def __init__(
+        self,
+        *,
+        position: builtins.int = ...,
+        recorded_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        form: builtins.str = ...,
+        digest: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        source: builtins.str = ...,
+        first_event: builtins.int = ...,
+        end_event: builtins.int = ...,
+        offsets: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["recorded_at", b"recorded_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "end_event", b"end_event", "first_event", b"first_event", "form", b"form", "offsets", b"offsets", "position", b"position", "recorded_at", b"recorded_at", "size_bytes", b"size_bytes", "source", b"source"]) -> None: ...
+
+global___Provenance = Provenance
 
 @typing.final
 class BatchGetRevisionsRequest(google.protobuf.message.Message):

@@ -34,6 +34,7 @@ from recension.model.reading import (
     Place,
     ProjectInfo,
     Proof,
+    Provenance,
     Revision,
     ServerInfo,
     Shard,
@@ -306,6 +307,35 @@ def _presence(value: int, *, given: bool) -> model.Presence:
 
 
 # --- revisions and timelines --------------------------------------------------------------------
+
+
+def provenance_to_proto(told: Provenance) -> revision_pb.Provenance:
+    """Return what a revision was read from."""
+    return revision_pb.Provenance(
+        position=told.position,
+        recorded_at=timestamp_to_proto(told.recorded_at),
+        form=told.form,
+        digest=format_digest(told.digest) if told.digest else "",
+        size_bytes=told.size_bytes,
+        source=told.source,
+        first_event=told.events[0],
+        end_event=told.events[1],
+        offsets=told.offsets,
+    )
+
+
+def provenance_from_proto(message: revision_pb.Provenance) -> Provenance:
+    """Read what a revision was read from. Raises ``InvalidArgumentError``."""
+    return Provenance(
+        message.position,
+        timestamp_from_proto(message.recorded_at),
+        message.form,
+        parse_digest(message.digest) if message.digest else b"",
+        message.size_bytes,
+        message.source,
+        (message.first_event, message.end_event),
+        dict(message.offsets),
+    )
 
 
 def revision_to_proto(revision: Revision, budget: TextBudget | None = None) -> revision_pb.Revision:

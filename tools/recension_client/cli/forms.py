@@ -10,7 +10,16 @@ from recension.model.event import Comment, Contributor, Delete, Move, Presence, 
 from recension.model.instant import format_instant
 from recension.model.manifest import AsOf, Manifest
 from recension.model.pin import Pin
-from recension.model.reading import Change, Entry, ProjectInfo, Revision, RevisionDiff, Slot, TimelineItem
+from recension.model.reading import (
+    Change,
+    Entry,
+    ProjectInfo,
+    Provenance,
+    Revision,
+    RevisionDiff,
+    Slot,
+    TimelineItem,
+)
 
 Row = dict[str, object]
 
@@ -101,6 +110,21 @@ def revision_row(revision: Revision) -> Row:
         "position": revision.position,
         "recorded_at": format_instant(revision.recorded_at),
     }
+
+
+def provenance_row(told: Provenance) -> Row:
+    """Describe what a revision was read from; what is not told is left out."""
+    row: Row = {
+        "position": told.position,
+        "recorded_at": format_instant(told.recorded_at),
+        "form": told.form,
+        "digest": format_digest(told.digest) if told.digest else "",
+        "size_bytes": told.size_bytes,
+        "source": told.source,
+        "events": list(told.events) if told.events[1] else [],
+        "offsets": dict(told.offsets),
+    }
+    return {key: value for key, value in row.items() if value}
 
 
 def timeline_row(item: TimelineItem) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import assert_never
+from typing import Any, assert_never
 
 from recension.model.errors import TextUnavailableError
 from recension.model.event import Delete, Move, Presence, Restore, Visibility
@@ -20,6 +20,9 @@ def register(commands: Commands) -> None:
     one = commands.add("show", "write an article as it was", asking(_show))
     arguments.page(one)
     arguments.as_of(one)
+    one.add_argument(
+        "--provenance", action="store_true", help="say what its revision was read from, in place of its text"
+    )
 
     one = commands.add(
         "log", "write what happened to a page: edits, moves, deletes, restores, visibility", asking(_log)
@@ -56,10 +59,25 @@ def _projects(reader: Reader, options: Namespace) -> int:
 
 def _show(reader: Reader, options: Namespace) -> int:
     """Write an article as it was."""
-    answer = reader.article(options.project, options.page, valid_at=options.at, known_at=options.known_at)
+    answer = reader.article(
+        options.project,
+        options.page,
+        valid_at=options.at,
+        known_at=options.known_at,
+        text=not options.provenance,
+    )
     revision, as_of = answer.revision, answer.as_of
+    told: dict[str, Any] = {}
+    if options.provenance:
+        told = forms.provenance_row(
+            reader.provenance(options.project, revision.rev_id, known_at=as_of.known_at)
+        )
     if options.json:
-        output.write_json(forms.revision_row(revision) | {"as_of": forms.as_of_row(as_of)})
+        row = forms.revision_row(revision) | {"as_of": forms.as_of_row(as_of)}
+        output.write_json(row | ({"provenance": told} if options.provenance else {}))
+        return OK
+    if options.provenance:
+        output.write_table(["revision", str(revision.rev_id)], ((key, str(told[key])) for key in told))
         return OK
     main = revision.slot()
     if main is None or main.text is None:

@@ -79,9 +79,15 @@ class RevisionRpc(RevisionServiceServicer):
             known_at=convert.known_at_from_proto(request.known_at),
             text=wants_text(request.view),
         )
+        provenance = (
+            self._reader.provenance(request.project, request.rev_id, known_at=answer.as_of.known_at)
+            if request.with_provenance
+            else None
+        )
         return pb.GetRevisionResponse(
             revision=convert.revision_to_proto(assured(answer.revision)),
             as_of=convert.as_of_to_proto(answer.as_of),
+            provenance=None if provenance is None else convert.provenance_to_proto(provenance),
         )
 
     def BatchGetRevisions(
