@@ -33,9 +33,9 @@ from recension.store.interface import Progress as Told
 _MIB = 1 << 20
 _WHAT = {"copy": "copying", "check": "reading back", "read": "reading", "fsck": "checking"}
 _FINDINGS = 100_000
-_FILES_SHOWN = 20
-"""Of those that were read last; --json has all."""
 """Of a check, looked at for damage."""
+_FILES_SHOWN = 20
+"""Of those that were read last; ``--json`` has all."""
 
 
 class StoreOnDisk(Store, Protocol):
