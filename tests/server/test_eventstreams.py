@@ -28,11 +28,13 @@ from recension.server.eventstreams import EventStream, Waits
 from recension.server.following import Followed
 from recension.server.main import main
 from recension.server.pending import Pending, read_all
+from recension.server.retrying import retry
 from recension.sources.contents import MediaWikiContent
 from recension.sources.eventstreams import Hub
 from recension.sources.http import Http, Patience
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
+from recension.store.memory import MemoryStore
 from tests.eventstreams import START, STREAM, Faults, Page, Service, Wiki, history
 from tests.server.test_following import LATER, head_of, new_store, wait_for
 from tests.server.test_following import run as follow_until
@@ -246,16 +248,29 @@ def waiting(data: Path, project: str = "p") -> list[Pending]:
 
 
 def test_a_text_that_never_comes_is_given_up(tmp_path: Path) -> None:
-    """After its time the revision is rejected, by name, and the mark passes it."""
+    """After its time the revision is rejected, by name, and the mark passes it; a retry takes it."""
     wiki, page = small_wiki()
-    service, store = Service(wiki), new_store()
-    service.text_status[page.revs[0].rev_id] = 404
-    (followed,) = run(service, store, tmp_path, waits=replace(QUICK, text_seconds=0.2))
-    assert dict(followed.summary.rejected) == {"TEXT_UNAVAILABLE": 1}
-    assert known(store) == [page.revs[1].rev_id]
-    (path,) = tmp_path.glob("quarantine/p/*.ndjson")
-    excerpt = json.loads(base64.b64decode(json.loads(path.read_bytes())["excerpt_base64"]))
-    assert (excerpt["rev_id"], excerpt["page_id"]) == (page.revs[0].rev_id, 1)
+    lost = page.revs[0].rev_id
+    service, store = Service(wiki), MemoryStore()
+    service.text_status[lost] = 404
+    with service.serve() as upstream:
+        Ingestor(store).create_project(ProjectInfo("p", upstream.origin, "en", "CC-BY-SA-4.0"))
+        waits = replace(QUICK, text_seconds=0.2)
+        (followed,) = run_at(upstream.origin, service, store, tmp_path, waits=waits)
+        assert dict(followed.summary.rejected) == {"TEXT_UNAVAILABLE": 1}
+        assert known(store) == [page.revs[1].rev_id]
+        (path,) = tmp_path.glob("quarantine/p/*.ndjson")
+        excerpt = json.loads(base64.b64decode(json.loads(path.read_bytes())["excerpt_base64"]))
+        assert (excerpt["rev_id"], excerpt["page_id"]) == (lost, 1)
+
+        left = retry(store, "p", path, data=tmp_path)
+        assert dict(left.rejected) == {"TEXT_UNAVAILABLE": 1}
+        service.text_status.clear()
+        taken = retry(store, "p", path, data=tmp_path)
+        assert (taken.accepted, dict(taken.rejected)) == (1, {})
+        service.closing.set()
+    assert not path.exists()
+    check_against_wiki(store, wiki)
 
 
 def test_nothing_is_given_up_while_no_text_can_be_fetched(tmp_path: Path) -> None:

@@ -294,10 +294,13 @@ def test_suppressed_delete() -> None:
     assert found.happened == Delete("Talk:An apple", 1, HIDDEN_CONTRIBUTOR, HIDDEN_COMMENT)
 
 
-def test_delete_of_a_hidden_text_is_no_suppression() -> None:
-    """A page whose newest text was hidden before may be deleted like any other."""
-    found = change(document("delete", revision=revision(is_content_visible=False)))
-    assert not found.suppresses
+def test_delete_of_a_hidden_revision_is_no_suppression() -> None:
+    """A page whose newest revision was hidden before, wholly even, may be deleted like any other."""
+    hidden = {f"is_{what}_visible": False for what in ("content", "editor", "comment")}
+    for said in (revision(is_content_visible=False), revision(**hidden)):
+        found = change(document("delete", revision=said))
+        assert not found.suppresses
+        assert found.happened == Delete("Talk:An apple", 1, Contributor.named("Ann", 9), Comment.of("why"))
 
 
 def test_delete_in_the_second_of_the_last_edit() -> None:

@@ -31,7 +31,7 @@ from recension.sources.contents import ContentSource, Texts
 from recension.sources.eventstreams import Hub, Inbox, Told
 from recension.sources.http import RETRY_AFTER
 from recension.sources.items import BadRecordError, Rejected, Skipped
-from recension.sources.page_change import Change, Complete, Passed, edit_of
+from recension.sources.page_change import Change, Complete, Passed, absent_texts, edit_of
 from recension.sources.piece import Offsets, Piece
 from recension.store.interface import Store
 
@@ -76,7 +76,7 @@ class _Entry:
 
     change: Change
     before: Offsets
-    size: int
+    data: bytes
     since: int
     """Microseconds since the epoch, as all times here."""
     waits_for: str
@@ -168,10 +168,10 @@ class EventStream:
     def _hear(self, told: Told, inbox: Inbox) -> Iterator[Piece]:
         change = told.what
         if isinstance(change, Passed):
-            yield self._piece([Skipped({change.what: 1})], None, told.size)
+            yield self._piece([Skipped({change.what: 1})], None, len(told.data))
             return
         if isinstance(change, Rejected):
-            yield self._piece([change], None, told.size)
+            yield self._piece([change], None, len(told.data))
             return
         if change.source_id in self._entries:
             return
@@ -186,7 +186,7 @@ class EventStream:
             if unknown:
                 self._wait(told, change, "page", left, inbox)
                 return
-            yield self._whole(change, told.size)
+            yield self._whole(change, len(told.data))
             if lacks:
                 self._wait(told, replace(change, happened=None), "text", left, inbox)
         elif lacks:
@@ -195,27 +195,27 @@ class EventStream:
         elif change.happened is not None and unknown:
             self._wait(told, change, "page", left, inbox)
         elif change.happened is not None:
-            yield self._whole(change, told.size)
+            yield self._whole(change, len(told.data))
         else:
-            yield self._piece([Skipped({"told before": 1})], change, told.size)
+            yield self._piece([Skipped({"told before": 1})], change, len(told.data))
 
     def _wait(self, told: Told, change: Change, waits_for: str, left: Pending | None, inbox: Inbox) -> None:
         now = self._clock()
         since = now if left is None else min(left.since, now)
-        self._entries[change.source_id] = _Entry(change, told.before, told.size, since, waits_for, now)
+        self._entries[change.source_id] = _Entry(change, told.before, told.data, since, waits_for, now)
         self._ask(self._entries[change.source_id], inbox)
 
     def _without_fetch(self, source_id: str) -> Iterator[Piece]:
         """Tell a change at once whose document has all texts, or says that they are hidden."""
         entry = self._entries[source_id]
-        if not _roles(entry.change):
+        if not absent_texts(entry.change):
             yield from self._complete(entry, {})
 
     # --- texts --------------------------------------------------------------------------------------
 
     def _ask(self, entry: _Entry, inbox: Inbox) -> None:
         """Have the texts of a change fetched, if it is their time."""
-        roles = _roles(entry.change)
+        roles = absent_texts(entry.change)
         if entry.waits_for != "text" or entry.asked or not roles:
             return
         if max(entry.next_at, self._not_before) > self._clock():
@@ -277,12 +277,12 @@ class EventStream:
             entry.why = "the text has another digest than its document says"
             return
         self._entries.pop(change.source_id)
-        size = entry.size + sum(len(text or b"") for text in texts.values())
+        size = len(entry.data) + sum(len(text or b"") for text in texts.values())
         changes = [Complete(change, edit)]
         for other in self._freed(change):
             self._entries.pop(other.change.source_id)
             changes.append(Complete(other.change, None))
-            size += other.size
+            size += len(other.data)
         yield self._piece([], change, size, changes)
 
     def _freed(self, change: Change) -> list[_Entry]:
@@ -302,7 +302,7 @@ class EventStream:
 
     def _room(self) -> int:
         """Return how many more documents may be looked at."""
-        if sum(entry.size for entry in self._entries.values()) >= self._waits.most_bytes:
+        if sum(len(entry.data) for entry in self._entries.values()) >= self._waits.most_bytes:
             return 0
         return max(self._waits.most - len(self._entries), 0)
 
@@ -337,7 +337,7 @@ class EventStream:
                 self._fetch_behind(entry, inbox)
             else:
                 self._entries.pop(change.source_id)
-            yield self._whole(change, entry.size)
+            yield self._whole(change, len(entry.data))
         elif waited > self._waits.order_seconds:
             if lacks:
                 # Its own document tells enough of the revision.
@@ -346,7 +346,7 @@ class EventStream:
                 yield from self._without_fetch(change.source_id)
             else:
                 self._entries.pop(change.source_id)
-                yield self._whole(change, entry.size)
+                yield self._whole(change, len(entry.data))
 
     def _fetch_behind(self, entry: _Entry, inbox: Inbox) -> None:
         """Have the text of a revision fetched of which the rest is told already."""
@@ -373,9 +373,9 @@ class EventStream:
             "source_id": change.source_id,
         }
         where = f"page {change.page_id}, edit {change.rev_id}"
-        rejected = Rejected(where, reason, message, orjson.dumps(excerpt))
+        rejected = Rejected(where, reason, message, orjson.dumps(excerpt), entry.data)
         rest = [] if change.happened is None else [Complete(change, None)]
-        yield self._piece([rejected], change, entry.size, rest)
+        yield self._piece([rejected], change, len(entry.data), rest)
 
     def _remember_gone(self, change: Change) -> None:
         self._gone[change.page_id] = max(change.time, self._gone.pop(change.page_id, change.time))
@@ -439,14 +439,6 @@ class EventStream:
 
 def _is_of_revision(change: Change) -> bool:
     return isinstance(change.happened, Visibility | Restore) and bool(change.rev_id)
-
-
-def _roles(change: Change) -> list[str]:
-    """Return the slots whose texts are to be fetched."""
-    revision = change.revision
-    if revision is None or revision.text_hidden:
-        return []
-    return [slot.role for slot in revision.slots if slot.text is None]
 
 
 def _is_doubtful(edit: Event) -> bool:

@@ -15,19 +15,25 @@ from typing import get_args
 from recension.archive.clock import Clock, salts_of, system_clock
 from recension.archive.ingest import Ingestor
 from recension.archive.intake.frames import Fed
+from recension.archive.judging import lacks_text
 from recension.archive.ordering import Order
 from recension.archive.prepared import prepare_all
+from recension.archive.projects import definition_of, project_number
 from recension.model.errors import InvalidArgumentError, SourceError
 from recension.model.event import Event
 from recension.model.mark import Mark
+from recension.server import eventstreams
 from recension.server.completing import Whole
 from recension.server.ingest import Form, ingest_files
 from recension.server.quarantine import Kept, Quarantine, Source, read_kept
 from recension.server.taking import Summary, take
 from recension.sources import enterprise_stream
+from recension.sources.contents import MediaWikiContent
 from recension.sources.enterprise import Records
+from recension.sources.http import Http
 from recension.sources.items import BadRecordError, Item, Rejected, RunEnd, Skipped
 from recension.sources.json_fields import parse_json
+from recension.sources.page_change import Complete, Passed, absent_texts, edit_of, read_document
 from recension.sources.titles import fold_table
 from recension.store.interface import Store
 
@@ -47,6 +53,26 @@ def _enterprise(project: str, namespaces: Mapping[str, int], record: bytes) -> I
     yield from Records(project, namespaces).read(parse_json(record), skipped)
     if skipped:
         yield Skipped(skipped)
+
+
+def _change(store: Store, project: str, record: bytes) -> Complete | None:
+    """Read a document of EventStreams, with its text; ``None`` when it says nothing of the project.
+
+    Raises ``BadRecordError``, ``ValueError``, and what a ``ContentSource`` raises.
+    """
+    change = read_document(parse_json(record), [project])
+    if isinstance(change, Passed):
+        return None
+    with store.view() as view:
+        number = project_number(view, project)
+        if not lacks_text(view, number, change):
+            return Complete(change, None)
+        origin = definition_of(view, number).base_url
+    roles = absent_texts(change)
+    texts = MediaWikiContent(Http(origin)).texts(change.rev_id, roles) if roles else {}
+    if texts is None:
+        raise BadRecordError("TEXT_UNAVAILABLE", "upstream has no such text")
+    return Complete(change, edit_of(change, texts))
 
 
 REREADS: dict[str, Reread] = {enterprise_stream.FORM: _enterprise}
@@ -74,7 +100,7 @@ def retry(
     if first is None:
         return Summary()
     form = first.source.form
-    if form in REREADS:
+    if form in REREADS or form == eventstreams.FORM:
         return _retry_stream(store, project, file, first.source, data, clock, seed)
     for known in get_args(Form):
         if form == known:
@@ -143,12 +169,14 @@ def _take_one(
     if not kept.record:
         summary.rejected[kept.reason] += 1
         return [kept]
+    items: list[Item] = []
+    changes: list[Complete] = []
     try:
-        items = [
-            item
-            for item in REREADS[kept.source.form](project, namespaces, kept.record)
-            if not isinstance(item, RunEnd)
-        ]
+        if kept.source.form == eventstreams.FORM:
+            change = _change(store, project, kept.record)
+            changes = [] if change is None else [change]
+        else:
+            items = list(REREADS[kept.source.form](project, namespaces, kept.record))
     except BadRecordError as fault:
         return [_still(kept, summary, fault.reason, fault.message)]
     except ValueError as fault:
@@ -157,9 +185,10 @@ def _take_one(
         order = Order(view, project, items)
         items = [item for item in items if not order.is_overtaken(item)]
     events = [item for item in items if isinstance(item, Event)]
-    remarks = [item for item in items if not isinstance(item, Event)]
+    remarks = [item for item in items if not isinstance(item, (Event, RunEnd))]
     again = _Again(kept)
-    take(store, ingestor, project, Fed(remarks, prepare_all(events, ingestor.salts)), again, summary, mark)
+    fed = Fed(remarks, prepare_all(events, ingestor.salts), changes)
+    take(store, ingestor, project, fed, again, summary, mark)
     return again.left[:1]
 
 

@@ -47,8 +47,8 @@ class Told(NamedTuple):
     before: Offsets
     """Where to go on so that it comes again."""
     what: Change | Rejected | Passed
-    size: int
-    """Bytes."""
+    data: bytes
+    """As it came."""
 
 
 class Inbox:
@@ -77,7 +77,7 @@ class Inbox:
             self._place = place
             if told is not None:
                 self._told.append(told)
-                self._bytes += told.size
+                self._bytes += len(told.data)
                 self._changed.notify_all()
         return True
 
@@ -104,7 +104,7 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: (self._told and most) or self._done or self._ended, seconds)
             told = [self._told.popleft() for _ in range(min(len(self._told), most))]
-            self._bytes -= sum(one.size for one in told)
+            self._bytes -= sum(len(one.data) for one in told)
             done = list(self._done)
             self._done.clear()
             if told:
@@ -220,7 +220,7 @@ class Hub:
             return self._go_on(None, "", behind)
         # What is of no project is told to the first, which counts it.
         project = what.project if isinstance(what, Change) else next(iter(self.inboxes))
-        return self._go_on(Told(before, what, len(frame.data)), project, behind)
+        return self._go_on(Told(before, what, frame.data), project, behind)
 
     def _go_on(self, told: Told | None, project: str, place: Offsets) -> bool:
         """Hand over a document, and tell all projects how far the stream was read."""

@@ -191,6 +191,14 @@ def edit_of(change: Change, texts: Mapping[str, bytes | None]) -> Event:
     return checked(Event(change.project, change.page_id, revision.time, "", edit))
 
 
+def absent_texts(change: Change) -> list[str]:
+    """Return the slots whose texts have to be fetched: those that are shown and that the document lacks."""
+    revision = change.revision
+    if revision is None or revision.text_hidden:
+        return []
+    return [slot.role for slot in revision.slots if slot.text is None]
+
+
 def happened_event(change: Change) -> Event:
     """Return the event of what a change says beside its revision. Raises ``BadRecordError``."""
     assert change.happened is not None  # noqa: S101 - the caller asked
@@ -253,10 +261,9 @@ def _page_change(head: _Head) -> Change:
             number = _namespace(prior) if "namespace_id" in prior else namespace
             happened = Move(before, number, title, namespace, who, head.comment())
         case "delete":
-            suppresses = not any(
-                stated.flag(f"is_{what}_visible") for what in ("content", "editor", "comment")
+            suppresses = "performer" not in document and all(
+                _hidden(stated, what) for what in ("content", "editor", "comment")
             )
-            suppresses = suppresses and "is_content_visible" in stated
             if suppresses:
                 happened = Delete(title, namespace, HIDDEN_CONTRIBUTOR, HIDDEN_COMMENT)
             else:
