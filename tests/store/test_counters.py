@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -122,6 +123,43 @@ def test_a_full_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """What finds no room is not there, and what was there is."""
     monkeypatch.setattr(counters, "_MAP_BYTES", 1 << 16)
     with closing(opened(tmp_path)) as found:
+        with pytest.raises(StoreFullError), found.changing() as cells:
+            for key in range(1_000):
+                cells.put(key.to_bytes(2, "big"), b"x" * 400)
+        with found.changing() as cells:
+            assert cells.get(b"\0\0") is None
+            cells.put(b"small", b"fits")
+
+
+def test_rates_have_their_room_before_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map is written to only where its room stays its own; where there is none, that is named at once."""
+    for kept in (False, True):
+        monkeypatch.setattr(counters, "keeps_room", lambda _, kept=kept: kept)
+        with closing(opened(tmp_path, RATES)) as found:
+            with found.changing() as cells:
+                cells.put(b"n", bytes([kept]))
+            assert kept is found._env().flags()["writemap"]
+        blocks = (tmp_path / COUNTERS_DIRECTORY / RATES / "data.mdb").stat().st_blocks
+        assert kept is (blocks * 512 >= counters._RATES_BYTES)
+    assert 1 == number(tmp_path, RATES)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StoreFullError):
+        seen(opened(tmp_path, RATES))
+    with closing(opened(tmp_path, QUOTAS)) as found, found.changing() as cells:
+        cells.put(b"n", b"\1")
+
+
+def test_a_full_place_of_rates_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of quotas is; what was there before is not harmed."""
+    monkeypatch.setattr(counters, "_RATES_BYTES", 1 << 16)
+    monkeypatch.setattr(counters, "_MAP_BYTES", 1 << 16)
+    with closing(opened(tmp_path, RATES)) as found:
         with pytest.raises(StoreFullError), found.changing() as cells:
             for key in range(1_000):
                 cells.put(key.to_bytes(2, "big"), b"x" * 400)

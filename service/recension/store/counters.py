@@ -25,7 +25,7 @@ from recension.model.errors import (
     StoreFullError,
 )
 from recension.store.directory import remove, sync
-from recension.store.environment import DAMAGE, FULL, check_usable
+from recension.store.environment import DAMAGE, FULL, check_usable, keeps_room
 from recension.store.interface import Row
 from recension.store.layout import seal, unseal
 
@@ -36,6 +36,8 @@ RATES, QUOTAS = "rates", "quotas"
 _TABLE = b"counters"
 _MAP_BYTES = 1 << 30
 """Costs addresses alone. A licensee takes some hundred bytes a day."""
+_RATES_BYTES = 2 << 20
+"""All the room of ``rates`` where it is given at once: enough for some 15,000 licensees and open streams."""
 _MAX_READERS = 1024
 _T = TypeVar("_T")
 
@@ -162,17 +164,21 @@ def _opened(path: Path, *, force: bool) -> lmdb.Environment:
 
 def _open(path: Path) -> lmdb.Environment:
     durable = path.name != RATES
+    # Each call changes a rate: in a map that is written itself, that takes no call of the system.
+    in_map = not durable and keeps_room(path.resolve())
+    if in_map:
+        _allot(path / "data.mdb", _RATES_BYTES)
     env = None
     try:
         env = lmdb.open(
             str(path),
-            map_size=_MAP_BYTES,
+            map_size=_RATES_BYTES if in_map else _MAP_BYTES,
             max_dbs=0,
             max_readers=_MAX_READERS,
             create=False,
             sync=durable,
             metasync=durable,
-            writemap=False,
+            writemap=in_map,
             lib_version=0,  # as the store: no other format by the environment's wish
         )
         env.reader_check()
@@ -183,6 +189,15 @@ def _open(path: Path) -> lmdb.Environment:
             env.close()
         raise _named(error, path) from None
     return env
+
+
+def _allot(file: Path, size: int) -> None:
+    """Give a file its room on the disk: who writes to a page of a map without any is ended by the system."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def _make(path: Path) -> None:

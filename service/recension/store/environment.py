@@ -69,6 +69,8 @@ _UNSAFE_FS = re.compile(
     r"overlay|aufs|nfs|nfs4|cifs|smb3?|smbfs|9p|virtiofs|ceph|afs|glusterfs|lustre|fuse(\..*|blk)?"
 )
 """Writable maps and POSIX locks do not hold there, or only within one machine."""
+_IN_PLACE_FS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
+"""They write where a file was given room; others may find none when they write there again."""
 
 _CREATE_HINT = "make one with `recension-server project create`"
 _OWN_NAMES = {
@@ -130,11 +132,23 @@ class Opened:
 def check_usable(path: Path, *, force: bool) -> None:
     """Raise ``StoreMountError`` or ``StoreError`` unless a store may lie at ``path``, resolved."""
     _check_engine()
+    check_mount(path, _mountinfo(), force=force or os.environ.get(UNSAFE_MOUNT) == "1")
+
+
+def keeps_room(path: Path) -> bool:
+    """Say whether room that a file was given at ``path``, resolved, stays its own, whatever fills the disk.
+
+    On file systems that never write in place it does not.
+    """
+    found = _mount_of(path, _mountinfo())
+    return found is not None and found[0] in _IN_PLACE_FS
+
+
+def _mountinfo() -> str:
     try:
-        mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        mountinfo = ""
-    check_mount(path, mountinfo, force=force or os.environ.get(UNSAFE_MOUNT) == "1")
+        return ""
 
 
 def check_mount(path: Path, mountinfo: str, *, force: bool) -> None:
@@ -143,22 +157,14 @@ def check_mount(path: Path, mountinfo: str, *, force: bool) -> None:
     ``mountinfo`` is the text of ``/proc/self/mountinfo``. ``force`` accepts a doubtful file system, never a
     read-only mount.
     """
-    best: tuple[int, str, set[str]] | None = None
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        _, _, _, _, raw_point, options, *_ = left.split(" ")
-        fs_type, _, super_options = right.split(" ", 2)
-        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), raw_point))
-        # Of two mounts on one point the later line hides the earlier.
-        if path.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
-            best = len(point.parts), fs_type, {*options.split(","), *super_options.split(",")}
-    if best is None:
+    found = _mount_of(path, mountinfo)
+    if found is None:
         if not force:
             raise StoreMountError(
                 f"no mount found for {path}", hint=f"set {UNSAFE_MOUNT}=1 to go on", path=path
             )
         return
-    _, fs_type, flags = best
+    fs_type, flags = found
     if "ro" in flags:
         raise StoreMountError(
             f"{path} is mounted read-only; readers must write their locks",
@@ -172,6 +178,20 @@ def check_mount(path: Path, mountinfo: str, *, force: bool) -> None:
             path=path,
             fsType=fs_type,
         )
+
+
+def _mount_of(path: Path, mountinfo: str) -> tuple[str, set[str]] | None:
+    """Return the kind of file system that a path lies on, and the options of its mount."""
+    best: tuple[int, str, set[str]] | None = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        _, _, _, _, raw_point, options, *_ = left.split(" ")
+        fs_type, _, super_options = right.split(" ", 2)
+        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), raw_point))
+        # Of two mounts on one point the later line hides the earlier.
+        if path.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
+            best = len(point.parts), fs_type, {*options.split(","), *super_options.split(",")}
+    return None if best is None else best[1:]
 
 
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.CursorFullError, lmdb.BadTxnError)
