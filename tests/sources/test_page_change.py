@@ -303,6 +303,24 @@ def test_delete_of_a_hidden_revision_is_no_suppression() -> None:
         assert found.happened == Delete("Talk:An apple", 1, Contributor.named("Ann", 9), Comment.of("why"))
 
 
+@pytest.mark.parametrize("kind", ["move", "delete", "undelete", "visibility_change"])
+def test_a_revision_that_is_told_in_part(kind: str) -> None:
+    """What happened to a page is heard, whatever the document lacks of its revision."""
+    seen = {f"is_{what}_visible": True for what in ("content", "editor", "comment")}
+    found = change(document(kind, revision={"rev_id": 12, **seen}))
+    assert found.revision is None
+    assert found.happened is not None
+    assert found.rev_id == (12 if kind == "visibility_change" else 0)
+
+
+def test_what_is_visible_is_never_guessed() -> None:
+    """A visibility change that does not say all is refused, and a restore that does not shows nothing."""
+    unsaid = revision(is_comment_visible=None)
+    with pytest.raises(BadRecordError, match="what is visible"):
+        read_document(document("visibility_change", revision=unsaid))
+    assert change(document("undelete", revision=unsaid)).revision is None
+
+
 def test_delete_in_the_second_of_the_last_edit() -> None:
     """The page is gone after its last edit, whose second it shares."""
     found = change(document("delete"))

@@ -61,6 +61,7 @@ _BY_STREAM = {
     "mediawiki.revision-visibility-change": "mediawiki/revision/visibility-change",
 }
 _MAX_KIND_CHARS = 80
+_PARTS = ("content", "editor", "comment")
 _MOMENT = 1
 """Microsecond: what is deleted within a second of its last edit is deleted after it."""
 
@@ -249,7 +250,10 @@ def _page_change(head: _Head) -> Change:
     page_id = page.number("page_id")
     title, namespace = _title(page), _namespace(page)
     time, who = head.time(), _user(document.part("performer"))
-    revision = _revision(stated)
+    # Beside what happened a revision may be told in part; what makes one may not. A restore shows what was
+    # suppressed only if it says so.
+    whole = "rev_dt" in stated and (kind != "undelete" or _says_what_is_seen(stated))
+    revision = _revision(stated) if whole or kind in ("create", "edit") else None
     happened: Move | Delete | Restore | Visibility | None = None
     suppresses = False
     match kind:
@@ -261,29 +265,27 @@ def _page_change(head: _Head) -> Change:
             number = _namespace(prior) if "namespace_id" in prior else namespace
             happened = Move(before, number, title, namespace, who, head.comment())
         case "delete":
-            suppresses = "performer" not in document and all(
-                _hidden(stated, what) for what in ("content", "editor", "comment")
-            )
+            suppresses = "performer" not in document and all(_hidden(stated, what) for what in _PARTS)
             if suppresses:
                 happened = Delete(title, namespace, HIDDEN_CONTRIBUTOR, HIDDEN_COMMENT)
             else:
                 happened = Delete(title, namespace, who, head.comment())
-            time = max(time, revision.time + _MOMENT)
+            time = time if revision is None else max(time, revision.time + _MOMENT)
         case "undelete":
             happened = Restore(title, namespace, who, head.comment())
         case "visibility_change":
-            happened = _seen(revision.rev_id, stated, who, head.comment())
+            happened = _seen(stated.number("rev_id"), stated, who, head.comment())
         case _:
             raise BadRecordError("UNKNOWN_KIND", f"page_change_kind: {kind[:_MAX_KIND_CHARS]!r}")
     return Change(
         head.project, page_id, title, namespace,
-        time if happened is not None else revision.time,
+        time if happened is not None or revision is None else revision.time,
         head.seen_at, head.source_id(kind, page_id, time), revision, happened, suppresses,
     )  # fmt: skip
 
 
 def _revision(stated: Fields) -> Revision:
-    hidden = {what: _hidden(stated, what) for what in ("content", "editor", "comment")}
+    hidden = {what: _hidden(stated, what) for what in _PARTS}
     editor = HIDDEN_CONTRIBUTOR if hidden["editor"] else _user(stated.part("editor"))
     comment = HIDDEN_COMMENT if hidden["comment"] else Comment.of(stated.text("comment"))
     return Revision(
@@ -304,7 +306,13 @@ def _hidden(stated: Fields, what: str) -> bool:
     return name in stated and not stated.flag(name)
 
 
+def _says_what_is_seen(stated: Fields) -> bool:
+    return all(f"is_{what}_visible" in stated for what in _PARTS)
+
+
 def _seen(rev_id: int, stated: Fields, who: Contributor, comment: Comment) -> Visibility:
+    if not _says_what_is_seen(stated):
+        raise BadRecordError("INVALID_FIELD", "revision: it does not say what is visible")
     return Visibility(
         rev_id,
         text_hidden=_hidden(stated, "content"),
