@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ import pytest
 from google.protobuf import json_format
 
 from recension.archive.ingest import Ingestor
+from recension.archive.marks import mark_at
+from recension.archive.reader import Archive
 from recension.archive.texts import sorting
 from recension.archive.texts.rows import page_blocks, tails_of
+from recension.model.access import Role
 from recension.model.errors import StoreError
+from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
+from recension.server.door import Caller, act_for
 from recension.server.gate import Gate
 from recension.server.rpc.ingest import IngestRpc
 from recension.sources.events_ndjson import read_events
@@ -90,6 +96,23 @@ def test_texts_are_sealed_when_a_stream_ends(store: MemoryStore, *, breaks: bool
     with store.view() as view:
         assert not tails_of(view, 1, 7)
         assert page_blocks(view, 1, 7)
+
+
+def test_what_is_appended_has_the_owner_of_the_key_as_its_source(store: MemoryStore) -> None:
+    """One mark a batch; of a batch that brings nothing new none, and nothing of a file."""
+
+    def append() -> list[int]:
+        act_for(Caller("ann", Role.OPERATOR))
+        answers = IngestRpc(Ingestor(store), store, Gate(1)).Append(iter(requests([0, 1])), None)  # type: ignore[arg-type]
+        return [answer.position for answer in answers]
+
+    positions = copy_context().run(append)
+    assert [Mark("append", "ann")] * 2 == [mark_at(store, position) for position in positions]
+    head = store.log.head()
+    copy_context().run(append)
+    assert head == store.log.head()
+    told = Archive(store).provenance("p", 1)
+    assert ("append", "ann", b"", 0) == (told.form, told.source, told.digest, told.size_bytes)
 
 
 def test_a_store_that_failed_is_left_alone(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from recension.model.manifest import (
     make_manifest,
     read_manifest,
 )
+from recension.model.mark import Mark, Origin, Span, read_mark
 from recension.model.merkle import Frontier
 from recension.model.note import VerifierKey, make_key_statement, read_key_statement, to_be_signed
 from recension.model.pin import make_pin, read_pin
@@ -335,6 +336,19 @@ def receipts(given: Json) -> Json:
     return {"signed": f"{receipt.body.decode()}\n", "statement": made.encoded.decode()}
 
 
+def marks(given: Json) -> Json:
+    mark = Mark(
+        given["form"],
+        given["source"],
+        Span(*given["span"]) if "span" in given else None,
+        Origin(given["bytes"], bytes.fromhex(given["sha256"])) if "bytes" in given else None,
+        given.get("offsets", {}),
+        int(given["upstream_at"]) if "upstream_at" in given else None,
+    )
+    assert read_mark(mark.encoded) == mark
+    return {"statement": mark.encoded.decode()}
+
+
 def acknowledgements(given: Json) -> Json:
     made = make_acknowledgement(
         bytes.fromhex(given["id"]),
@@ -424,6 +438,7 @@ SECTIONS: dict[str, Callable[[Json], Json]] = {
     "retractions": retractions,
     "receipts": receipts,
     "acknowledgements": acknowledgements,
+    "marks": marks,
     "api_keys": api_keys,
     "licensees": licensees,
     "agreements": agreements,
@@ -467,4 +482,4 @@ def test_each_kind_of_statement_is_in_a_commit() -> None:
     """What a reader of the log may find in it is in the vectors, whatever it does with it."""
     chain = json.loads(VECTORS.read_text(encoding="utf-8"))["commits"]
     found = {item["kind"] for commit in chain for item in commit["in"]["items"]}
-    assert found >= {kind for kind in Kind if Kind.API_KEY <= kind <= Kind.ACKNOWLEDGEMENT}
+    assert found >= {kind for kind in Kind if kind >= Kind.API_KEY}
