@@ -73,6 +73,18 @@ def test_a_revision_that_vanished_is_hidden() -> None:
     assert "text 12" == world.text(1, NEW)
 
 
+def test_an_end_that_was_killed_is_completed() -> None:
+    """What was appended before a kill is not said again, and the rest is."""
+    world = World()
+    events = [old(world, page, 1, 10 + page, f"T{page}") for page in (1, 2, 3)]
+    world.add(*events)
+    roll = call(events[0])
+    first, _ = vanished(world.store, "w", roll, Extent.HISTORY, world.day(NEW))
+    world.add(first)
+    assert ["3:delete"] == follow(world, roll)
+    assert {1} == live(world, NEW)
+
+
 @pytest.mark.parametrize("extent", [Extent.CURRENT, Extent.ARTICLES])
 def test_a_dump_of_newest_revisions_says_nothing_of_older_ones(extent: Extent) -> None:
     """Without older revisions in it by design, a dump says of pages alone that they vanished."""

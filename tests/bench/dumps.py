@@ -18,7 +18,7 @@ import py7zr
 
 from recension.archive.reader import Archive
 from recension.model.manifest import Selector
-from recension.server.ingest import LANES, ingest_files, usable_workers
+from recension.server.ingest import ingest_files, usable_workers
 from recension.server.taking import Summary
 from recension.sources.containers import open_container
 from recension.sources.mediawiki_xml import read_history
@@ -87,7 +87,7 @@ def run(bench: Bench) -> None:
     parts = _split(plain, folder / "parts")
     summary, spent, answer = _ingest(parts, folder / "data-parts")
     report.row(
-        f".bz2 in {_PARTS} parts, {LANES} read at a time",
+        f".bz2 in {_PARTS} parts, {usable_workers()} read at a time",
         f"{texts / spent.wall / 1e6:.0f} MB/s, {spent.wall:.1f} s, CPU {spent.cpu:.1f}", "", "",
         "the same entries and root", answer == known,
     )  # fmt: skip
