@@ -134,6 +134,16 @@ def test_records_are_exported(run: Run, bad: Path, tmp_path: Path) -> None:
     assert 3 == run("quarantine", "export", "p", "--into", folder)[0]
 
 
+def test_what_cannot_be_is_named(run: Run, bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A project that leads elsewhere, a file in the place of a folder, a directory that is not there."""
+    status, _, err = run("quarantine", "list", "../p")
+    assert (3, True) == (status, "is not a project's name" in err)
+    status, _, err = run("quarantine", "export", "p", "--into", bad)
+    assert (3, True) == (status, "cannot be written" in err)
+    assert 3 == main(["quarantine", "list", "--data", str(bad.with_name("nowhere"))])
+    assert "there is no such directory" in capsys.readouterr().err
+
+
 def test_a_retry_takes_what_can_be_taken_now(run: Run, data: Path, bad: Path, tmp_path: Path) -> None:
     """Once the page is known its delete is taken and leaves; the others stay, and nothing is taken twice."""
     page = event(5, pageId="9", time="2001-06-01T00:00:00Z")

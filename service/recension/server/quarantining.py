@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recension.model.errors import InvalidArgumentError, StoreError
+from recension.model.errors import InvalidArgumentError, NotAStoreError, StoreError
 from recension.model.instant import format_instant
 from recension.server.ingest import report
 from recension.server.opening import OpenStore, take_data
@@ -78,7 +78,14 @@ def _finish(parser: argparse.ArgumentParser, run: Any) -> None:
 
 
 def _files(data: Path, project: str = "", id_: str = "") -> list[_File]:
-    """Return the files that are meant. Raises ``InvalidArgumentError`` for an id that is not one file's."""
+    """Return the files that are meant.
+
+    Raises ``InvalidArgumentError`` for an id that is not one file's, or no name, and ``NotAStoreError``.
+    """
+    if not data.is_dir():
+        raise NotAStoreError(f"{data}: there is no such directory", hint="check the path", path=data)
+    if project:
+        Quarantine(data, project)  # or a name could lead out of it
     found = [
         _File(path.parent.name, Quarantine.digest_in(path)[:_ID_CHARS], path)
         for path in kept_files(data, project)
@@ -175,8 +182,10 @@ def _export(arguments: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps(_document(file, kept), ensure_ascii=False) + "\n")
         return 0
     folder: Path = arguments.into
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    with _explained(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    if not is_empty:
         raise InvalidArgumentError(
             f"{folder}: there is something in it", hint="choose an empty folder", field="into"
         )
@@ -191,14 +200,20 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(path: Path, content: bytes) -> None:
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_bytes(content)
+        yield
     except OSError as error:
         raise StoreError(
-            f"{path}: cannot be written: {error.strerror}", hint="make room", path=path
+            f"{path}: cannot be written: {error.strerror}", hint="choose another folder", path=path
         ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _explained(path):
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(content)
 
 
 # --- retry ----------------------------------------------------------------------------------------
