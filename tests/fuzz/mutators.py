@@ -1,4 +1,4 @@
-"""Changes that leave an input what it is: a document stays JSON, a message stays a message.
+"""Changes that leave an input what it is: a document stays JSON or XML, a message stays a message.
 
 Bytes that are changed blindly are refused where the form is read; these come further.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,55 @@ def _nudged(value: Any, chance: random.Random) -> Any:
     if isinstance(value, list):
         return value[::-1]
     return {**value, "x": 1}
+
+
+# --- XML ------------------------------------------------------------------------------------------
+
+_TAG = re.compile(rb"(<[^>]*>)")
+_ATTRIBUTE = re.compile(rb"""[\w:]+=["'][^"']*["']""")
+_CONTENTS = (
+    b"",
+    b" ",
+    b"0",
+    b"-1",
+    b"7",
+    b"9223372036854775808",
+    b"2001-01-15T13:15:00Z",
+    b"0000-00-00T00:00:00Z",
+)
+
+
+def changed_xml(data: bytes, chance: random.Random) -> bytes:
+    """Change a few tags, attributes and texts between tags; what was well-formed mostly stays so."""
+    parts = _TAG.split(data)  # texts at even places, tags at odd ones
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        _change_part(parts, chance)
+    return b"".join(parts)
+
+
+def _change_part(parts: list[bytes], chance: random.Random) -> None:
+    at = chance.randrange(len(parts))
+    text, tag = at & ~1, min(at | 1, len(parts) - 1)
+    match chance.randrange(8):
+        case 0 | 1:
+            parts[text] = chance.choice(_CONTENTS)
+        case 2:
+            parts[text] = parts[chance.randrange(0, len(parts), 2)]
+        case 3:
+            parts[tag] = _ATTRIBUTE.sub(b"", parts[tag], count=1)
+        case 4 if (attributes := _ATTRIBUTE.findall(b"".join(parts))) and not parts[tag].startswith(b"</"):
+            parts[tag] = parts[tag][:-1] + b" " + chance.choice(attributes) + b">"
+        case 5 | 6:  # an element with all in it
+            name = parts[tag][1:].rstrip(b"/>").partition(b" ")[0]
+            ends = [end for end in range(tag, len(parts), 2) if parts[end] == b"</" + name + b">"]
+            element = parts[tag : ends[0] + 1] if ends else parts[tag : tag + 1]
+            if chance.random() < 0.5:
+                del parts[tag : tag + len(element) + 1]
+            else:
+                there = chance.randrange(0, len(parts), 2) + 1
+                parts[there:there] = [*element, b""]
+        case _:
+            parts[tag] = chance.choice(parts[1::2] or parts)
 
 
 # --- messages -------------------------------------------------------------------------------------

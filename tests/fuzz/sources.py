@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from unittest import mock
 
 from google.protobuf import json_format
 
@@ -18,14 +19,17 @@ from recension.model.event import Event
 from recension.model.instant import format_instant, parse_instant
 from recension.model.mark import Mark, read_mark
 from recension.server.dumpsets import gather
-from recension.sources import sevenzip  # noqa: F401 - else it is imported late, and not instrumented
+from recension.sources import (
+    runs,
+    sevenzip,  # noqa: F401 - else it is imported late, and not instrumented
+)
 from recension.sources.containers import open_container
 from recension.sources.dump_names import is_dump, read_name
 from recension.sources.enterprise import read_articles
 from recension.sources.enterprise_stream import _read_place, _Reader
 from recension.sources.events_ndjson import EventDecoder, read_events
 from recension.sources.eventstreams import read_place, written_place
-from recension.sources.items import BadRecordError, ByteSource, Item, RunEnd, Sighting, checked
+from recension.sources.items import BadRecordError, ByteSource, Item, RunEnd, Sighting, Skipped, checked
 from recension.sources.json_fields import parse_json
 from recension.sources.lines import Lines
 from recension.sources.mediawiki_log import read_log
@@ -36,7 +40,7 @@ from recension.sources.sse import read_frames
 from recension.sources.titles import fold_name, fold_table, namespace_of, plain_title
 from recension.v1 import event_pb2 as event_pb
 from recension.wire import convert
-from tests.fuzz.mutators import changed_json
+from tests.fuzz.mutators import changed_json, changed_xml
 from tests.fuzz.readback import NAMESPACES, PROJECT, stored
 from tests.fuzz.target import Target
 from tests.sources.helpers import Dribble
@@ -47,12 +51,15 @@ Parser = Callable[[ByteSource], Iterator[Item]]
 
 
 def _items(parser: Parser, source: ByteSource) -> tuple[list[Item], str]:
-    """Return what comes before a named error, and the error's reason."""
+    """Return what comes before a named error, and the error's reason.
+
+    What was passed over until then is left out: it may be counted some way beyond a file that is refused.
+    """
     found: list[Item] = []
     try:
         found.extend(item for item in parser(source) if not isinstance(item, RunEnd))
     except SourceError as error:
-        return found, error.reason
+        return [item for item in found if not isinstance(item, Skipped)], error.reason
     return found, ""
 
 
@@ -99,6 +106,34 @@ def _one_event(data: bytes) -> Event:
         raise
     assert event == convert.event_from_proto(message, lambda title: namespace_of(title, table))
     return event
+
+
+_SHARES = 3
+_RUN_BYTES = 64
+
+
+def _shared(data: bytes) -> int:
+    """Several processes that share a history, in runs of a page or two, give what one of them gives."""
+    with mock.patch.object(runs, "RUN_BYTES", _RUN_BYTES):
+        whole = _runs(data, runs.WHOLE)
+        parts = [_runs(data, runs.Share(which, _SHARES)) for which in range(_SHARES)]
+    for number, (found, reason) in enumerate(whole):
+        assert (found, reason) == parts[number % _SHARES][number // _SHARES]
+    return sum(len(found) for found, _ in whole)
+
+
+def _runs(data: bytes, share: runs.Share) -> list[tuple[list[Item], str]]:
+    """Return the items of each run of a share, and the reason of the error that ended it."""
+    found: list[tuple[list[Item], str]] = [([], "")]
+    try:
+        for item in read_history(io.BytesIO(data), _PATH, PROJECT, share):
+            if isinstance(item, RunEnd):
+                found.append(([], ""))
+            else:
+                found[-1][0].append(item)
+    except SourceError as error:
+        found[-1] = [item for item in found[-1][0] if not isinstance(item, Skipped)], error.reason
+    return found
 
 
 # --- streams --------------------------------------------------------------------------------------
@@ -301,8 +336,9 @@ _MAGIC = (
 _FRAME = (b"data: ", b"id: ", b"event: ", b"retry: 5", b":", b"\r", b"\r\n")
 
 TARGETS = (
-    Target("history", _source(_history), words=_XML),
-    Target("log", _source(_log), words=_XML + _PHP),
+    Target("history", _source(_history), words=_XML, mutate=changed_xml),
+    Target("shares", _shared, words=_XML, mutate=changed_xml),
+    Target("log", _source(_log), words=_XML + _PHP, mutate=changed_xml),
     Target("events", _source(_events), words=_JSON + _EVENT, mutate=changed_json),
     Target("event", _one_event, (BadRecordError,), _JSON + _EVENT, mutate=changed_json),
     Target("articles", _source(_articles), words=_JSON + _ARTICLE, mutate=changed_json),

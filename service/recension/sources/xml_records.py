@@ -388,10 +388,13 @@ class XmlRecords:
         elif name == "page":
             self._page = Node("page", {})
         elif name in self._head:
-            # One of each: of a hostile page with a million titles the first is kept.
+            # One of each: of a hostile page with a million titles the first is kept. What comes behind a
+            # record is not its own: it is looked at once the chunk is parsed, wherever that ends.
             self._stack = [Node(name, attributes)]
             if self._page.child(name) is None:
-                self._page.children.append(self._stack[0])
+                known = self._page.children
+                self._page = Node("page", {})
+                self._page.children = [*known, self._stack[0]]
         else:
             self.count(name)
             self._skip_depth = self._depth
