@@ -1,4 +1,4 @@
-"""Many followers of one project while it changes: how late they hear of it, and what each costs the server."""
+"""Many followers of one project while it changes: how late they hear of it, what each costs the server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(bench: Bench) -> None:
     data = bench.folder / "fanout"
     report = Report(
         bench.console,
-        f"fanout: {_RATE} events/s in commits of {_TOGETHER}, {_SECONDS} s, {_PAGES:,} pages, one server process",
+        f"fanout: {_RATE} events/s in commits of {_TOGETHER}, {_SECONDS} s, {_PAGES:,} pages, one server",
     )
     with closing(LmdbStore.open(data, create=True, force_mount=True)) as store:
         writer = _Writer(store)
@@ -69,8 +69,8 @@ def _measure(report: Report, writer: _Writer, server: int, target: str, follower
         seen: dict[str, Any] = json.loads(process.stdout.readline())
         process.terminate()
     said = (
-        f"median {seen['median'] * 1000:.0f} ms, p99 {seen['p99'] * 1000:.0f}, slowest {seen['slowest'] * 1000:.0f};"
-        f" server CPU {spent / wall:.2f} of a core"
+        f"median {seen['median'] * 1000:.0f} ms, p99 {seen['p99'] * 1000:.0f}, slowest"
+        f" {seen['slowest'] * 1000:.0f}; server CPU {spent / wall:.2f} of a core"
     )
     what = f"{followers} followers" + (f", {stalled} that read nothing" if stalled else "")
     whole = not seen["failed"] and seen["behind"] == writer.position

@@ -9,15 +9,19 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
 
 from recension.v1 import change_service_pb2 as pb
+from recension.v1.revision_service_pb2 import REVISION_VIEW_FULL
 
 _METHOD = "/recension.v1.ChangeService/Watch"
 _EACH = 50
 """Streams of one connection: a server takes a hundred."""
+_TOGETHER = 25
+"""Streams that begin together."""
 
 
 class Followers:
@@ -35,7 +39,7 @@ class Followers:
     ) -> None:
         request = pb.WatchRequest(position=position)
         request.selector.projects.append("fanout")
-        call: Any = channel.unary_stream(_METHOD)(request.SerializeToString())
+        call = _watch(channel, request)
         async for message in call:
             now = time.time()
             for at, committed in self._steps(message):
@@ -59,11 +63,16 @@ class Followers:
         return found
 
 
+def _watch(channel: grpc.aio.Channel, request: pb.WatchRequest) -> Any:
+    method: Any = channel.unary_stream(_METHOD)
+    return method(request.SerializeToString())
+
+
 async def stall(channel: grpc.aio.Channel, position: int) -> Any:
     """Open a stream that nobody reads."""
-    request = pb.WatchRequest(position=position, view=2)
+    request = pb.WatchRequest(position=position, view=REVISION_VIEW_FULL)
     request.selector.projects.append("fanout")
-    call: Any = channel.unary_stream(_METHOD)(request.SerializeToString())
+    call = _watch(channel, request)
     await call.read()
     return call
 
@@ -76,8 +85,12 @@ async def main() -> None:
     followers.positions = [0] * asked["followers"]
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     channels: list[grpc.aio.Channel] = []
-    tasks, all_caught_up, kept = [], [], []
+    tasks, kept = [], []
+    all_caught_up: list[Coroutine[Any, Any, Any]] = []
     for at in range(asked["followers"] + asked["stalled"]):
+        if at % _TOGETHER == 0:  # a server refuses calls while many wait
+            await asyncio.gather(*all_caught_up)
+            all_caught_up.clear()
         if at % _EACH == 0:
             channels.append(grpc.aio.insecure_channel(asked["target"], options=options))
         if at >= asked["followers"]:

@@ -17,6 +17,7 @@ from recension.model.errors import (
     UnreachableError,
 )
 from recension.wire.status import DOMAIN, TRAILER, call_status, error_of
+from recension_client.retrying import passing
 
 
 class _Failed(grpc.RpcError):
@@ -121,6 +122,13 @@ def test_calls_without_our_status_are_named_by_code(
 ) -> None:
     """A proxy's error, or a damaged trailer, still becomes an error of ours."""
     assert kind is type(error_of(_Failed(code, "d", trailers)))
+
+
+def test_a_call_beyond_those_that_wait_is_to_come_again() -> None:
+    """GRPC itself refuses it, and says no delay; another refusal without a reason is none to repeat."""
+    crowd = error_of(_Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"))
+    other = error_of(_Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "d"))
+    assert [True, False] == [passing(crowd), passing(other)]
 
 
 def test_a_newer_servers_reason_is_kept_as_text() -> None:

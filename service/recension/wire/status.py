@@ -42,6 +42,8 @@ _MAX_VALUES = 8
 
 _TOO_LARGE = "message larger than max"
 """What gRPC itself says of a message beyond the limit of the side that receives it."""
+_TOO_MANY = "Concurrent RPC limit"
+"""What gRPC itself says of a call that comes while as many wait as a server lets wait: soon it is less."""
 
 _RETRIED = (Fault.BUSY, Fault.EXHAUSTED)
 _RESOURCE_TYPES = {
@@ -144,6 +146,10 @@ def _without_details(code: grpc.StatusCode, details: str) -> RecensionError:
             return InvalidArgumentError(
                 f"a message is too large: {details}",
                 hint="send less at once (a batch of events has at most 4 MiB), or ask for less",
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_MANY in details:
+            return OverloadedError(
+                f"the server refused the call: {details}", hint="try again later", **{RETRY_DELAY: 1}
             )
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return OverloadedError(f"the server refused the call: {details}", hint="try again later")
