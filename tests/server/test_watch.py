@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from recension.archive.garbage import collect
 from recension.archive.horizons import recorded_at
 from recension.archive.keyring import Keyring
 from recension.archive.retracting import Retractor, Wanted
@@ -393,6 +394,23 @@ def test_many_followers_share_what_is_computed(place: Place, monkeypatch: pytest
     commits = [next(told) for told in tolds]
     assert all(commits[0] == one for one in commits)
     assert 1 == len(asked)
+
+
+def test_a_tree_that_was_removed_is_made_again(place: Place) -> None:
+    """Nothing holds it against garbage collection; followers do not notice."""
+    world = place.world
+    for number in range(10, 200):
+        world.add(world.event(number, 4, edit(number, str(number), f"P{number}")))
+    head = world.store.log.head().position
+    stream = WatchStream(W, head)
+    stream.request()
+    told = place.told(place.watch(position=head), stream)
+    assert isinstance(next(told), Heartbeat)
+    assert collect(world.store, delete=True).nodes
+    world.add(world.event(3, 5, edit(900, "nine", "C")))
+    one = next(told)
+    assert [3] == [page.step.page_id for page in _commit(one).pages]
+    assert one == place.all_of()[-1]
 
 
 def test_a_fault_of_the_store_ends_the_followers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

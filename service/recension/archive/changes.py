@@ -7,7 +7,6 @@ last in the store is held in memory, within bounds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import itemgetter
@@ -25,7 +24,7 @@ from recension.archive.projects import Numbers, tally_of
 from recension.archive.recent import Recent
 from recension.archive.sealed import SealedReader
 from recension.archive.shown import with_texts
-from recension.archive.snapshots import derive_part
+from recension.archive.snapshots import build_part, derive_part
 from recension.archive.trees import Node, TreeReader, node_at
 from recension.model.errors import AsOfOutOfRangeError, DataLossError, InvalidArgumentError
 from recension.model.event import Visibility
@@ -125,6 +124,15 @@ def check_followed(selector: Selector) -> None:
         )
 
 
+class _Made(NamedTuple):
+    """A scope's part of a snapshot that nobody keeps."""
+
+    position: int
+    part: ProjectPart
+    removed: bytes | None
+    """Newest removal before it was made: since then nothing of its tree was."""
+
+
 class Changes:
     """Reads what commits change. Safe for concurrent use; the trees it makes are for one thread each."""
 
@@ -134,19 +142,20 @@ class Changes:
         self._keeper = Keeper(store, clock, numbers)
         self._pages = Pages(store, clock, numbers)
         self._entries = Entries(store, numbers)
-        self._parts: dict[Followed, tuple[int, ProjectPart]] = {}
-        """Trees that were made last, and their positions."""
+        self._parts: dict[Followed, _Made] = {}
+        """Trees that were made last."""
 
-    def tree_at(self, what: Followed, position: int) -> ScopeTree:
+    def tree_at(self, what: Followed, position: int, *, anew: bool = False) -> ScopeTree:
         """Return the tree of a scope as known at a position.
 
-        As much work as making a snapshot: little where one with its selector was made not long ago. Raises
-        ``ProjectNotFoundError``, ``AsOfOutOfRangeError``.
+        As much work as making a snapshot: little where one with its selector was made not long ago. ``anew``:
+        of all pages, whatever there is. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``.
         """
         with self._store.view() as view:
             number = self._number(view, what.project)
             newest = view.head().position
             known, _ = tally_of(view, number, position)
+            removed = view.get(keys.removed())
         if not 0 <= position <= newest:
             raise AsOfOutOfRangeError(
                 f"nothing is known at position {position}; the newest is {newest}",
@@ -154,23 +163,28 @@ class Changes:
                 knownAt=position,
                 newest=newest,
             )
-        root = self._root(what, number, known) if known else EMPTY_ROOT
+        root = EMPTY_ROOT
+        if known:
+            part = None if anew else self._derived(what, number, known, removed)
+            part = part or build_part(self._store, what.project, number, what.selector, what.choice(known))
+            self._remember(what, _Made(known, part, removed))
+            root = part.root
         return ScopeTree(self._store, what, number, root, position)
 
-    def _root(self, what: Followed, number: int, position: int) -> bytes:
-        """Return the root at a position, whose tree is in the store then; derived from the last one's."""
+    def _derived(
+        self, what: Followed, number: int, position: int, removed: bytes | None
+    ) -> ProjectPart | None:
+        """Return a scope's part at a position by what changed since the last that was made, or a snapshot."""
         held = self._parts.get(what)
-        part = None
-        if held is not None:
-            before, after = what.choice(held[0]), what.choice(position)
-            with suppress(DataLossError):  # of nodes that nothing holds
-                part = derive_part(self._store, held[1], number, what.selector, before, after)
-        if part is None:
-            part = self._keeper.part(what.project, what.selector, AsOf(what.valid_at, position))
+        if held is None or held.removed != removed:
+            return self._keeper.part(what.project, what.selector, AsOf(what.valid_at, position))
+        before, after = what.choice(held.position), what.choice(position)
+        return derive_part(self._store, held.part, number, what.selector, before, after)
+
+    def _remember(self, what: Followed, made: _Made) -> None:
         if len(self._parts) >= _PARTS:
             self._parts.clear()
-        self._parts[what] = position, part
-        return part.root
+        self._parts[what] = made
 
     def tree_of(self, what: Followed, snapshot_id: bytes) -> ScopeTree:
         """Return the tree of a scope's project in a snapshot; ``bridge`` leads from there to the scope.

@@ -256,7 +256,11 @@ class _Line:
                 self._forget(newest.position, tree.root)
                 self.reach = _Reach(newest.position, tree.root, newest.recorded_at)
         elif newest.position > tree.position:
-            self._take_in(tree, newest)
+            try:
+                self._take_in(tree, newest)
+            except DataLossError:  # nothing holds its tree, so that some of it may have been removed
+                tree = self._changes.tree_at(self.following.what, self.reach.position, anew=True)
+                self._take_in(tree, newest)
         self._tree = tree
 
     def _take_in(self, tree: ScopeTree, newest: Horizon) -> None:
