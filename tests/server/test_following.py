@@ -441,10 +441,12 @@ def head_of(data: Path) -> int:
         return store.log.head().position
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < until
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"it does not get there: {process.communicate()[1].decode()}")
         time.sleep(0.02)
 
 
@@ -457,21 +459,21 @@ def test_killed_followers(kills: int, tmp_path: Path, account: Path) -> None:
     with closing(LmdbStore.open(data, create=True)) as made:
         Ingestor(made).create_project(ProjectInfo("p", "https://t.example", "en", "CC-BY-SA-4.0"))
     service = Enterprise(faults=Faults(cut=0.005, garbage=0.05), chance=chance)
-    size = len(records) // (kills + 1) + 1
+    cuts = [len(records) * number // (kills + 1) for number in range(kills + 2)]
     with service.serve() as upstream:
         stream = stream_of(upstream.origin)
         for number in range(kills):
-            service.publish(records[number * size : (number + 1) * size], offset=1000 + 500 * number)
+            service.publish(records[cuts[number] : cuts[number + 1]], offset=1000 + 500 * number)
             before = head_of(data)
             process = start(upstream.origin, data, account)
-            wait_for(lambda: head_of(data) > before)  # noqa: B023
+            wait_for(process, lambda: head_of(data) > before)  # noqa: B023
             time.sleep(chance.random() * 0.5)
             process.kill()
             told += b"".join(process.communicate(timeout=60))
-        service.publish(records[kills * size :], offset=1000 + 500 * kills)
+        service.publish(records[cuts[kills] :], offset=1000 + 500 * kills)
         process = start(upstream.origin, data, account)
         store = LmdbStore.open(data)
-        wait_for(lambda: reached(store, service, stream))
+        wait_for(process, lambda: reached(store, service, stream))
         process.terminate()
         out, err = process.communicate(timeout=60)
         assert (0, clean) == (process.returncode, state(store, PAGES)), err
