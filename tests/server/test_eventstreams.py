@@ -409,12 +409,12 @@ def test_killed_followers(kills: int, tmp_path: Path, capsys: pytest.CaptureFixt
     with service.serve() as upstream:
         for _ in range(kills):
             before, process = head_of(data), start(upstream.origin, data)
-            wait_for(lambda: head_of(data) > before or waiting(data) != [])  # noqa: B023
+            wait_for(process, lambda: head_of(data) > before or waiting(data) != [])  # noqa: B023
             time.sleep(chance.random() * 0.5)
             process.kill()
             process.communicate(timeout=60)
         process = start(upstream.origin, data)
-        wait_for(lambda: [one.rev_id for one in waiting(data) if one.waits_for == "text"] == [lost])
+        wait_for(process, lambda: [one.rev_id for one in waiting(data) if one.waits_for == "text"] == [lost])
         told = {}
         for name in ("pending", "stats"):
             assert main([name, "--data", str(data)]) == 0
@@ -425,7 +425,7 @@ def test_killed_followers(kills: int, tmp_path: Path, capsys: pytest.CaptureFixt
         assert told["stats"]["pending"]["p"]["changes"] == 1
         service.text_status.clear()
         with closing(LmdbStore.open(data)) as store:
-            wait_for(lambda: waiting(data) == [] and agrees(store, wiki))
+            wait_for(process, lambda: waiting(data) == [] and agrees(store, wiki))
             process.terminate()
             out, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
