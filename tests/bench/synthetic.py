@@ -9,6 +9,7 @@ from itertools import islice
 from recension.archive.ingest import Ingestor
 from recension.model.event import Comment, Contributor, Edit, Event, Presence, SlotText
 from recension.model.instant import parse_instant
+from recension.server.collecting import fewer_collections
 from tests.bench.measure import NOTHING, Resident, larger, resident
 
 BATCH = 256
@@ -52,9 +53,10 @@ def append(ingestor: Ingestor, events: Iterable[Event]) -> Resident:
     """Append events batch by batch and seal them; return the most memory that was seen."""
     most = NOTHING
     upcoming = iter(events)
-    while batch := list(islice(upcoming, BATCH)):
-        appended = ingestor.append("w", batch)
-        assert not appended.rejected
-        most = larger(most, resident())
-    ingestor.settle()
+    with fewer_collections():  # as every process that appends
+        while batch := list(islice(upcoming, BATCH)):
+            appended = ingestor.append("w", batch)
+            assert not appended.rejected
+            most = larger(most, resident())
+        ingestor.settle()
     return larger(most, resident())

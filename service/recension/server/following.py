@@ -27,6 +27,7 @@ from recension.archive.prepared import prepare_all
 from recension.model.errors import SourceError, UpstreamRefusedError, WriterBusyError
 from recension.model.event import Event
 from recension.model.mark import Mark
+from recension.server.collecting import fewer_collections
 from recension.server.quarantine import Quarantine, StreamRecords
 from recension.server.taking import Summary, take
 from recension.sources.http import RETRY_AFTER
@@ -148,7 +149,8 @@ class _Follower:
         for reader in self._readers:
             reader.start()
         try:
-            self._loop(kept)
+            with fewer_collections():
+                self._loop(kept)
         finally:
             for reader in self._readers:
                 reader.end()

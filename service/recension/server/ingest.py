@@ -6,7 +6,6 @@ Exit status: 0 all taken, 1 records were rejected, 3 a file could not be read to
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import stat
@@ -44,6 +43,7 @@ from recension.model.errors import (
 )
 from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
+from recension.server.collecting import fewer_collections
 from recension.server.completing import AS_IT_IS, Completion, Whole
 from recension.server.dumpsets import SETS, DumpSet, gather
 from recension.server.origins import Hashing, Numbered
@@ -62,7 +62,6 @@ _FEEDS: dict[Form, feeds.Kind] = {
 _LINE_SECONDS = 5.0
 _MOST_WORKERS = 8
 _CACHE_BYTES = 192 * 2**20
-_COLLECT_EVERY = 100_000
 _INTERRUPTED = 130
 _ENDED = object()
 _SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
@@ -148,7 +147,7 @@ def ingest_files(
     """
     summary = Summary()
     started = time.monotonic()
-    with store.exclusive_writer(), _fewer_collections():
+    with store.exclusive_writer(), fewer_collections():
         ingestor = Ingestor(store, clock=clock, salts=salts_of(seed), cache_bytes=_CACHE_BYTES)
         ingestor.namespaces(project)  # an unknown project is named before any file is opened
         sets, faults = gather(kind, paths)
@@ -198,17 +197,6 @@ def _complete(
         summary.faults.append(error)
     else:
         summary.complete = completion.document()
-
-
-@contextmanager
-def _fewer_collections() -> Iterator[None]:
-    """Look for circles of garbage less often: there is next to none, and it takes a tenth of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECT_EVERY, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ import structlog
 from recension.model.errors import InvalidArgumentError
 from recension.server import logs
 from recension.server.build import Service
+from recension.server.collecting import fewer_collections
 from recension.server.config import ServeConfig, join_address, split_address
 from recension.server.stopping import stop_signals
 from recension.server.telling import NAMED_ERROR
@@ -49,7 +50,7 @@ def serve(config: ServeConfig, open_service: OpenService) -> int:
 
 def run_worker(config: ServeConfig, open_service: OpenService) -> int:
     """Serve as one of several processes: say when ready, and stop when the supervisor is gone."""
-    with stop_signals() as stop, open_service(config) as service:
+    with stop_signals() as stop, fewer_collections(), open_service(config) as service:
         _listen(service, config)
         service.start()
         threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
@@ -75,7 +76,7 @@ def _serve_here(config: ServeConfig, open_service: OpenService, stop: threading.
     for address, field in ((config.listen, "listen"), (config.health_address, "health_listen")):
         with _probe(address, field):
             pass  # gRPC would say in lines of its own that the port is taken
-    with open_service(config) as service:
+    with fewer_collections(), open_service(config) as service:
         log = structlog.get_logger()
         bound, health = _listen(service, config)
         service.start()
