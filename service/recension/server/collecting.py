@@ -13,8 +13,8 @@ _COLLECT_EVERY = 100_000
 def fewer_collections() -> Iterator[None]:
     """Look for circles of garbage less often.
 
-    There are next to none. Each look goes through what is remembered of texts and entries: a fifth of the time
-    of an append to 200,000 revisions, and more the more there is.
+    There are next to none; each look goes through what is remembered of texts and entries: a fifth of what an
+    append to 200,000 revisions takes, and more the more there is.
     """
     before = gc.get_threshold()
     gc.set_threshold(_COLLECT_EVERY, 50, 100)
