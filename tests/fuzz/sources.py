@@ -222,11 +222,12 @@ def _typed(value: PhpValue) -> object:
 
 
 def _name(data: bytes) -> bool:
-    """The name of a dump's file; parts of a set sort, and what is left of the name has no part."""
+    """The name of a dump's file: whatever it is, it is taken apart."""
     name = data.decode(errors="surrogateescape")
     part = read_name(name)
-    assert part.order <= read_name(name).order
-    assert part.is_part or name == part.stem + part.packed
+    assert name.endswith(part.packed)
+    assert len(part.stem + part.packed) <= len(name)
+    assert min(part.order) >= 0
     return is_dump(name)
 
 
