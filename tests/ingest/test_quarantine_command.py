@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from recension.archive.ingest import Ingestor
 from recension.archive.intake.frames import Fed
 from recension.archive.marks import newest
 from recension.archive.reader import Archive
-from recension.model.errors import RevisionNotFoundError, StoreFailedError
+from recension.model.errors import InvalidArgumentError, RevisionNotFoundError, StoreFailedError
 from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
 from recension.server import quarantine as module
@@ -275,6 +276,16 @@ def test_records_of_a_stream_are_taken_again_from_the_quarantine(store: Broken, 
     head = store.log.head()
     retry(store, "p", file, data=tmp_path)
     assert head == store.log.head()
+
+
+def test_records_of_which_nobody_knows_how_they_are_read_stay(store: Broken, tmp_path: Path) -> None:
+    """Of a stream of another kind: the retry is refused by name, and nothing changes."""
+    followed(store, tmp_path, refused(b"{}"), mark=replace(STREAM, form="another-stream"))
+    (file,) = kept_files(tmp_path, "p")
+    before = file.read_bytes()
+    with pytest.raises(InvalidArgumentError, match="cannot be taken again"):
+        retry(store, "p", file, data=tmp_path)
+    assert before == file.read_bytes()
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
