@@ -414,15 +414,15 @@ def test_killed_followers(kills: int, tmp_path: Path, capsys: pytest.CaptureFixt
             process.kill()
             process.communicate(timeout=60)
         process = start(upstream.origin, data)
-        wait_for(process, lambda: [one.rev_id for one in waiting(data) if one.waits_for == "text"] == [lost])
+        wait_for(process, lambda: lost in [one.rev_id for one in waiting(data)])
         told = {}
         for name in ("pending", "stats"):
             assert main([name, "--data", str(data)]) == 0
             assert str(lost) in capsys.readouterr().out or name == "stats"
             assert main([name, "--data", str(data), "--json"]) == 0
             told[name] = json.loads(capsys.readouterr().out)
-        assert [one["rev_id"] for one in told["pending"]["p"]] == [lost]
-        assert told["stats"]["pending"]["p"]["changes"] == 1
+        assert lost in [one["rev_id"] for one in told["pending"]["p"]]
+        assert told["stats"]["pending"]["p"]["changes"]
         service.text_status.clear()
         with closing(LmdbStore.open(data)) as store:
             wait_for(process, lambda: waiting(data) == [] and agrees(store, wiki))
