@@ -157,7 +157,7 @@ def _either(mutate: Mutator) -> Callable[[bytes, int, int], bytes]:
         chance = random.Random(seed)
         way = chance.randrange(4)
         if way:
-            with contextlib.suppress(ValueError, DecodeError):
+            with contextlib.suppress(ValueError, RecursionError, DecodeError):
                 data = mutate(data, chance)
         return data[:most_bytes] if way > 1 else bytes(atheris.Mutate(data, most_bytes))
 
