@@ -280,7 +280,7 @@ def test_a_key_is_revoked_and_an_agreement_ends_in_an_open_stream(
 def test_followers_count_as_streams_and_texts_against_the_quota(place: Place) -> None:
     """As the agreement says; a place is free again when its follower has left."""
     document = {
-        "rates": {"requests_per_second": 1000, "concurrent_streams": 2},
+        "rates": {"concurrent_streams": 2},
         "quotas": {"articles_per_day": 2},
     }
     agree(place.world.store, "acme", **document)
