@@ -92,9 +92,10 @@ class Tokens:
                 leeway=_LEEWAY_SECONDS,
                 options={"require": _CLAIMS},
             )
+            seconds = claims["exp"] - claims["iat"]  # PyJWT takes numbers that are written as text
         except (jwt.PyJWTError, TypeError, AttributeError, ValueError, RecursionError):
             return None
-        if claims["exp"] - claims["iat"] > _MOST_SECONDS:
+        if seconds > _MOST_SECONDS:
             return None
         return Token(str(claims["sub"]), issuer.licensees)
 
