@@ -119,7 +119,7 @@ def test_a_tree_is_found_anywhere() -> None:
 
 def test_a_snapshot_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
     """From its root to that of the scope at its K, in as many parts as it takes."""
-    monkeypatch.setattr(module, "_SLICE", 4)
+    monkeypatch.setattr(module, "STEP_PAGES", 4)
     selector = SELECTORS[0]
     life = Life(11)
     life.go_on(30)

@@ -46,8 +46,8 @@ HOUR = 3_600_000_000
 class Place:
     """A server whose followers are looked after all the time."""
 
-    def __init__(self, served: Served, world: World, keyring: Keyring) -> None:
-        self.served, self.world, self.keyring = served, world, keyring
+    def __init__(self, served: Served, world: World, keyring: Keyring, looking: Chore) -> None:
+        self.served, self.world, self.keyring, self.looking = served, world, keyring, looking
         self.changes = ChangeServiceStub(served.channel)
         self.fanout = served.service.fanout
 
@@ -88,7 +88,7 @@ def place_at(tmp_path: Path, **options: Any) -> Iterator[Place]:
         looking = Chore(served.service.fanout.look, 0.01)
         looking.start()
         try:
-            yield Place(served, world, Keyring(world.store, pepper))
+            yield Place(served, world, Keyring(world.store, pepper), looking)
         finally:
             looking.stop()
 

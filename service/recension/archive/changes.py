@@ -6,16 +6,17 @@ last in the store is held in memory, within bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
 from recension.archive.clock import Clock
+from recension.archive.columns import logged
 from recension.archive.commitments import basis_of
 from recension.archive.entries import Entries
-from recension.archive.history import Choice, choice_of, find_revision, page_at, selects
+from recension.archive.history import Choice, choice_of, find_revision, namespaces_of, page_at, selects
 from recension.archive.horizons import recorded_at
 from recension.archive.keeping import Keeper
 from recension.archive.pages import Pages
@@ -84,6 +85,8 @@ class Told(NamedTuple):
     events: list[TimelineItem]
     entries: list[Entry | None]
     """One for each page; ``None`` where the scope does not hold it any more."""
+    namespaces: Mapping[int, frozenset[int]]
+    """Of revisions that visibility events are about: the namespaces that their page was in with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,29 @@ class Changes:
         self._parts: dict[Followed, _Made] = {}
         """Trees that were made last."""
 
-    def tree_at(self, what: Followed, position: int, *, anew: bool = False) -> ScopeTree:
+    def recorded_at(self, position: int) -> int:
+        """Return when a commit was recorded, microseconds since the epoch."""
+        with self._store.view() as view:
+            return recorded_at(view, position)
+
+    def head(self) -> int:
+        """Return the newest position."""
+        with self._store.view() as view:
+            return view.head().position
+
+    def withdrawn(self, project: str, after: int, upto: int) -> bool:
+        """Say whether the visibility of anything was changed behind a position, up to another."""
+        with self._store.view() as view:
+            number = self._number(view, project)
+        commits = logged(self._store, number, after, upto)
+        return any(event.kind is Kind.VISIBILITY for _, events in commits for _, event in events)
+
+    def tree_at(self, what: Followed, position: int, held: int = 0, *, anew: bool = False) -> ScopeTree:
         """Return the tree of a scope as known at a position.
 
-        As much work as making a snapshot: little where one with its selector was made not long ago. ``anew``:
-        of all pages, whatever there is. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``.
+        As much work as making a snapshot: little where one with its selector was made not long ago.
+        ``held``: nodes that it has in memory at most, if not as many as one that is shared.
+        ``anew``: of all pages, whatever there is. Raises ``ProjectNotFoundError``, ``AsOfOutOfRangeError``.
         """
         with self._store.view() as view:
             number = self._number(view, what.project)
@@ -169,7 +190,7 @@ class Changes:
             part = part or build_part(self._store, what.project, number, what.selector, what.choice(known))
             self._remember(what, _Made(known, part, removed))
             root = part.root
-        return ScopeTree(self._store, what, number, root, position)
+        return ScopeTree(self._store, what, number, root, position, held or _HELD_NODES)
 
     def _derived(
         self, what: Followed, number: int, position: int, removed: bytes | None
@@ -186,10 +207,11 @@ class Changes:
             self._parts.clear()
         self._parts[what] = made
 
-    def tree_of(self, what: Followed, snapshot_id: bytes) -> ScopeTree:
+    def tree_of(self, what: Followed, snapshot_id: bytes, held: int = 0) -> ScopeTree:
         """Return the tree of a scope's project in a snapshot; ``bridge`` leads from there to the scope.
 
-        Raises ``SnapshotNotFoundError``, ``SnapshotReleasedError``, ``InvalidArgumentError``.
+        ``held``: as of ``tree_at``. Raises ``SnapshotNotFoundError``, ``SnapshotReleasedError``,
+        ``InvalidArgumentError``.
         """
         manifest = self._keeper.snapshot(snapshot_id)
         part = next((part for part in manifest.parts if part.project == what.project), None)
@@ -202,13 +224,14 @@ class Changes:
         with self._store.view() as view:
             check_held(view, snapshot_id)
             number = self._number(view, what.project)
-        return ScopeTree(self._store, what, number, part.root, manifest.as_of.known_at)
+        return ScopeTree(self._store, what, number, part.root, manifest.as_of.known_at, held or _HELD_NODES)
 
     def told(self, what: Followed, step: Step, *, text: bool) -> Told:
         """Return what a step stands for, as it may be told by now."""
         with self._store.view() as view:
             events = list(self._pages.brought(view, what.project, step.position, step.events))
-            events = [item for item in events if self._is_selected(view, what, item)]
+            named = self._named(view, what, events)
+            events = [item for item in events if _is_selected(what, item, named)]
             # A bridge's records are of T, too: only its first root is the snapshot's.
             opener = self._entries.opener(view, what.project, what.manifest(step.position))
             leaves = [Leaf(page, *after) for page, _, after in step.pages if after is not None]
@@ -216,15 +239,26 @@ class Changes:
             if text:
                 found = _with_texts(view, found)
         each = iter(found)
-        return Told(step, events, [None if page.after is None else next(each) for page in step.pages])
+        entries = [None if page.after is None else next(each) for page in step.pages]
+        return Told(step, events, entries, named)
 
-    def _is_selected(self, view: View, what: Followed, item: TimelineItem) -> bool:
-        """Say whether an event is of the scope: those of pages that it held or holds are."""
-        if not isinstance(item.what, Visibility) or not what.selector.namespaces:
-            return True
+    def _named(self, view: View, what: Followed, events: Iterable[TimelineItem]) -> dict[int, frozenset[int]]:
         number = self._number(view, what.project)
-        edit = find_revision(view, number, item.what.rev_id, item.position)
-        return edit is not None and edit.namespace in what.selector.namespaces
+        named = {}
+        for item in events:
+            if isinstance(item.what, Visibility):
+                edit = find_revision(view, number, item.what.rev_id, item.position)
+                if edit is not None:
+                    named[edit.rev] = namespaces_of(view, number, edit, item.position)
+        return named
+
+
+def _is_selected(what: Followed, item: TimelineItem, named: Mapping[int, frozenset[int]]) -> bool:
+    """Say whether an event is of the scope: those of pages that it held or holds are."""
+    chosen = what.selector.namespaces
+    if not isinstance(item.what, Visibility) or not chosen:
+        return True
+    return not named.get(item.what.rev_id, frozenset()).isdisjoint(chosen)
 
 
 def _with_texts(view: View, entries: list[Entry]) -> list[Entry]:
@@ -257,6 +291,8 @@ class ScopeTree:
     _number: int
     root: bytes
     position: int
+    _held: int
+    """Nodes in memory at most."""
     _made: dict[bytes, bytes] = field(default_factory=dict)
     """Nodes that may not be in the store, by digest."""
 
@@ -267,7 +303,12 @@ class ScopeTree:
         while self.root != target:
             with self._store.view() as view:
                 differ = TreeReader(view, Recent[Node](_SLICE)).differences(before, target, start)
-                pages = sorted({leaf.page_id for sides in islice(differ, _SLICE) for leaf in chain(*sides)})
+                found: set[int] = set()
+                for sides in differ:
+                    found.update(leaf.page_id for leaf in chain(*sides))
+                    if len(found) >= STEP_PAGES:
+                        break
+                pages = sorted(found)
                 if not pages:
                     raise DataLossError("a scope has another root than its pages make")
                 step, _ = self._step(view, pages, choice, recorded_at(view, self.position))
@@ -307,10 +348,13 @@ class ScopeTree:
                 for event in events[page]
                 if page in inside or event[1].kind is Kind.VISIBILITY
             )
+            continued = at + STEP_PAGES < len(pages)
+            if not continued:
+                self.position = position  # also for whoever takes no step behind this one
             yield step._replace(
                 position=position,
                 events=tuple(sorted(told, key=itemgetter(0))),
-                continued=at + STEP_PAGES < len(pages),
+                continued=continued,
                 retraction=said[0] if said else None,
             )
 
@@ -357,7 +401,7 @@ class ScopeTree:
         )  # fmt: skip
         self._made |= made
         self.root = root
-        if len(self._made) > _HELD_NODES:
+        if len(self._made) > self._held:
             self._settle()
         return step, inside
 
@@ -369,7 +413,7 @@ class ScopeTree:
     def _settle(self) -> None:
         """Forget the nodes of earlier trees; put the others into the store if they are many."""
         self._made = {digest: self._made[digest] for digest in self._own(self.root)}
-        if len(self._made) > _HELD_NODES // 2:
+        if len(self._made) > self._held // 2:
             rows: list[Row] = sorted((keys.node(digest), node) for digest, node in self._made.items())
             self._store.put_derived(iter(rows))
             self._made.clear()

@@ -247,6 +247,23 @@ def find_revision(view: View, number: int, rev: int, known_at: int) -> EditRow |
     return None if value is None else edit_row((key, value))
 
 
+def namespaces_of(view: View, number: int, edit: EditRow, known_at: int) -> frozenset[int]:
+    """Return the namespaces that a page was in with a revision as its current one, by what is known at K."""
+    start = keys.edit(number, edit.page, edit.time, edit.rev, keys.END, 0)
+    stop = keys.edits_from(number, edit.page + 1)
+    until = _END_OF_TIME
+    while rows := view.scan(start, stop, limit=1):
+        after = edit_row(rows[0])
+        if after.position <= known_at:
+            until = after.time
+            break
+        start = rows[0][0] + b"\0"
+    marks = marks_of(view, number, edit.page, known_at)
+    newest = last_edit(view, number, edit.page, _END_OF_TIME, known_at) or edit
+    times = [edit.time, *(mark.time for mark in marks if edit.time < mark.time <= until)]
+    return frozenset(title_at(marks, edit, newest, time).namespace for time in times)
+
+
 def text_times(view: View, number: int, page: int) -> dict[bytes, int]:
     """Return, by the first 16 bytes of its digest, when each text of a page was first there."""
     out: dict[bytes, int] = {}

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple, Protocol
@@ -24,12 +24,12 @@ from recension.model.digest import format_digest
 from recension.model.errors import (
     AsOfOutOfRangeError,
     DataLossError,
+    DeadlineError,
     OverloadedError,
     RootMismatchError,
 )
 from recension.model.event import Visibility
-from recension.model.reading import Entry
-from recension.model.record import Kind
+from recension.model.reading import Entry, wanted
 from recension.server.gate import MAX_STREAM_SECONDS, draining
 from recension.server.licensed import Assure, Following
 from recension.v1 import change_service_pb2 as pb
@@ -43,14 +43,20 @@ HEARTBEAT_SECONDS = 10.0
 """A follower hears at least this often how far it is."""
 BATCH_BYTES = 512 * 1024
 """A message is sent when it has reached this size; with the texts of one step it may be 2 MiB more."""
+STEP_EVENTS = 256
+"""Events that one step of a message has at most; those of longer histories come in several."""
 _KEPT_BYTES = 8 * 1024 * 1024
-"""Of messages, that a line remembers."""
+"""Of messages, that a line remembers, and that it makes before it shows them."""
 _IDLE_SECONDS = 60.0
 """A line that nobody follows is kept for so long, for those who come back."""
 _MOVERS = 2
 """Lines that advance at once."""
 _MAX_LINES = 64
 _CHECK_SECONDS = 1.0
+_STRIDE = 256
+"""Positions that a walk passes before it looks whether its follower is to be told something else."""
+_WALKER_NODES = 4096
+"""Tree nodes that a follower's own tree holds in memory: 4 MB."""
 
 
 class Outlet(Protocol):
@@ -135,22 +141,24 @@ class _Writer:
             )
             if not (told.events or step.pages or (is_open and not step.continued)):
                 continue
-            if not batch.steps:
-                first, begins = step.position, not is_open
-            message = self._message(told, known)
-            known.update(step.nodes, step.made)
-            batch.steps.append(message)
-            size += message.ByteSize()
-            counts = list(map(_texts, told.entries))
-            articles += sum(there for _, there in counts)
-            text_bytes += sum(count for count, _ in counts)
-            is_open = step.continued
-            if not is_open:
-                position, root = step.position, step.root
-            if size >= BATCH_BYTES:
-                yield done()
-                batch, known = pb.StepBatch(), set()
-                size = articles = text_bytes = 0
+            for part in _parts(told):
+                message = self._message(part, known)
+                if batch.steps and size + message.ByteSize() > BATCH_BYTES:
+                    yield done()
+                    batch, known = pb.StepBatch(), set()
+                    size = articles = text_bytes = 0
+                    message = self._message(part, known)
+                if not batch.steps:
+                    first, begins = step.position, not is_open
+                known.update(part.step.nodes, part.step.made)
+                batch.steps.append(message)
+                size += message.ByteSize()
+                counts = list(map(_texts, part.entries))
+                articles += sum(there for _, there in counts)
+                text_bytes += sum(count for count, _ in counts)
+                is_open = part.step.continued
+                if not is_open:
+                    position, root = step.position, step.root
         if batch.steps:
             yield done()
 
@@ -173,6 +181,16 @@ class _Writer:
         )
         nodes = [node for digest, node in step.nodes.items() if digest not in known]
         return step_to_proto(said, nodes, text=self._text)
+
+
+def _parts(told: Told) -> Iterator[Told]:
+    """Yield a step in parts that fit into messages: the first of them have events alone."""
+    step, events = told.step, told.events
+    bare = step._replace(root=step.previous_root, pages=(), nodes={}, made=frozenset(), continued=True)
+    while len(events) > STEP_EVENTS:
+        yield Told(bare, events[:STEP_EVENTS], [], {})
+        events = events[STEP_EVENTS:]
+    yield told._replace(events=events)
 
 
 def _assured(told: Told, assure: Assure) -> Told:
@@ -214,8 +232,12 @@ class _Line:
         self.left_at = time.monotonic()
         self.moving = False
         """Somebody was told to advance it."""
+        self.told = 0
+        """Its end when its followers were woken last; who begins to follow advances it, and wakes nobody."""
         self.reach = _Reach(0, b"", 0)
         self._changes = changes
+        self._looked_at = 0
+        """Position up to which it is known what was withdrawn."""
         self._advancing = threading.Lock()
         self._tree: ScopeTree | None = None
         self._lock = threading.Lock()
@@ -245,37 +267,58 @@ class _Line:
     def advance(self) -> None:
         """Take in what was committed. Raises ``RecensionError``; the next time it begins anew."""
         with self._advancing:
-            self._advance()
+            while self._advance():
+                pass
 
-    def _advance(self) -> None:
-        newest = self.following.newest()
+    def advance_some(self) -> bool:
+        """Take in some of what was committed, as much as it remembers; say whether there is more."""
+        with self._advancing:
+            return self._advance()
+
+    def _advance(self) -> bool:
+        newest, head = self.following.newest(), self._changes.head()
         tree, self._tree = self._tree, None  # what breaks off in the middle is not gone on with
+        # It binds every answer from now on, and so those that were written before: also where its position
+        # does not exist for the followers yet.
+        withdrawn = tree is not None and self._changes.withdrawn(
+            self.following.what.project, self._looked_at, head
+        )
         if tree is None or newest.position < tree.position:
             tree = self._changes.tree_at(self.following.what, newest.position)
             with self._lock:
                 self._forget(newest.position, tree.root)
+                self._first += 1  # nobody is at its end: what there is between was not taken in
                 self.reach = _Reach(newest.position, tree.root, newest.recorded_at)
-        elif newest.position > tree.position:
+        elif newest.position > tree.position or withdrawn:
             try:
-                self._take_in(tree, newest)
+                self._take_in(tree, newest, withdrawn=withdrawn)
             except DataLossError:  # nothing holds its tree, so that some of it may have been removed
                 tree = self._changes.tree_at(self.following.what, self.reach.position, anew=True)
-                self._take_in(tree, newest)
-        self._tree = tree
+                self._take_in(tree, newest, withdrawn=withdrawn)
+        self._tree, self._looked_at = tree, head
+        return tree.position < newest.position
 
-    def _take_in(self, tree: ScopeTree, newest: Horizon) -> None:
-        hides = False
+    def _take_in(self, tree: ScopeTree, newest: Horizon, *, withdrawn: bool) -> None:
+        batches: list[_Batch] = []
+        reach = self.reach
+        size, recorded_at = 0, reach.recorded_at
 
         def steps() -> Iterator[Step]:
-            nonlocal hides
+            nonlocal recorded_at
             for step in tree.steps(newest.position):
-                hides = hides or any(event.kind is Kind.VISIBILITY for _, event in step.events)
+                recorded_at = step.recorded_at
                 yield step
+                if size >= _KEPT_BYTES and not step.continued:
+                    return
 
-        batches = list(self.writer.batches(steps(), self.reach.position, self.reach.root))
+        for batch in self.writer.batches(steps(), reach.position, reach.root):
+            batches.append(batch)
+            size += len(batch.message)
+        if tree.position == newest.position:
+            recorded_at = newest.recorded_at
         with self._lock:
-            if hides:  # it binds every answer from now on, and so those that were written before
-                self._forget(self.reach.position, self.reach.root)
+            if withdrawn:
+                self._forget(reach.position, reach.root)
             for batch in batches:
                 self._batches.append(batch)
                 self._bytes += len(batch.message)
@@ -284,7 +327,7 @@ class _Line:
                 self._bytes -= len(old.message)
                 self._first += 1
                 self._low = old.upto, old.root
-            self.reach = _Reach(newest.position, tree.root, newest.recorded_at)
+            self.reach = _Reach(tree.position, tree.root, recorded_at)
 
     def _forget(self, position: int, root: bytes) -> None:
         self._first += len(self._batches)
@@ -331,7 +374,7 @@ class _Follower:
         self.start: Start | None = start
         self.number = 0
         """Of the batch that is next in the line, unless it walks by itself."""
-        self.walk: Iterator[_Batch] | None = None
+        self.walk: Iterator[_Batch | _Reach] | None = None
         self.position = 0
         """Up to which it was sent everything."""
         self.root = b""
@@ -339,7 +382,9 @@ class _Follower:
         """Nothing was sent of a commit that was not sent to its end."""
         self.until = time.monotonic() + MAX_STREAM_SECONDS
         self.said_at = 0.0
-        """When it was sent something last; 0 before it was told how far it is."""
+        """When it was sent something last."""
+        self.caught_up = False
+        """It was told that there is nothing more."""
         self.busy = self.again = False
         """A thread sees to it; that is to be done once more."""
         self.over = False
@@ -441,19 +486,21 @@ class Fanout:
                 del self._lines[key]
 
     def _move(self, line: _Line) -> None:
-        before, fault = line.end, None
-        try:
-            line.advance()
-        except Exception as error:  # noqa: BLE001 - whoever follows is told
-            fault = error
+        more, fault = True, None
+        while more:
+            try:
+                more = line.advance_some()
+            except Exception as error:  # noqa: BLE001 - whoever follows is told
+                more, fault = False, error
+            if fault is None and line.end == line.told:
+                continue
+            line.told = line.end
+            with self._lock:
+                followers = [one for one in self._followers if one.line is line]
+            for follower in followers:
+                follower.fault = follower.fault or fault
+                self._wake(follower)
         line.moving = False
-        if fault is None and line.end == before:
-            return
-        with self._lock:
-            followers = [one for one in self._followers if one.line is line]
-        for follower in followers:
-            follower.fault = follower.fault or fault
-            self._wake(follower)
 
     def _check(self, follower: _Follower, now: float) -> None:
         try:
@@ -515,43 +562,49 @@ class Fanout:
             return self._send_away(follower)
         if isinstance(found, _Reach):
             return self._say_how_far(follower, found)
-        follower.outlet.take(found.articles, found.text_bytes)
-        follower.outlet.send(found.message)
-        if follower.said_at:
-            follower.said_at = time.monotonic()
+        self._send(follower, found.message, found.articles, found.text_bytes)
         follower.position, follower.root, follower.whole = found.upto, found.root, found.ends
         return True
+
+    def _send(self, follower: _Follower, message: bytes, articles: int = 0, text_bytes: int = 0) -> None:
+        """Send a message, unless its follower may not have it any more: making it can take long."""
+        follower.outlet.check()
+        if follower.fault is not None:
+            raise follower.fault
+        follower.outlet.take(articles, text_bytes)
+        follower.outlet.send(message)
+        follower.said_at = time.monotonic()
 
     def _send_away(self, follower: _Follower) -> bool:
         if follower.root:
             end = pb.WatchEnd(position=follower.position, root=format_digest(follower.root))
-            follower.outlet.send(pb.WatchResponse(end=end).SerializeToString())
+            self._send(follower, pb.WatchResponse(end=end).SerializeToString())
         follower.over = True
         follower.outlet.end(None if follower.root else draining())
         return False
 
     def _say_how_far(self, follower: _Follower, reach: _Reach) -> bool:
+        more = follower.walk is not None
         follower.position, follower.root = reach.position, reach.root
-        now = time.monotonic()
-        if now - follower.said_at >= HEARTBEAT_SECONDS:
-            follower.said_at = now
-            beat = pb.Heartbeat(
-                position=reach.position, recorded_at=convert.timestamp_to_proto(reach.recorded_at)
-            )
-            follower.outlet.send(pb.WatchResponse(heartbeat=beat).SerializeToString())
+        is_due = time.monotonic() - follower.said_at >= HEARTBEAT_SECONDS
+        if is_due or not (more or follower.caught_up):
+            follower.caught_up = follower.caught_up or not more
+            when = convert.timestamp_to_proto(reach.recorded_at)
+            beat = pb.Heartbeat(position=reach.position, recorded_at=when, more=more)
+            self._send(follower, pb.WatchResponse(heartbeat=beat).SerializeToString())
             return True
-        return False
+        return more
 
     def _begin(self, follower: _Follower, start: Start) -> None:
         line = follower.line
         if line.is_open:
             line.advance()  # it may be that nobody followed it for a while
         else:
-            with self._building:
+            with self._making(follower):
                 line.open()
         if start.snapshot:
-            with self._building:
-                tree = self._changes.tree_of(line.following.what, start.snapshot)
+            with self._making(follower):
+                tree = self._changes.tree_of(line.following.what, start.snapshot, _WALKER_NODES)
                 target = self._changes.tree_at(line.following.what, tree.position).root
             position, root = tree.position, tree.root
             follower.walk = self._walk(follower, tree, target)
@@ -580,7 +633,7 @@ class Fanout:
             root=format_digest(root),
             valid_at=convert.timestamp_to_proto(line.following.what.valid_at),
         )
-        follower.outlet.send(pb.WatchResponse(start=message).SerializeToString())
+        self._send(follower, pb.WatchResponse(start=message).SerializeToString())
 
     def _following_batch(self, follower: _Follower) -> _Batch | _Reach | None:
         """Return what is next; ``None`` if that cannot be said in the middle of a commit."""
@@ -599,7 +652,12 @@ class Fanout:
                 walked = next(follower.walk, None)
                 if walked is not None:
                     return walked
-                follower.whole = True  # there was nothing more
+                # Where it ended the line was a moment ago, and may have forgotten it meanwhile.
+                follower.whole = True
+                if not self._join(follower, follower.position):
+                    self._walk_from(follower, follower.position)
+                else:
+                    follower.walk = None
 
     def _join(self, follower: _Follower, position: int) -> bytes:
         """Go on in the line behind a position and return the root there; empty where that cannot be."""
@@ -613,19 +671,34 @@ class Fanout:
 
     def _walk_from(self, follower: _Follower, position: int) -> bytes:
         """Go on by oneself behind a position; return the root there."""
-        with self._building:
-            tree = self._changes.tree_at(follower.line.following.what, position)
+        with self._making(follower):
+            tree = self._changes.tree_at(follower.line.following.what, position, _WALKER_NODES)
         follower.walk = self._walk(follower, tree, tree.root)
         return tree.root
 
-    def _walk(self, follower: _Follower, tree: ScopeTree, target: bytes) -> Iterator[_Batch]:
+    @contextmanager
+    def _making(self, follower: _Follower) -> Iterator[None]:
+        """Have a turn at making trees, for as long as the follower waits. Raises ``DeadlineError``."""
+        while not self._building.acquire(timeout=_CHECK_SECONDS):
+            if follower.over:
+                raise DeadlineError("nobody waits for the answer any more", hint="ask again")
+        asked = wanted.set(lambda: not follower.over)
+        try:
+            yield
+        finally:
+            wanted.reset(asked)
+            self._building.release()
+
+    def _walk(self, follower: _Follower, tree: ScopeTree, target: bytes) -> Iterator[_Batch | _Reach]:
         """Yield what leads to where the line is; ``target``: root of the scope where the tree begins."""
         line = follower.line
         yield from line.writer.batches(tree.bridge(target), tree.position, tree.root)
         while line.place(tree.position) is None:
             if line.reach.position <= tree.position:
                 line.advance()
-            yield from line.writer.batches(tree.steps(line.reach.position), tree.position, tree.root)
+            upto = min(line.reach.position, tree.position + _STRIDE)
+            yield from line.writer.batches(tree.steps(upto), tree.position, tree.root)
+            yield _Reach(tree.position, tree.root, self._changes.recorded_at(tree.position))
         follower.position, follower.root = tree.position, tree.root
 
 

@@ -7,7 +7,7 @@ docs/licence.md; the rule itself is ``model.decision``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
@@ -263,10 +263,9 @@ class Licensed:
         scope = Scope(following.version, self._embargo)
         use(scope)
         what, position = following.what, told.step.position
-        items = iter(told.events)
-        events = list(_happened(scope, self._reader, what.project, position, items))
+        events = list(_happened(scope, self._reader, what.project, position, told.events, told.namespaces))
         shown = scope.contents(what.manifest(position), told.step.recorded_at)
-        return Told(told.step, events, [entry and shown(entry) for entry in told.entries])
+        return told._replace(events=events, entries=[entry and shown(entry) for entry in told.entries])
 
     # --- catalog ------------------------------------------------------------------------------------
 
@@ -712,9 +711,18 @@ def _shown(
 
 
 def _happened(
-    scope: Scope, reader: StoredReader, project: str, known_at: int, items: Iterable[TimelineItem]
+    scope: Scope,
+    reader: StoredReader,
+    project: str,
+    known_at: int,
+    items: Iterable[TimelineItem],
+    namespaces: Mapping[int, frozenset[int]] | None = None,
 ) -> Iterator[TimelineItem]:
-    """Yield the items of a timeline that exist for the caller."""
+    """Yield the items of a timeline that exist for the caller.
+
+    ``namespaces``: of a follower, who was told of revisions as those of any of these, by revision. That one
+    is hidden it has to hear whenever that was.
+    """
     for item in items:
         what = item.what
         if isinstance(what, Revision):
@@ -724,7 +732,12 @@ def _happened(
         elif isinstance(what, Visibility):
             with suppress(RevisionNotFoundError):
                 whose = reader.revision(project, what.rev_id, known_at=known_at, text=False).revision
-                if scope.revision(whose, item.time) is not None:
+                if namespaces is None:
+                    is_served = scope.revision(whose, item.time) is not None
+                else:
+                    named = namespaces.get(what.rev_id, ())
+                    is_served = any(scope.revision(replace(whose, namespace=one)) for one in named)
+                if is_served:
                     yield item
         elif scope.happening(project, item):
             yield item

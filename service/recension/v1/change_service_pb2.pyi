@@ -282,8 +282,11 @@ class Heartbeat(google.protobuf.message.Message):
 
     POSITION_FIELD_NUMBER: builtins.int
     RECORDED_AT_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
     position: builtins.int
-    """Newest position that exists for the caller."""
+    """The newest position that exists for the caller, unless there is more."""
+    more: builtins.bool
+    """Commits behind it exist already, and are looked through."""
     @property
     def recorded_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was recorded."""
@@ -293,9 +296,10 @@ class Heartbeat(google.protobuf.message.Message):
         *,
         position: builtins.int = ...,
         recorded_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        more: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["recorded_at", b"recorded_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["position", b"position", "recorded_at", b"recorded_at"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["more", b"more", "position", b"position", "recorded_at", b"recorded_at"]) -> None: ...
 
 global___Heartbeat = Heartbeat
 
