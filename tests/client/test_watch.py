@@ -26,7 +26,7 @@ from recension.v1 import change_service_pb2 as pb
 from recension.v1.change_service_pb2_grpc import ChangeServiceStub
 from recension_client import AsyncClient, Client
 from recension_client.cli.main import main
-from recension_client.watching import Commit, Heartbeat, WatchStream
+from recension_client.watching import Commit, Heartbeat, Since, WatchStream
 from tests.archive.helpers import World, edit, hide
 from tests.client.test_restarts import PATIENT, Server
 from tests.server import helpers
@@ -216,6 +216,47 @@ def test_a_snapshot_of_another_root_is_refused() -> None:
         stream.take(pb.WatchResponse(start=start))
     with pytest.raises(errors.InvalidArgumentError):
         WatchStream(Selector.of(["other"]), manifest)
+
+
+def test_nothing_begins_or_leads_elsewhere(tmp_path: Path) -> None:
+    """At position 0 there is nothing; a snapshot is of its K, and leads to the scope once, at the start."""
+    world = World()
+    fill(world)
+    manifest = world.archive.create_snapshot(W, valid_at=world.day(1.5))
+    with helpers.serving(world.store, tmp_path) as served:
+        changes = ChangeServiceStub(served.channel)
+
+        def answers(asked: pb.WatchRequest) -> Messages:
+            call = changes.Watch(asked)
+            found = [next(call) for _ in range(3)]
+            call.cancel()
+            return found
+
+        late = answers(WatchStream(W, 20).request())
+        bridge = answers(WatchStream(W, manifest).request())
+    assert taken_from(20, late)
+    late[0].start.position = 0
+    with pytest.raises(errors.VerificationError):
+        taken_from(0, late)
+    assert 2 == len(taken_from(manifest, bridge))
+    step = bridge[1].batch.steps[0]
+    bent = [pb.WatchResponse.FromString(one.SerializeToString()) for one in bridge]
+    bent[1].batch.steps[0].position += 1
+    with pytest.raises(errors.VerificationError):
+        taken_from(manifest, bent)
+    bent[0].start.position += 1
+    with pytest.raises(errors.VerificationError):
+        taken_from(manifest, bent)
+    start = pb.WatchStart(position=step.position, root=step.previous_root)
+    with pytest.raises(errors.VerificationError):
+        taken_from(step.position, [pb.WatchResponse(start=start), bridge[1]])
+
+
+def taken_from(since: Since, messages: Messages) -> list[Commit | Heartbeat]:
+    """Return what a client makes of messages that it asked for."""
+    stream = WatchStream(W, since)
+    stream.request()
+    return [one for message in messages for one in stream.take(message)]
 
 
 # --- restarts -----------------------------------------------------------------------------------

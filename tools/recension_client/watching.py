@@ -15,6 +15,7 @@ from recension.model.errors import InvalidArgumentError, UnreachableError, Verif
 from recension.model.manifest import Manifest, Selector
 from recension.model.reading import Entry, TimelineItem
 from recension.model.step import Nodes, PageStep
+from recension.model.tree import EMPTY_ROOT
 from recension.v1 import change_service_pb2 as pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.v1.change_service_pb2_grpc import ChangeServiceStub
@@ -79,6 +80,8 @@ class Heartbeat:
     standing: Standing
     recorded_at: int
     """When the commit of that position was recorded."""
+    more: bool = False
+    """Commits behind it exist already, and the server looks through them."""
 
 
 Since = int | Standing | Manifest
@@ -92,7 +95,8 @@ class WatchStream(Stream[Commit | Heartbeat]):
         """``selector``: of one project. Raises ``InvalidArgumentError`` if a snapshot does not hold it."""
         self._asked = pb.WatchRequest(selector=convert.selector_to_proto(selector), view=view_of(text=text))
         self._text = text
-        self._first_root = b""
+        self._first: Standing | None = None
+        """Where it starts if that is known, before anything was received whole."""
         self._standing: Standing | None = None
         if isinstance(since, Standing):
             self._standing = since
@@ -103,15 +107,22 @@ class WatchStream(Stream[Commit | Heartbeat]):
                     f"the snapshot does not hold {', '.join(selector.projects)}", field="since"
                 )
             self._asked.snapshot = format_digest(since.snapshot_id)
-            self._first_root = part.root
+            self._first = Standing(since.as_of.known_at, part.root)
         else:
             self._asked.position = since
+            if not since:
+                self._first = Standing(0, EMPTY_ROOT)
         self._begin()
 
     def _begin(self) -> None:
         self._root: bytes | None = None
         """Behind the last step; known once the stream has begun."""
         self._position = 0
+        """Behind the last whole commit, or heartbeat."""
+        self._whole = b""
+        """Root there."""
+        self._bridges = False
+        """What leads from a snapshot to the scope is to come, if anything does."""
         self._parts: list[tuple[StepTold, list[PageChanged]]] = []
         """Of a commit that is not whole yet."""
 
@@ -140,7 +151,7 @@ class WatchStream(Stream[Commit | Heartbeat]):
             case "heartbeat":
                 return self._beat(message.heartbeat)
             case "end":
-                if (message.end.position, message.end.root) != (self._position, format_digest(self._now)):
+                if (message.end.position, message.end.root) != (self._position, format_digest(self._whole)):
                     raise VerificationError("the server counts other steps than came")
                 raise CutError(UnreachableError("the server asks to go on elsewhere"))
             case _:
@@ -154,13 +165,13 @@ class WatchStream(Stream[Commit | Heartbeat]):
 
     def _start(self, start: pb.WatchStart) -> None:
         root = parse_digest(start.root, "root")
-        wanted = self._standing.root if self._standing is not None else self._first_root
-        position = start.position
-        if not self._asked.snapshot or self._standing is not None:
-            position = self._asked.position
-        if (wanted and root != wanted) or start.position != position:
+        known = self._standing or self._first
+        if start.position != (known.position if known else self._asked.position) or (
+            known and root != known.root
+        ):
             raise VerificationError("the server starts elsewhere than it was asked to")
-        self._root, self._position = root, start.position
+        self._root, self._position, self._whole = root, start.position, root
+        self._bridges = bool(self._asked.snapshot)
 
     def _take_steps(self, batch: pb.StepBatch) -> Sequence[Commit]:
         nodes = Nodes()
@@ -181,7 +192,11 @@ class WatchStream(Stream[Commit | Heartbeat]):
                 f"the step of position {told.position} does not begin where the last one ended"
             )
         before = self._parts[-1][0] if self._parts else None
-        is_next = told.position > self._position or (told.bridge and told.position == self._position)
+        is_next = (
+            told.position == self._position and self._bridges
+            if told.bridge
+            else told.position > self._position
+        )
         if not (
             is_next if before is None else (told.position, told.bridge) == (before.position, before.bridge)
         ):
@@ -208,7 +223,7 @@ class WatchStream(Stream[Commit | Heartbeat]):
     def _commit(self) -> Commit:
         parts, self._parts = self._parts, []
         first, last = parts[0][0], parts[-1][0]
-        self._position = last.position
+        self._position, self._whole, self._bridges = last.position, last.root, False
         self._standing = Standing(last.position, last.root)
         return Commit(
             last.position,
@@ -225,10 +240,10 @@ class WatchStream(Stream[Commit | Heartbeat]):
     def _beat(self, beat: pb.Heartbeat) -> Sequence[Heartbeat]:
         if self._parts or beat.position < self._position:
             raise VerificationError("the server says that nothing is left, in the middle of a commit")
-        self._position = beat.position
+        self._position, self._bridges = beat.position, False
         self._standing = Standing(beat.position, self._now)
         at = convert.timestamp_from_proto(beat.recorded_at, "recorded_at")
-        return (Heartbeat(self._standing, at),)
+        return (Heartbeat(self._standing, at, beat.more),)
 
 
 def _page(told: StepTold, page: PageStep, entry: Entry | None) -> PageChanged:

@@ -82,7 +82,7 @@ def _follow(options: Namespace) -> int:
                 state.keep(told.standing)
             if isinstance(told, Heartbeat):
                 output.note(f"nothing more up to position {told.standing.position}")
-                if options.exit_when_caught_up:
+                if options.exit_when_caught_up and not told.more:
                     break
     return OK
 
