@@ -187,6 +187,21 @@ def test_a_set_that_is_not_whole(world: World, capsys: pytest.CaptureFixture[str
     assert (0, 8) == (status, report["accepted"])
 
 
+def test_unpacked_parts_are_counted_too(world: World) -> None:
+    """Beside a listing of packed parts, unpacked ones are told by their ranges."""
+    folder = folder_of_parts(world)
+    for packed in sorted(folder.glob("*.bz2")):
+        packed.with_suffix("").write_bytes(bz2.decompress(packed.read_bytes()))
+        packed.unlink()
+    (folder / "w-2020-01-01-p6p9.xml").rename(world.folder / "kept")
+    status, report = world.run(folder, whole=COMPLETE)
+    assert (3, ["SOURCE_INCOMPLETE"], 0) == (status, reasons(report), report["accepted"])
+    assert ["w-2020-01-01-p6p9.xml.bz2"] == report["sets"][0]["missing"]
+    (world.folder / "kept").rename(folder / "w-2020-01-01-p6p9.xml")
+    status, report = world.run(folder, whole=COMPLETE)
+    assert (0, [], 10) == (status, report["sets"][0]["missing"], report["accepted"])
+
+
 def test_a_damaged_file_among_good_ones_is_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Texts that do not match their digests are told file by file, not of all that was read."""
     bad = '<text bytes="5" sha1="aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa">Hello</text>'

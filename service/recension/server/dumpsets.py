@@ -180,14 +180,14 @@ def _look_up(folder: Path, made: DumpSet) -> None:
         for name, digest in _status(folder / _STATUS, parts.keys(), made.doubts):
             listed.setdefault(name, digest)
     made.digests = {name: listed[name] for name in parts.keys() & listed.keys()}
+    others = {name: read_name(name) for name in sorted(listed.keys() - parts.keys())}
+    others = {name: other for name, other in others.items() if other.is_part and other.stem == made.name}
     if made.digests:
-        others = (read_name(name) for name in sorted(listed.keys() - parts.keys()))
-        names = sorted(listed.keys() - parts.keys())
-        made.missing = [
-            name
-            for name, other in zip(names, others, strict=True)
-            if other.is_part and other.stem == made.name and other.packed in packed
-        ]
+        made.missing = [name for name, other in others.items() if other.packed in packed]
+    elif others:
+        # What was listed has been unpacked or packed anew: the parts are told by their ranges.
+        given = {part.order for part in parts.values()}
+        made.missing = [name for name, other in others.items() if other.order not in given]
     else:
         made.gaps = list(_gaps(sorted(parts.values(), key=lambda part: part.order)))
     if made.holds is Holds.EXPORT or _EXPORT_SUMS in beside:
