@@ -253,6 +253,25 @@ def waiting(data: Path, project: str = "p") -> list[Pending]:
     return dict(read_all(data)).get(project, [])
 
 
+@pytest.mark.parametrize("content", [b"", b"[{}]", b'["x"]', b"{}", b"[" * 100_000, b"\xff"])
+def test_what_waits_may_be_lost(content: bytes, tmp_path: Path) -> None:
+    """A file that is damaged says nothing, and ends nothing."""
+    (tmp_path / "pending").mkdir()
+    (tmp_path / "pending" / "p.json").write_bytes(content)
+    assert waiting(tmp_path) == []
+
+
+def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Times that are none are wrong usage; a directory that is not there is named."""
+    for option in ("--idle-seconds", "--give-up-hours"):
+        for value in ("nan", "-1", "0", "x", "inf"):
+            with pytest.raises(SystemExit) as caught:
+                main(["follow", "eventstreams", "p", f"{option}={value}", "--data", str(tmp_path)])
+            assert caught.value.code == 2
+    assert main(["pending", "--data", str(tmp_path / "none")]) == 3
+    assert "no such directory" in capsys.readouterr().err
+
+
 def test_a_text_that_never_comes_is_given_up(tmp_path: Path) -> None:
     """After its time the revision is rejected, by name, and the mark passes it; a retry takes it."""
     wiki, page = small_wiki()

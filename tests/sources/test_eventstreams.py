@@ -115,6 +115,12 @@ def ended(answer: bytes) -> tuple[list[Told], Inbox]:
         return found, inbox
 
 
+def test_the_same_streams_are_one_source() -> None:
+    """In whatever order they are named, the following goes on where it was."""
+    http = Http("http://localhost:1")
+    assert Hub(http, ["b", "a"], ["p"]).source == Hub(http, ["a", "b", "a"], ["p"]).source
+
+
 def test_what_is_no_document() -> None:
     """What cannot be read is rejected with where it was; the stream goes on behind it."""
     told, inbox = ended(

@@ -127,8 +127,20 @@ def test_nobody_listens() -> None:
     """A server that is not there is unreachable."""
     with Upstream(lambda asked: asked.reply(200)) as upstream:
         origin = upstream.origin
-    with pytest.raises(UpstreamUnreachableError):
+    with pytest.raises(UpstreamUnreachableError, match="no connection can be made"):
         Http(origin, patience=QUICK).ask("GET", "/")
+
+
+def test_what_no_header_holds() -> None:
+    """Neither a name nor a token that cannot be sent is a fault of the library's, which would repeat it."""
+    with Upstream(lambda asked: asked.reply(200)) as upstream:
+        for agent in ("Łukasz", "a\nb"):
+            with pytest.raises(InvalidArgumentError, match="who asks"):
+                Http(upstream.origin, agent=agent)
+        for token in (f"{SECRET}\n", f"{SECRET}ł"):
+            with pytest.raises(UpstreamRefusedError, match="cannot be sent") as caught:
+                Http(upstream.origin, bearer=Tokens(token)).ask("GET", "/")
+            assert SECRET not in f"{caught.value!r} {caught.value.hint}"
 
 
 def test_a_refused_token_is_renewed_once() -> None:

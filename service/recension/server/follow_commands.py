@@ -18,6 +18,7 @@ from rich.text import Text
 
 from recension.archive.ingest import Ingestor
 from recension.archive.projects import definition_of, project_number
+from recension.model.errors import NotAStoreError
 from recension.model.instant import format_instant, parse_instant
 from recension.server import logs
 from recension.server.eventstreams import FETCHERS, EventStream, Waits
@@ -35,6 +36,8 @@ from recension.store.interface import Store
 
 _IDLE_SECONDS = 300.0
 """A small project may be silent for minutes."""
+_LONGEST = 1e6
+"""Hours or seconds that may be asked for."""
 _STREAMS = (eventstreams.PAGE_CHANGE, eventstreams.VISIBILITY)
 _TEXT_PATIENCE = Patience(idle_seconds=15.0)
 """Also the longest that a follower takes to end."""
@@ -88,7 +91,7 @@ def _add_eventstreams(kinds: Any, open_store: OpenStore) -> None:
     )
     parser.add_argument(
         "--give-up-hours",
-        type=float,
+        type=_positive,
         default=Waits().text_seconds / 3600,
         metavar="H",
         help="until a text that upstream does not have is given up (%(default)g)",
@@ -99,13 +102,23 @@ def _add_eventstreams(kinds: Any, open_store: OpenStore) -> None:
 def _finish(parser: argparse.ArgumentParser, open_store: OpenStore, make: MakeStreams) -> None:
     parser.add_argument(
         "--idle-seconds",
-        type=float,
+        type=_positive,
         default=_IDLE_SECONDS,
         metavar="S",
         help="of silence before it connects anew (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="at the end, say as JSON what was done")
     take_data(parser, lambda arguments: _run(arguments, open_store, make))
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"not a number above 0, or too large: {text}")
+    return number
 
 
 def _run(arguments: argparse.Namespace, open_store: OpenStore, make: MakeStreams) -> int:
@@ -166,6 +179,10 @@ def _eventstreams(arguments: argparse.Namespace, store: Store) -> Sequence[Strea
 
 
 def _pending(arguments: argparse.Namespace) -> int:
+    if not arguments.data.is_dir():
+        raise NotAStoreError(
+            f"{arguments.data}: there is no such directory", hint="check the path", path=arguments.data
+        )
     found = dict(read_all(arguments.data))
     if arguments.json:
         document = {project: [one.document() for one in pending] for project, pending in found.items()}

@@ -50,7 +50,7 @@ class PendingFile:
         """Return what the last follower left; nothing where that cannot be read."""
         try:
             return [_read(one) for one in json.loads(self._path.read_bytes())]
-        except (OSError, ValueError, TypeError, InvalidTimeError):
+        except (OSError, ValueError, TypeError, LookupError, RecursionError, InvalidTimeError):
             return []
 
     def write(self, pending: Sequence[Pending]) -> None:

@@ -27,6 +27,7 @@ _ID_CHARS = 12
 _SHOWN = 20
 _SHOWN_CHARS = 400
 _REJECTED = 1
+_NOTHING = "nothing is in quarantine\n"
 
 
 class _File(NamedTuple):
@@ -111,7 +112,7 @@ def _list(arguments: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(documents, ensure_ascii=False) + "\n")
         return 0
     if not documents:
-        sys.stdout.write("nothing is in quarantine\n")
+        sys.stdout.write(_NOTHING)
         return 0
     table = Table(box=None)
     for column in ("project", "id", "source", "reason", "records", "last written"):
@@ -159,6 +160,7 @@ def _document(file: _File, kept: Kept) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    number = -1
     for number, (file, kept) in enumerate(_chosen(arguments)):
         if arguments.limit and number == arguments.limit:
             sys.stderr.write(f"more than {arguments.limit:,}: see --limit, or export\n")
@@ -173,6 +175,8 @@ def _show(arguments: argparse.Namespace) -> int:
             f"  {kept.reason}: {plain(kept.message)}\n"
             f"  {text[:_SHOWN_CHARS]}{more}\n"
         )
+    if number < 0:
+        sys.stderr.write(_NOTHING)
     return 0
 
 
@@ -227,6 +231,8 @@ def _retry(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             hint="say which, by its id",
             field="file",
         )
+    if not files:
+        sys.stderr.write(_NOTHING)
     status = 0
     with closing(open_store(arguments.data)) as store:
         for file in files:

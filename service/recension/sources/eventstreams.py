@@ -136,6 +136,7 @@ class Hub:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         """``since``: where to begin when nothing was read before, microseconds since the epoch (now)."""
+        streams = sorted(set(streams))  # the same ones are one source, however they are named
         self.source = f"{http.origin}/v2/stream/{','.join(streams)}"
         self._http = http
         self._path = f"/v2/stream/{quote(','.join(streams), safe=',')}"

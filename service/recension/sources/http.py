@@ -27,6 +27,7 @@ from urllib3.exceptions import (
     DecodeError,
     HTTPError,
     NameResolutionError,
+    NewConnectionError,
     ReadTimeoutError,
     SSLError,
 )
@@ -93,9 +94,15 @@ class Http:
 
         ``connections``: so many are kept open between requests.
         Raises ``InvalidArgumentError`` for one that is none, that holds a password, or that would carry what
-        is said over a network as plain text.
+        is said over a network as plain text; and for an ``agent`` that cannot be sent.
         """
         _check_origin(origin)
+        if not _is_sendable(agent):
+            raise InvalidArgumentError(
+                "who asks: not of printable ASCII, which is all that a header holds",
+                hint="give a mail address or a URL",
+                field="agent",
+            )
         self.origin = _origin_of(origin)
         self._bearer = bearer
         self._patience = patience
@@ -127,6 +134,11 @@ class Http:
         renewed = False
         while True:
             token = self._bearer.token() if self._bearer is not None else ""
+            if not _is_sendable(token):  # the library's error would hold it
+                raise UpstreamRefusedError(
+                    f"{self.origin}: the token that upstream has made cannot be sent",
+                    hint="look whether the address that makes tokens is right",
+                )
             if token:
                 asked["Authorization"] = f"Bearer {token}"
             answer = self._follow(method, path, body, asked, elsewhere=elsewhere)
@@ -315,6 +327,10 @@ def _origin_of(url: str) -> str:
     return f"{parts.scheme}://{shown}" + ("" if port in (None, _PORTS.get(parts.scheme)) else f":{port}")
 
 
+def _is_sendable(value: str) -> bool:
+    return value.isascii() and value.isprintable()
+
+
 def _bare(path: str) -> str:
     """Return a path without its query, which may hold a signature."""
     return urlsplit(path).path
@@ -338,10 +354,12 @@ def _unreachable(origin: str, patience: Patience, error: Exception) -> UpstreamU
     match error:
         case ReadTimeoutError():
             what = f"nothing came for {patience.idle_seconds:g} seconds"
-        case ConnectTimeoutError():
-            what = f"no connection within {patience.connect_seconds:g} seconds"
         case NameResolutionError():
             what = "the name is not known"
+        case NewConnectionError():
+            what = "no connection can be made"
+        case ConnectTimeoutError():
+            what = f"no connection within {patience.connect_seconds:g} seconds"
         case SSLError():
             what = f"TLS: {_short(error)}"
         case DecodeError():
