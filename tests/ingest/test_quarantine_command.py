@@ -101,6 +101,8 @@ def test_what_is_there_is_listed_by_source_and_reason(run: Run, bad: Path) -> No
     assert one["id"] in out
     assert "PAGE_NOT_FOUND" in out
     assert (0, "nothing is in quarantine\n", "") == run("quarantine", "list", "q")
+    for command in ("show", "retry"):
+        assert (0, "", "nothing is in quarantine\n") == run("quarantine", command, "q")
 
 
 def test_records_are_shown_without_steering_the_terminal(run: Run, bad: Path) -> None:
