@@ -332,6 +332,27 @@ def test_a_page_that_was_deleted_before_its_text_was_fetched(tmp_path: Path) -> 
     assert known(store) == []
 
 
+def test_a_name_that_is_hidden_while_the_text_is_late(tmp_path: Path) -> None:
+    """What hides it is not given up before what it hides: the name is never served."""
+    wiki, page = small_wiki()
+    rev = page.revs[0]
+    rev.hidden = 4
+    wiki._tell_elder(page, rev)
+    service, store = Service(wiki), new_store()
+    service.text_status[rev.rev_id] = 500
+    waits = replace(QUICK, order_seconds=0.1)
+
+    def done() -> bool:
+        """Have the text come once what hides the name has waited for long; end when all is served."""
+        if any(time.time_ns() // 1000 - one.since > 1_000_000 for one in waiting(tmp_path)):
+            service.text_status.clear()
+        return known(store) == [one.rev_id for one in page.revs] and waiting(tmp_path) == []
+
+    (followed,) = run(service, store, tmp_path, until=done, waits=waits)
+    assert not followed.summary.rejected
+    check_against_wiki(store, wiki)
+
+
 def test_a_text_that_is_hidden_meanwhile_and_shown_again(tmp_path: Path) -> None:
     """It is hidden, neither lost nor empty; when upstream shows it, the text is fetched."""
     wiki, page = small_wiki()

@@ -293,9 +293,7 @@ class EventStream:
         return [
             other
             for other in self._entries.values()
-            if other.waits_for == "page"
-            and other.change.page_id == change.page_id
-            and (other.change.rev_id in (0, change.rev_id) or not _is_of_revision(other.change))
+            if other.waits_for == "page" and _is_about(other.change, change)
         ]
 
     # --- time ---------------------------------------------------------------------------------------
@@ -338,7 +336,7 @@ class EventStream:
             else:
                 self._entries.pop(change.source_id)
             yield self._whole(change, len(entry.data))
-        elif waited > self._waits.order_seconds:
+        elif waited > self._waits.order_seconds and (lacks or not self._is_coming(change)):
             if lacks:
                 # Its own document tells enough of the revision.
                 entry.waits_for, entry.since, entry.next_at = "text", self._clock(), 0
@@ -347,6 +345,12 @@ class EventStream:
             else:
                 self._entries.pop(change.source_id)
                 yield self._whole(change, len(entry.data))
+
+    def _is_coming(self, change: Change) -> bool:
+        """Say whether what a change waits for is pending itself; told before it, what hides it is lost."""
+        return any(
+            entry.waits_for == "text" and _is_about(change, entry.change) for entry in self._entries.values()
+        )
 
     def _fetch_behind(self, entry: _Entry, inbox: Inbox) -> None:
         """Have the text of a revision fetched of which the rest is told already."""
@@ -437,8 +441,10 @@ class EventStream:
             self._file.write(pending)
 
 
-def _is_of_revision(change: Change) -> bool:
-    return isinstance(change.happened, Visibility | Restore) and bool(change.rev_id)
+def _is_about(change: Change, edit: Change) -> bool:
+    """Say whether what happened, did so to the page or the revision of an edit."""
+    of_revision = isinstance(change.happened, Visibility | Restore) and bool(change.rev_id)
+    return change.page_id == edit.page_id and (not of_revision or change.rev_id == edit.rev_id)
 
 
 def _is_doubtful(edit: Event) -> bool:
