@@ -353,6 +353,27 @@ def test_a_name_that_is_hidden_while_the_text_is_late(tmp_path: Path) -> None:
     check_against_wiki(store, wiki)
 
 
+def test_a_name_that_is_hidden_of_a_text_that_never_comes(tmp_path: Path) -> None:
+    """Both are rejected; a retry of the one takes the other along, and the name is never served."""
+    wiki, page = small_wiki()
+    rev = page.revs[0]
+    rev.hidden = 4
+    wiki._tell_elder(page, rev)
+    service, store = Service(wiki), MemoryStore()
+    service.text_status[rev.rev_id] = 404
+    with service.serve() as upstream:
+        Ingestor(store).create_project(ProjectInfo("p", upstream.origin, "en", "CC-BY-SA-4.0"))
+        waits = replace(QUICK, text_seconds=0.2, order_seconds=0.1)
+        (followed,) = run_at(upstream.origin, service, store, tmp_path, waits=waits)
+        assert dict(followed.summary.rejected) == {"TEXT_UNAVAILABLE": 1, "REVISION_NOT_FOUND": 1}
+        (path,) = tmp_path.glob("quarantine/p/*.ndjson")
+        service.text_status.clear()
+        assert not retry(store, "p", path, data=tmp_path).rejected
+        service.closing.set()
+    assert not path.exists()
+    check_against_wiki(store, wiki)
+
+
 def test_a_text_that_is_hidden_meanwhile_and_shown_again(tmp_path: Path) -> None:
     """It is hidden, neither lost nor empty; when upstream shows it, the text is fetched."""
     wiki, page = small_wiki()

@@ -24,7 +24,7 @@ from recension.archive.claims import Verdict, check_claims
 from recension.archive.clock import Clock, system_clock
 from recension.archive.judging import lacks_text, must_wait
 from recension.archive.projects import project_number
-from recension.model.errors import SourceError, UpstreamUnreachableError
+from recension.model.errors import RevisionNotFoundError, SourceError, UpstreamUnreachableError
 from recension.model.event import Delete, Edit, Event, Restore, Visibility
 from recension.server.pending import Pending, PendingFile
 from recension.sources.contents import ContentSource, Texts
@@ -342,6 +342,10 @@ class EventStream:
                 entry.waits_for, entry.since, entry.next_at = "text", self._clock(), 0
                 self._ask(entry, inbox)
                 yield from self._without_fetch(change.source_id)
+            elif _is_of_revision(change):
+                # Kept whole: should the revision come later after all, what hides it has to be at hand.
+                why = f"revision {change.rev_id} is not known"
+                yield from self._give_up(entry, RevisionNotFoundError.reason, why)
             else:
                 self._entries.pop(change.source_id)
                 yield self._whole(change, len(entry.data))
@@ -376,9 +380,10 @@ class EventStream:
             "rev_id": change.rev_id,
             "source_id": change.source_id,
         }
-        where = f"page {change.page_id}, edit {change.rev_id}"
+        what = "edit" if entry.waits_for == "text" else "change of revision"
+        where = f"page {change.page_id}, {what} {change.rev_id}"
         rejected = Rejected(where, reason, message, orjson.dumps(excerpt), entry.data)
-        rest = [] if change.happened is None else [Complete(change, None)]
+        rest = [] if change.happened is None or entry.waits_for == "page" else [Complete(change, None)]
         yield self._piece([rejected], change, len(entry.data), rest)
 
     def _remember_gone(self, change: Change) -> None:
@@ -441,10 +446,13 @@ class EventStream:
             self._file.write(pending)
 
 
+def _is_of_revision(change: Change) -> bool:
+    return isinstance(change.happened, Visibility | Restore) and bool(change.rev_id)
+
+
 def _is_about(change: Change, edit: Change) -> bool:
     """Say whether what happened, did so to the page or the revision of an edit."""
-    of_revision = isinstance(change.happened, Visibility | Restore) and bool(change.rev_id)
-    return change.page_id == edit.page_id and (not of_revision or change.rev_id == edit.rev_id)
+    return change.page_id == edit.page_id and (not _is_of_revision(change) or change.rev_id == edit.rev_id)
 
 
 def _is_doubtful(edit: Event) -> bool:
