@@ -672,6 +672,14 @@ _BROKEN: dict[str, dict[Any, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_decided() -> Iterator[None]:
+    """What was decided is kept for agreements of the same terms, so a broken rule must leave none behind."""
+    scopes._terms.clear()
+    yield
+    scopes._terms.clear()
+
+
 @pytest.fixture(scope="module")
 def world() -> World:
     return World(7)
