@@ -17,7 +17,7 @@ from recension.store.memory import MemoryStore
 from tests.archive.helpers import NOW, World, edit
 from tests.archive.test_check import put, relog
 
-FILE = Mark("dump", "aawiki-20260101-pages-meta-history.xml.7z", Span(0, 2))
+FILE = Mark("dump", "aawiki-20260101-pages-meta-history.xml.7z", Span(0, 2), file=bytes(range(8)))
 WHOLE = replace(FILE, span=Span(0, 3), origin=Origin(77, bytes(range(32))), upstream_at=1_000_000)
 STREAM = Mark("enterprise-stream", "https://h.example/articles", offsets={"0": 12, "1": "x"}, upstream_at=5)
 
@@ -30,7 +30,7 @@ def world() -> World:
 def test_a_mark_is_written_in_one_way() -> None:
     """Canonical JSON; what is read back is equal and is written the same."""
     assert WHOLE.encoded == (
-        b'{"bytes":77,"form":"dump","from":0,"sha256":"sha256:'
+        b'{"bytes":77,"file":"0001020304050607","form":"dump","from":0,"sha256":"sha256:'
         + bytes(range(32)).hex().encode()
         + b'","source":"aawiki-20260101-pages-meta-history.xml.7z",'
         + b'"to":3,"upstream_at":"1970-01-01T00:00:01Z"}'
@@ -52,11 +52,17 @@ def test_a_mark_is_written_in_one_way() -> None:
         b'{"form":"dump","source":"a","more":1}',
         b'{"source":"a","form":"dump"}',
         b'{"form":"dump", "source":"a"}',
-        b'{"form":"dump","from":1,"source":"a"}',
-        b'{"form":"dump","from":2,"source":"a","to":1}',
-        b'{"form":"dump","from":false,"source":"a","to":1}',
-        b'{"form":"dump","from":-1,"source":"a","to":1}',
-        b'{"form":"dump","from":0,"source":"a","to":9007199254740992}',
+        b'{"file":"0001020304050607","form":"dump","from":1,"source":"a"}',
+        b'{"file":"0001020304050607","form":"dump","from":2,"source":"a","to":1}',
+        b'{"file":"0001020304050607","form":"dump","from":false,"source":"a","to":1}',
+        b'{"file":"0001020304050607","form":"dump","from":-1,"source":"a","to":1}',
+        b'{"file":"0001020304050607","form":"dump","from":0,"source":"a","to":9007199254740992}',
+        b'{"form":"dump","from":0,"source":"a","to":1}',
+        b'{"file":"","form":"dump","from":0,"source":"a","to":1}',
+        b'{"file":"00010203","form":"dump","from":0,"source":"a","to":1}',
+        b'{"file":"000102030405060F","form":"dump","from":0,"source":"a","to":1}',
+        b'{"file":"0001020304050607","form":"dump","source":"a"}',
+        b'{"bytes":1,"form":"dump","sha256":"sha256:0000000000000000000000000000000000000000000000000000000000000000","source":"a"}',
         b'{"bytes":1,"form":"dump","sha256":"sha256:00","source":"a"}',
         b'{"bytes":1,"form":"dump","source":"a"}',
         b'{"form":"dump","offsets":{},"source":"a"}',
@@ -92,7 +98,7 @@ def test_a_mark_lies_behind_the_events_of_its_commit(world: World) -> None:
     commit = decode_commit(world.store.log.read(appended.position, 1)[0])
     assert [Kind.EDIT, Kind.EDIT, Kind.MARK] == [item.kind for item in commit.items]
     assert commit.items[-1] == Statement(Kind.MARK, FILE.encoded)
-    assert FILE == mark_at(world.store, appended.position) == newest(world.store, "w", FILE.source)
+    assert FILE == mark_at(world.store, appended.position) == newest(world.store, "w", FILE.source, FILE.file)
     assert "b" == world.text(1, 3)
     assert not Check(world.store).run().kinds
 
@@ -113,16 +119,22 @@ def test_what_is_known_leaves_no_mark(world: World) -> None:
 def test_a_file_that_was_read_to_its_end_says_so_once(world: World) -> None:
     """The end is a commit behind the file's events; said again it is no news, until there are more."""
     one = world.ingestor.append("w", [world.event(1, 1, edit(1, "a"))], FILE).position
-    assert end_of(world.store, "w", FILE.source, one) is None
+    assert end_of(world.store, "w", FILE.source, FILE.file, one) is None
     two = world.ingestor.append("w", [], WHOLE).position
     assert (one + 1, one + 1) == (two, world.ingestor.append("w", [], WHOLE).position)
-    assert WHOLE == end_of(world.store, "w", FILE.source, one) == newest(world.store, "w", FILE.source)
+    assert (
+        WHOLE
+        == end_of(world.store, "w", FILE.source, FILE.file, one)
+        == newest(world.store, "w", FILE.source, FILE.file)
+    )
     three = world.ingestor.append("w", [world.event(1, 3, edit(3, "c"))], FILE).position
-    assert FILE == newest(world.store, "w", FILE.source)
-    assert end_of(world.store, "w", FILE.source, three) is None
+    assert FILE == newest(world.store, "w", FILE.source, FILE.file)
+    assert end_of(world.store, "w", FILE.source, FILE.file, three) is None
     other = replace(WHOLE, origin=Origin(78, bytes(32)))
     world.ingestor.append("w", [], other)
-    assert (WHOLE, other) == tuple(end_of(world.store, "w", FILE.source, at) for at in (one, three))
+    assert (WHOLE, other) == tuple(
+        end_of(world.store, "w", FILE.source, FILE.file, at) for at in (one, three)
+    )
 
 
 def test_a_stream_goes_on_where_its_newest_mark_says(world: World) -> None:
@@ -201,7 +213,7 @@ def test_a_check_finds_rows_that_no_mark_makes() -> None:
     position = world.store.log.head().position
     assert not Check(store).run().kinds
     for project, source, of_end in ((1, "other", False), (1, FILE.source, True), (2, FILE.source, False)):
-        key = keys.source_mark(project, keys.source_name(source), position, of_end=of_end)
+        key = keys.source_mark(project, keys.source_key(source, FILE.file), position, of_end=of_end)
         put(store, {key: b""})
         assert {"row-orphan": 1} == Check(store).run().kinds
         assert ["row-orphan"] == [one.kind for one in Check(store).run().shown]

@@ -99,8 +99,9 @@ def busy_world(store: Store | None = None) -> World:
     pins.create("gone", wanted, NOW + DAY)
     pins.delete("gone")
     marked = world.event(0, 67, replace(line, log_id=8))
-    world.ingestor.append("w", [marked], Mark("logging", "a.xml", Span(0, 1)))
-    world.ingestor.append("w", [], Mark("logging", "a.xml", Span(0, 1), Origin(9, bytes(32))))
+    mark = Mark("logging", "a.xml", Span(0, 1), file=bytes(8))
+    world.ingestor.append("w", [marked], mark)
+    world.ingestor.append("w", [], replace(mark, origin=Origin(9, bytes(32))))
     return world
 
 

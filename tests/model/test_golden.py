@@ -342,6 +342,7 @@ def marks(given: Json) -> Json:
         given["source"],
         Span(*given["span"]) if "span" in given else None,
         Origin(given["bytes"], bytes.fromhex(given["sha256"])) if "bytes" in given else None,
+        bytes.fromhex(given.get("file", "")),
         given.get("offsets", {}),
         int(given["upstream_at"]) if "upstream_at" in given else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,9 @@ STREAM = Mark(
 def fill(world: World, files: int = 1) -> None:
     world.ingestor.append("w", [world.event(1, 1, edit(1, "a"))], STREAM)
     for number in range(files):
-        mark = Mark("dump", f"{number}.xml", Span(0, 1))
+        mark = Mark("dump", f"{number}.xml", Span(0, 1), file=bytes(8))
         world.ingestor.append("w", [world.event(1, 2 + number, edit(2 + number, "b"))], mark)
-        whole = Mark("dump", mark.source, Span(0, 1), Origin(7, bytes(32)), upstream_at=NOW - 86_400_000_000)
+        whole = replace(mark, origin=Origin(7, bytes(32)), upstream_at=NOW - 86_400_000_000)
         world.ingestor.append("w", [], whole)
 
 

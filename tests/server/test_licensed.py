@@ -184,7 +184,7 @@ def test_each_method_is_decided_on(place: Place, method: str) -> None:
 def test_a_licensee_is_told_which_file_it_was_and_not_its_name(place: Place) -> None:
     """Form, digest, size and time; names, places and numbers of sources are the operator's."""
     agree(place.store, "acme", {"projects": ["open"], "freshness": "realtime"})
-    mark = Mark("dump", "customers-of-jane.xml.bz2", Span(7, 9))
+    mark = Mark("dump", "customers-of-jane.xml.bz2", Span(7, 9), file=bytes(8))
     ingestor = Ingestor(place.store)
     ingestor.append("open", [edit("open", 91, 91, 0, 301, "main")], mark)
     ingestor.append("open", [], replace(mark, origin=Origin(77, bytes(32))))

@@ -343,7 +343,7 @@ class Ingestor:
         self._texts.reset()
 
     def _is_news(self, project: str, mark: Mark) -> bool:
-        return mark.stands_alone and mark.adds_to(newest(self._store, project, mark.source))
+        return mark.stands_alone and mark.adds_to(newest(self._store, project, mark.source, mark.file))
 
     def _finish(self, draft: _Draft, head: Head) -> Head | None:
         if draft.items:

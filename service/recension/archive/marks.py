@@ -20,16 +20,17 @@ _KINDS = frozenset({Kind.MARK})
 _SECOND = 1_000_000
 
 
-def newest(store: Store, project: str, source: str) -> Mark | None:
+def newest(store: Store, project: str, source: str, file: bytes = b"") -> Mark | None:
     """Return the newest mark of a source: where a stream goes on. ``None`` before its first.
 
+    ``file``: of a file, as its marks have it (``Mark.file``).
     Two looks at the index and one at the log. Raises ``DataLossError``.
     """
     with store.view() as view:
         number = find_project(view, project)
         if number is None:
             return None
-        position = _newest_position(view, number, keys.source_name(source))
+        position = _newest_position(view, number, keys.source_key(source, file))
     return mark_at(store, position) if position else None
 
 
@@ -47,16 +48,16 @@ def mark_at(store: Store, position: int) -> Mark | None:
     return None
 
 
-def end_of(store: Store, project: str, source: str, position: int) -> Mark | None:
+def end_of(store: Store, project: str, source: str, file: bytes, position: int) -> Mark | None:
     """Return the mark that ends the reading of a file which was going on at ``position``.
 
-    ``None`` while it was not read to its end. Raises ``DataLossError``.
+    ``file``: as its marks have it. ``None`` while it was not read to its end. Raises ``DataLossError``.
     """
     with store.view() as view:
         number = find_project(view, project)
         if number is None:
             return None
-        name = keys.source_name(source)
+        name = keys.source_key(source, file)
         start = keys.source_mark(number, name, position, of_end=True)
         found = view.scan(start, keys.source_mark(number, name, keys.END, of_end=True), limit=1)
     return mark_at(store, keys.read_source_mark(found[0][0])[2]) if found else None
@@ -67,7 +68,7 @@ def provenance_of(store: Store, project: str, position: int, recorded_at: int) -
     mark = mark_at(store, position)
     if mark is None:
         return Provenance(position, recorded_at)
-    end = end_of(store, project, mark.source, position) if mark.span is not None else None
+    end = end_of(store, project, mark.source, mark.file, position) if mark.span is not None else None
     origin = end.origin if end is not None else None
     return Provenance(
         position,
@@ -84,7 +85,8 @@ def provenance_of(store: Store, project: str, position: int, recorded_at: int) -
 def sources(store: Store, project: str) -> list[tuple[int, Mark]]:
     """Return (position, newest mark) of each source of a project, in the order of the positions.
 
-    Three looks at the index and one at the log for each. Raises ``DataLossError``.
+    Files of one name are one source: the newest of them is told of. Three looks at the index and one at the
+    log for each file and stream. Raises ``DataLossError``.
     """
     positions = []
     with store.view() as view:
@@ -97,7 +99,8 @@ def sources(store: Store, project: str) -> list[tuple[int, Mark]]:
             positions.append(_newest_position(view, number, name))
             start = _behind(number, name)
     marks = ((position, mark_at(store, position)) for position in sorted(positions))
-    return [(position, mark) for position, mark in marks if mark is not None]
+    last = {mark.source: (position, mark) for position, mark in marks if mark is not None}
+    return sorted(last.values(), key=lambda one: one[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def _first_told(store: Store, number: int, newest_: int, mark: Mark) -> int:
 
     Later ones may say that it went on without anything new. Times of a stream's marks never fall.
     """
-    name = keys.source_name(mark.source)
+    name = keys.source_key(mark.source, mark.file)
     earlier, found = 0, newest_
     while found - earlier > 1:
         middle = (earlier + found) // 2

@@ -180,7 +180,7 @@ def mark_rows(number: int, payload: bytes, position: int) -> list[Row]:
         said = read_mark(payload)
     except InvalidArgumentError as error:
         raise DataLossError(f"the mark in commit {position} cannot be read: {error.message}") from None
-    source = keys.source_name(said.source)
+    source = keys.source_key(said.source, said.file)
     return [(keys.source_mark(number, source, position, of_end=said.origin is not None), b"")]
 
 

@@ -19,11 +19,15 @@ from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import canonical_json
 
 MAX_SOURCE_BYTES = 1024
+FILE_BYTES = 8
+"""Of what a file is known by before it was read."""
 MAX_OFFSETS_BYTES = 64 * 1024
 """Of the canonical JSON of all offsets of a mark."""
 _MAX_NUMBER = 2**53 - 1
 """Any JSON reader holds a number up to this one exactly."""
+_PLAIN = ("form", "source", "from", "to", "bytes")
 _FORM = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_FILE = re.compile(r"[0-9a-f]{16}")
 _OFFSET = re.compile(r"[!-~]{1,128}")
 
 
@@ -52,8 +56,12 @@ class Mark:
     """Name of a file without its folder; of a stream its origin, its path and what was asked, no secrets; of
     ``append`` the owner of the key that sent it, empty on a server without keys."""
     span: Span | None = None
+    """Of a file."""
     origin: Origin | None = None
     """Of a file that was read to its end."""
+    file: bytes = b""
+    """Of a file, which other files of its name are told from by it: the first eight bytes of SHA-256 over its
+    size and its first and its last MiB."""
     offsets: Mapping[str, int | str] = field(default_factory=dict)
     """Where to go on with a stream, as it counts: by partition, or under one name for all."""
     upstream_at: int | None = None
@@ -68,8 +76,12 @@ class Mark:
         document: dict[str, Any] = {"form": self.form, "source": self.source}
         if self.span is not None:
             _need(all(map(_counts, self.span)) and self.span.start <= self.span.stop, "from, to")
-            document |= {"from": self.span.start, "to": self.span.stop}
+            _need(len(self.file) == FILE_BYTES, "file")
+            document |= {"file": self.file.hex(), "from": self.span.start, "to": self.span.stop}
+        else:
+            _need(not self.file, "file")
         if self.origin is not None:
+            _need(self.span is not None, "from, to")
             _need(_counts(self.origin.size_bytes), "bytes")
             document |= {"bytes": self.origin.size_bytes, "sha256": format_digest(self.origin.digest)}
         if self.offsets:
@@ -89,7 +101,7 @@ class Mark:
         return bool(self.offsets) or self.origin is not None
 
     def adds_to(self, before: Mark | None) -> bool:
-        """Say whether it tells, without events, more than the newest mark of its source before it.
+        """Say whether it tells, without events, more than the newest mark of its source, or file, before it.
 
         Of a stream that it is further. Of a file that it ends what was marked of its events: one that brought
         nothing leaves no mark.
@@ -103,13 +115,15 @@ def read_mark(encoded: bytes) -> Mark:
     """Read a mark. Raises ``InvalidArgumentError`` for anything but what ``Mark`` writes."""
     try:
         document = json.loads(encoded.decode())
-        stated = {key: document[key] for key in ("form", "source", "from", "to", "bytes") if key in document}
+        stated = {key: document[key] for key in _PLAIN if key in document}
         _need(set(map(type, stated.values())) <= {str, int}, "a field")
+        _need(_FILE.fullmatch(document.get("file", "0" * 16)), "file")
         mark = Mark(
             document["form"],
             document["source"],
             Span(document["from"], document["to"]) if "from" in document else None,
             Origin(document["bytes"], parse_digest(document["sha256"])) if "bytes" in document else None,
+            bytes.fromhex(document.get("file", "")),
             document.get("offsets", {}),
             parse_instant(document["upstream_at"]) if "upstream_at" in document else None,
         )

@@ -253,7 +253,7 @@ class _Run:
             with self.quarantine.writing(path, self.kind) as kept, Hashing(path) as hashing, feed:
                 tick = _Tick(self.kind, path, feed, self.summary, bar, quiet=quiet)
                 try:
-                    numbered, claims = Numbered(self.kind, path), Counter[str]()
+                    numbered, claims = Numbered(self.kind, path, hashing.file), Counter[str]()
                     for batch in feed:
                         before = self.summary.claims.copy()
                         self._take(batch, kept, numbered.mark(batch.events.events))

@@ -12,10 +12,12 @@ from typing import Self
 
 from recension.archive.prepared import Prepared
 from recension.model.errors import SourceCorruptError, SourceError
-from recension.model.mark import Mark, Origin, Span
+from recension.model.mark import FILE_BYTES, Mark, Origin, Span
 
 _PIECE_BYTES = 1024 * 1024
 """The interpreter's lock is given up for each, so that a batch is stored meanwhile."""
+_END_BYTES = 1024 * 1024
+"""Of the beginning and of the end of a file, by which it is known before it was read."""
 
 
 class Hashing:
@@ -34,11 +36,16 @@ class Hashing:
         self._over = Event()
         self._fault: OSError | None = None
         self._before: tuple[int, int, int] | None = None
+        self._file = b""
         self._thread = Thread(target=self._run, name="hash", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin. Raises ``SourceError`` if the file cannot be read."""
         self._before = self._state()
+        try:
+            self._file = told_from_others(self._path)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
         self._thread.start()
         return self
 
@@ -48,6 +55,11 @@ class Hashing:
         """End, whether all was hashed or not."""
         self._over.set()
         self._thread.join()
+
+    @property
+    def file(self) -> bytes:
+        """What its marks know the file by (``Mark.file``), as it was when this began."""
+        return self._file
 
     def origin(self) -> Origin:
         """Return what the file is; waits until it is known.
@@ -83,6 +95,20 @@ class Hashing:
             self._fault = error
 
 
+def told_from_others(path: Path) -> bytes:
+    """Return by what the marks of a file know it from others of its name, without reading all of it.
+
+    Raises ``OSError``.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        known = sha256(size.to_bytes(8, "big"))
+        for start in (0, max(size - _END_BYTES, 0)):
+            file.seek(start)
+            known.update(file.read(_END_BYTES))
+    return known.digest()[:FILE_BYTES]
+
+
 def _unreadable(path: Path, error: OSError) -> SourceError:
     return SourceError(
         f"{path}: cannot be read: {os.strerror(error.errno or 0)}",
@@ -94,9 +120,10 @@ def _unreadable(path: Path, error: OSError) -> SourceError:
 class Numbered:
     """Numbers the events of a file, for its marks: those of its parser, in its order, taken or not."""
 
-    def __init__(self, form: str, path: Path) -> None:
-        """``form``: of the file's contents (``Mark.form``)."""
+    def __init__(self, form: str, path: Path, file: bytes) -> None:
+        """``form``: of the file's contents (``Mark.form``); ``file``: as its marks have it."""
         self._form = form
+        self._file = file
         self._source = source_of(path)
         self._events = 0
         self._newest: int | None = None
@@ -106,11 +133,12 @@ class Numbered:
         start, self._events = self._events, self._events + len(events)
         times = [event.skeleton.time for event in events]
         self._newest = max(times if self._newest is None else [self._newest, *times], default=None)
-        return Mark(self._form, self._source, Span(start, self._events))
+        return Mark(self._form, self._source, Span(start, self._events), file=self._file)
 
     def whole(self, origin: Origin) -> Mark:
         """Return the mark of the file, all events of which were numbered."""
-        return Mark(self._form, self._source, Span(0, self._events), origin, upstream_at=self._newest)
+        span = Span(0, self._events)
+        return Mark(self._form, self._source, span, origin, self._file, upstream_at=self._newest)
 
 
 def source_of(path: Path) -> str:

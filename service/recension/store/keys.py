@@ -301,14 +301,14 @@ def acknowledgement(owner: str, made_at: int = 0, position: int = 0) -> bytes:
 def source_mark(project: int, source: bytes, position: int = 0, *, of_end: bool = False) -> bytes:
     """Key that says a commit marks how far a source was read; without a position, the lower bound of them.
 
-    ``source`` is ``source_name`` of it; ``of_end``: of a file that was read to its end.
+    ``source`` is ``source_key`` of it; ``of_end``: of a file that was read to its end.
     """
     return _SOURCE_MARK.pack(b"m", project, source, of_end, position)
 
 
-def source_name(source: str) -> bytes:
-    """Return the 16 bytes by which a source is found among the marks."""
-    return _short(source)
+def source_key(source: str, file: bytes = b"") -> bytes:
+    """Return the 16 bytes by which a source is found among the marks; ``file``: 8 bytes, of a file."""
+    return sha256(file.rjust(8, b"\0") + source.encode()).digest()[:16]
 
 
 def source_marks(project: int) -> tuple[bytes, bytes]:
@@ -317,7 +317,7 @@ def source_marks(project: int) -> tuple[bytes, bytes]:
 
 
 def read_source_mark(key: bytes) -> tuple[bytes, bool, int]:
-    """Return (name of the source, whether of its end, position)."""
+    """Return (``source_key`` of the source, whether of its end, position)."""
     _, _, source, of_end, position = _SOURCE_MARK.unpack(key)
     return source, of_end, position
 

@@ -85,7 +85,7 @@ from recension.store.merged import NO_STATE, together
 from recension.store.records import pack_record, unpack_record
 from recension.store.rests import SHARED, place_of, without
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """Of the tables and of the layout of their values. A store with a greater one is refused."""
 
 MAP_BYTES = 2**40
