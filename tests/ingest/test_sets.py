@@ -254,6 +254,53 @@ def counts(report: dict[str, Any]) -> dict[str, int]:
     return {name: report["complete"][name] for name in ("deleted", "hidden", "restored")}
 
 
+def test_a_dump_without_a_date_is_of_the_time_of_its_newest_revision(world: World) -> None:
+    """What it hides and what it lacks is dated so, and by none that lies in the future."""
+    older(world)
+    ahead = whole_page(4, rev(41, 2020), rev(42, 9000))
+    path = world.write("w.xml", *NEWER, ahead)
+    status, report = world.run(path, whole=COMPLETE)
+    assert (0, {"deleted": 1, "hidden": 1, "restored": 0}) == (status, counts(report))
+    at = parse_instant(report["complete"]["made_at"])
+    assert ("newest revision", parse_instant("2020-05-05T00:00:41Z")) == (
+        report["complete"]["made_at_from"],
+        at,
+    )
+    assert [at, at] == hidings(world)
+    assert ({1, 2, 3}, {1, 3, 4}) == (world.live(at - 1), world.live(at))
+
+
+def test_a_dump_is_of_the_time_that_is_said(world: World) -> None:
+    """Of --made-at rather than of the day in its name, or of its newest revision."""
+    older(world)
+    at = parse_instant("2020-12-24T12:00:00Z")
+    said = Whole(complete=True, made_at=at)
+    for name in (NEW, "w.xml"):
+        _, report = world.run(world.write(name, *NEWER), whole=said)
+        assert ("2020-12-24T12:00:00Z", "option") == (
+            report["complete"]["made_at"], report["complete"]["made_at_from"],
+        )  # fmt: skip
+    assert [at, at] == hidings(world)
+
+
+def hidings(world: World) -> list[int]:
+    """Return when the text of revision 12 was hidden, and all of revision 32."""
+    items = (item for page in (1, 3) for item in world.archive.timeline("p", page))
+    return [item.time for item in items if isinstance(item.what, Visibility)]
+
+
+@pytest.mark.parametrize("data", [dump(""), dump("".join(NEWER))[:-40], dump(whole_page(4, rev(41, 9000)))])
+def test_a_dump_that_tells_no_time_is_not_read(data: bytes, world: World) -> None:
+    """No revision, one of the future alone, or no end: that is a named fault, and nothing is stored of it."""
+    older(world)
+    head = world.store.log.head()
+    path = world.folder / "w.xml"
+    path.write_bytes(data)
+    status, report = world.run(path, whole=COMPLETE)
+    assert (3, 0, head) == (status, report["files"], world.store.log.head())
+    assert reasons(report) in (["SOURCE_INCOMPLETE"], ["SOURCE_TRUNCATED"])
+
+
 def test_without_the_word_nothing_vanishes(world: World) -> None:
     """The same dump without --complete takes nothing away but what it hides itself."""
     older(world)

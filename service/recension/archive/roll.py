@@ -85,8 +85,6 @@ class Roll:
     revisions: Ids = field(default_factory=Ids)
     greatest: int = 0
     """Largest id of a revision."""
-    newest_at: int | None = None
-    """Time of the newest revision."""
     several: bool = False
     """Whether a page has more than one revision: a dump of newest revisions has no such page."""
 
@@ -96,7 +94,6 @@ class Roll:
             return
         self.several |= not self.pages.add(edit.page_id)
         self.greatest = max(self.greatest, edit.rev_id)
-        self.newest_at = edit.time if self.newest_at is None else max(self.newest_at, edit.time)
 
 
 def vanished(store: Store, project: str, roll: Roll, extent: Extent, made_at: int) -> Iterator[Event]:

@@ -41,7 +41,7 @@ class Completion:
 
     sets: Sequence[DumpSet]
     made_at: int | None = None
-    """When it was made, microseconds since the epoch; ``None`` until its newest revision is known."""
+    """When it was made, microseconds since the epoch; ``None`` until it is known."""
     source: str = "option"
     """What said so: ``option``, ``name`` or ``newest revision``."""
     extent: Extent | None = None
@@ -70,6 +70,15 @@ class Completion:
             if self.made_at is None and made_at is not None:
                 self.made_at, self.source = made_at, "name"
 
+    def date(self, newest_at: int | None) -> None:
+        """Take a dump that does not say when it was made to be of the time of its newest revision.
+
+        Raises ``SourceIncompleteError`` where there is none.
+        """
+        if newest_at is None:
+            raise self._refusal("it has no revision")
+        self.made_at, self.source = newest_at, "newest revision"
+
     def see(self, batch: Fed) -> None:
         """Note what a batch has, also of events that the store refuses: they are in the dump."""
         for event in batch.events.events:
@@ -83,26 +92,24 @@ class Completion:
         ``faults``: how many things went wrong with its files. Raises ``SourceIncompleteError``, and as
         ``append_prepared`` does.
         """
-        newest_at = self._newest_of_all(faults)
-        if self.made_at is None:
-            self.made_at, self.source = newest_at, "newest revision"
+        made_at = self._made_at_of_all(faults)
         extent = self.extent or (Extent.HISTORY if self.roll.several else Extent.CURRENT)
         self.extent = extent
-        events = vanished(store, project, self.roll, extent, self.made_at)
+        events = vanished(store, project, self.roll, extent, made_at)
         mark = Mark("complete", f"complete:{self.sets[0].name}")
         while batch := list(islice(events, _BATCH)):
             ingestor.append_prepared(project, prepare_all(batch, ingestor.salts), mark)
             self.counts.update(map(_name, batch))
 
-    def _newest_of_all(self, faults: int) -> int:
-        """Return the time of the newest revision of a dump that was read whole."""
+    def _made_at_of_all(self, faults: int) -> int:
+        """Return when a dump was made that was read whole."""
         if faults:
             raise self._refusal("it was not read to its end")
         if self._unread:
             raise self._refusal(f"{self._unread:,} of its records could not be read")
-        if self.roll.newest_at is None:
+        if self.made_at is None or not self.roll.greatest:
             raise self._refusal("it has no revision")
-        return self.roll.newest_at
+        return self.made_at
 
     def _refusal(self, why: str) -> SourceIncompleteError:
         return SourceIncompleteError(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ from recension.model.errors import (
 )
 from recension.model.mark import Mark
 from recension.model.reading import ProjectInfo
+from recension.model.record import Kind
 from recension.server.collecting import fewer_collections
 from recension.server.completing import AS_IT_IS, Completion, Whole
 from recension.server.dumpsets import SETS, DumpSet, gather
@@ -169,6 +171,9 @@ def ingest_files(
         try:
             if completion is not None:
                 completion.begin()
+                if completion.made_at is None:
+                    with _working("looking for the newest revision", quiet=quiet):
+                        completion.date(run.newest_at(sets, clock()))
                 ingestor.hidden_at = completion.made_at
             with store.importing(), _bar(quiet=quiet) as bar:
                 for one in sets:
@@ -178,7 +183,7 @@ def ingest_files(
             summary.log_entries_unresolved = resolved.unresolved
             if completion is not None:
                 _complete(store, ingestor, project, completion, summary)
-            with _sealing(quiet=quiet) as tell:
+            with _working("sealing texts", quiet=quiet) as tell:
                 summary.pages_sealed = ingestor.settle(tell)
         except (SourceError, StoreError, DataLossError) as error:
             summary.faults.append(error)
@@ -214,6 +219,27 @@ class _Run:
     completion: Completion | None
     budget: Budget
 
+    def newest_at(self, sets: Sequence[DumpSet], now: int) -> int | None:
+        """Return the time of the newest revision of all files, which are read once more for it.
+
+        One of the future (``now``) tells nothing: no dump is of then. What hides something is stored as it
+        comes, so its time has to be known before. Raises ``SourceError`` for a file that cannot be read to
+        its end.
+        """
+        newest: int | None = None
+        for path in chain.from_iterable(one.files for one in sets):
+            with self._feed(path, self.workers) as feed:
+                for batch in feed:
+                    edits = (one.skeleton for one in batch.events.events if one.skeleton.kind is Kind.EDIT)
+                    times = [edit.time for edit in edits if edit.time <= now]
+                    newest = max(times if newest is None else [newest, *times], default=None)
+        return newest
+
+    def _feed(self, path: Path, workers: int) -> Feed:
+        _check_file(path)
+        namespaces = self.ingestor.namespaces(self.project)
+        return Feed(_FEEDS[self.kind], path, self.project, namespaces, seed=self.seed, workers=workers)
+
     def read(self, files: DumpSet, bar: Progress | None, *, quiet: bool, allow_incomplete: bool) -> None:
         """Read the files of a set: as many at a time as there are workers, a batch of each in turn.
 
@@ -245,11 +271,7 @@ class _Run:
         if self.is_spent():
             return
         try:
-            _check_file(path)
-            feed = Feed(
-                _FEEDS[self.kind], path, self.project, self.ingestor.namespaces(self.project),
-                seed=self.seed, workers=workers,
-            )  # fmt: skip
+            feed = self._feed(path, workers)
             with self.quarantine.writing(path, self.kind) as kept, Hashing(path) as hashing, feed:
                 tick = _Tick(self.kind, path, feed, self.summary, bar, quiet=quiet)
                 try:
@@ -373,13 +395,13 @@ def _bar(*, quiet: bool) -> Iterator[Progress | None]:
 
 
 @contextmanager
-def _sealing(*, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show how far the sealing of texts is; without a terminal nothing, it takes a fraction of the ingest."""
+def _working(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show what goes on, and of how many pages; without a terminal nothing, it takes less than the ingest."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
-    with Console(stderr=True).status("sealing texts") as status:
-        yield lambda pages: status.update(f"sealing texts: {pages:,} pages")
+    with Console(stderr=True).status(what) as status:
+        yield lambda pages: status.update(f"{what}: {pages:,} pages")
 
 
 def report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
