@@ -295,6 +295,8 @@ class Service:
         """The ``Last-Event-ID`` of each connection, or what it gave instead."""
         self.text_status: dict[int, int] = {}
         """Of revisions whose texts are not given, the status that is answered."""
+        self.hidden: dict[int, int] = {}
+        """Of revisions, what is not shown beside the text: 2 the comment, 4 the contributor."""
         self.text_seconds = 0.0
         """For which an answer is late."""
         self._wikis = wikis
@@ -438,10 +440,14 @@ class Service:
             asked.reply(status, {"errorKey": keys.get(status, "other"), "httpCode": status})
         else:
             assert texts is not None
-            asked.reply(200, {"id": rev_id, "source": texts["main"].decode()})
+            hidden = self.hidden.get(rev_id, 0)
+            user = None if hidden & 4 else {"id": None, "name": "somebody"}
+            comment = None if hidden & 2 else ""
+            asked.reply(
+                200, {"id": rev_id, "source": texts["main"].decode(), "user": user, "comment": comment}
+            )
 
-    @staticmethod
-    def _answer_slots(asked: Asked, status: int, rev_id: int, texts: dict[str, bytes]) -> None:
+    def _answer_slots(self, asked: Asked, status: int, rev_id: int, texts: dict[str, bytes]) -> None:
         if status == 404:
             asked.reply(200, {"query": {"badrevids": {str(rev_id): {"revid": rev_id, "missing": True}}}})
             return
@@ -452,7 +458,10 @@ class Service:
             role: {"texthidden": True} if status == 403 else {"content": text.decode()}
             for role, text in texts.items()
         }
-        asked.reply(200, {"query": {"pages": [{"revisions": [{"revid": rev_id, "slots": slots}]}]}})
+        revision: Document = {"revid": rev_id, "slots": slots}
+        hidden = self.hidden.get(rev_id, 0)
+        revision |= {name: True for name, bit in (("commenthidden", 2), ("userhidden", 4)) if hidden & bit}
+        asked.reply(200, {"query": {"pages": [{"revisions": [revision]}]}})
 
 
 def _frame(data: object) -> bytes:

@@ -35,7 +35,7 @@ from recension.sources.http import Http, Patience
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
-from tests.eventstreams import START, STREAM, Faults, Page, Service, Wiki, history
+from tests.eventstreams import SECOND, START, STREAM, Faults, Page, Service, Wiki, history
 from tests.server.test_following import LATER, head_of, new_store, wait_for
 from tests.server.test_following import run as follow_until
 
@@ -392,6 +392,44 @@ def test_a_text_that_is_hidden_meanwhile_and_shown_again(tmp_path: Path) -> None
         run_at(upstream.origin, service, store, tmp_path)
         service.closing.set()
     check_against_wiki(store, wiki)
+
+
+@pytest.mark.parametrize("status, hidden", [(200, 4), (200, 2), (200, 6), (403, 4), (403, 6)])
+def test_what_is_hidden_between_a_document_and_its_text_is_never_served(
+    status: int, hidden: int, tmp_path: Path
+) -> None:
+    """The document shows it, the wiki no longer does: it comes hidden, and is shown once that is told."""
+    wiki, page = small_wiki()
+    service, store = Service(wiki), new_store()
+    for rev in page.revs:
+        service.hidden[rev.rev_id] = hidden
+        service.text_status[rev.rev_id] = status
+    with service.serve() as upstream:
+        run_at(upstream.origin, service, store, tmp_path)
+        for rev in page.revs:
+            rev.hidden = hidden | (status == 403)
+        check_against_wiki(store, wiki)
+        assert known(store) == [rev.rev_id for rev in page.revs]
+        service.text_status.clear()
+        service.hidden.clear()
+        before, newest = len(wiki.documents), page.revs[-1]
+        wiki._now += SECOND
+        newest.hidden = 0
+        wiki._tell("visibility_change", page)
+        service.publish(wiki.documents[before:])
+        run_at(upstream.origin, service, store, tmp_path)
+        service.closing.set()
+    check_against_wiki(store, wiki)
+
+
+def test_the_name_is_that_of_the_document(tmp_path: Path) -> None:
+    """A user who has another name by now had the old one then; and nothing is hidden that upstream shows."""
+    wiki, page = small_wiki()
+    store = new_store()
+    run(Service(wiki), store, tmp_path)
+    for rev in page.revs:
+        seen = Archive(store).revision("p", rev.rev_id).revision
+        assert (rev.user, rev.comment) == (seen.contributor.name, seen.comment.text)
 
 
 def test_another_text_than_the_digest_says(tmp_path: Path) -> None:

@@ -8,29 +8,30 @@ from typing import Any
 import pytest
 
 from recension.model.errors import UpstreamRefusedError, UpstreamUnreachableError
-from recension.sources.contents import MediaWikiContent, Texts
+from recension.sources.contents import MediaWikiContent
 from recension.sources.http import Http
+from recension.sources.page_change import Shown
 from tests.upstream import Asked, Upstream
 
 BIG = 5_000_000_000
 
 
-def fetch(answer: Callable[[Asked], None], *roles: str) -> Texts | None:
+def fetch(answer: Callable[[Asked], None], *roles: str) -> Shown | None:
     with Upstream(answer) as upstream:
-        return MediaWikiContent(Http(upstream.origin)).texts(BIG, roles or ("main",))
+        return MediaWikiContent(Http(upstream.origin)).revision(BIG, roles or ("main",))
 
 
 def replies(status: int, body: object) -> Callable[[Asked], None]:
     return lambda asked: asked.reply(status, body)
 
 
-def slots(said: Mapping[str, Any]) -> Callable[[Asked], None]:
+def slots(said: Mapping[str, Any], **more: bool) -> Callable[[Asked], None]:
     """Answer as the Action API does."""
 
     def answer(asked: Asked) -> None:
         assert asked.path == "/w/api.php"
         assert f"revids={BIG}" in asked.query
-        asked.reply(200, {"query": {"pages": [{"revisions": [{"revid": BIG, "slots": said}]}]}})
+        asked.reply(200, {"query": {"pages": [{"revisions": [{"revid": BIG, "slots": said, **more}]}]}})
 
     return answer
 
@@ -42,23 +43,56 @@ def test_main_slot() -> None:
         assert asked.path == f"/w/rest.php/v1/revision/{BIG}"
         asked.reply(200, {"id": BIG, "source": "\u00e4\r\n\u0000 "})
 
-    assert fetch(answer) == {"main": b"\xc3\xa4\r\n\x00 "}
+    assert fetch(answer) == Shown({"main": b"\xc3\xa4\r\n\x00 "})
 
 
 def test_an_empty_text_is_a_text() -> None:
     """Empty is not missing."""
-    assert fetch(replies(200, {"id": BIG, "source": ""})) == {"main": b""}
+    assert fetch(replies(200, {"id": BIG, "source": ""})) == Shown({"main": b""})
 
 
 def test_hidden_and_missing() -> None:
     """What MediaWiki itself says of a revision is heard; the words of a proxy are not."""
-    assert fetch(replies(403, {"errorKey": "rest-permission-denied-revision"})) == {"main": None}
     assert fetch(replies(404, {"errorKey": "rest-nonexistent-revision"})) is None
     for status in (403, 404):
         bodies: tuple[object, ...] = (b"<html>", {"errorKey": "rest-no-match"}, [])
         for body in bodies:
             with pytest.raises(UpstreamUnreachableError, match=f"answered with {status}"):
                 fetch(replies(status, body))
+
+
+@pytest.mark.parametrize(
+    "user, comment, hidden",
+    [
+        ({"id": None, "name": "a"}, "", (False, False)),
+        (None, "why", (True, False)),
+        ({"id": 7, "name": "a"}, None, (False, True)),
+        (None, None, (True, True)),
+    ],
+)
+def test_what_else_is_hidden(user: object, comment: object, hidden: tuple[bool, bool]) -> None:
+    """A name or a comment that is null is hidden; one that is empty, or not told of at all, is not."""
+    shown = fetch(replies(200, {"id": BIG, "source": "a", "user": user, "comment": comment}))
+    assert shown == Shown({"main": b"a"}, *hidden)
+    more = {"userhidden": hidden[0], "commenthidden": hidden[1]}
+    assert fetch(slots({"mediainfo": {"content": "a"}}, **more), "mediainfo") == Shown(
+        {"mediainfo": b"a"}, *hidden
+    )
+
+
+def test_of_a_hidden_text_the_other_api_is_asked_what_else_is() -> None:
+    """The REST API says no more than that; where the Action API knows nothing, the text alone is hidden."""
+
+    def answer(asked: Asked) -> None:
+        if asked.path.startswith("/w/rest.php"):
+            asked.reply(403, {"errorKey": "rest-permission-denied-revision"})
+        else:
+            then(asked)
+
+    then = slots({"main": {"texthidden": True}}, userhidden=True, suppressed=True)
+    assert fetch(answer) == Shown({"main": None}, contributor_hidden=True)
+    then = replies(200, {"query": {"badrevids": {"7": {"missing": True}}}})
+    assert fetch(answer) == Shown({"main": None})
 
 
 def test_content_that_is_no_text() -> None:
@@ -70,13 +104,13 @@ def test_content_that_is_no_text() -> None:
         else:
             slots({"main": {"content": "{}"}})(asked)
 
-    assert fetch(answer) == {"main": b"{}"}
+    assert fetch(answer) == Shown({"main": b"{}"})
 
 
 def test_slots() -> None:
     """Other slots come from the Action API: shown, hidden, and not there."""
     said = {"main": {"content": "a"}, "mediainfo": {"texthidden": True}}
-    assert fetch(slots(said), "main", "mediainfo") == {"main": b"a", "mediainfo": None}
+    assert fetch(slots(said), "main", "mediainfo") == Shown({"main": b"a", "mediainfo": None})
     assert fetch(slots(said), "main", "other") is None
     assert fetch(replies(200, {"query": {"badrevids": {"7": {"missing": True}}}}), "mediainfo") is None
 

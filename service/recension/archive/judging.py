@@ -46,6 +46,8 @@ _CONTRIBUTOR = FIELDS[Delete].index(CONTRIBUTOR)
 _COMMENT = FIELDS[Delete].index(COMMENT)
 _HIDDEN_VALUE = bytes([Presence.HIDDEN])
 _SLICE = 4096
+_ASKED = ":asked"
+"""Behind the source id of what upstream said when it was asked."""
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class Judge:
 
     def hear(self, complete: Complete) -> None:
         """Take one change."""
-        change, edit = complete
+        change, edit, hides = complete
         gained = edit is not None and change.revision is not None and self._time_of(change) is not None
         if edit is not None and not gained:
             self._edit(edit)
@@ -107,6 +109,8 @@ class Judge:
                 self._delete(change)
             case Move():
                 self._move(change)
+        if hides is not None:
+            self._state(change, hides.rev_id, _flags_of(hides), asked=True)
         if edit is not None and gained:
             self.judged.events.append(edit)  # a text that was hidden comes back behind what shows it
 
@@ -175,17 +179,16 @@ class Judge:
         if self._time_of(change) is None:
             self.judged.events.append(happened_event(change))  # it is refused, with a reason
             return
-        flags = (
-            stated.text_hidden * Flag.TEXT_HIDDEN
-            | stated.comment_hidden * Flag.COMMENT_HIDDEN
-            | stated.contributor_hidden * Flag.CONTRIBUTOR_HIDDEN
-        )
-        self._state(change, stated.rev_id, flags)
+        self._state(change, stated.rev_id, _flags_of(stated))
 
     # --- what is hidden ---------------------------------------------------------------------------
 
-    def _state(self, change: Change, rev_id: int, flags: int) -> None:
-        """Take what a change says of one revision, unless something newer is known."""
+    def _state(self, change: Change, rev_id: int, flags: int, *, asked: bool = False) -> None:
+        """Take what a change says of one revision, unless something newer is known.
+
+        ``asked``: upstream said it when it was asked, not its document; it is of the document's time all the
+        same, since nobody knows when it happened, and whatever is told later is to count.
+        """
         stated = _Statement(change.time, flags)
         last, of_page = self._last(rev_id), self._of_page(change.page_id, rev_id)
         newest = max((one for one in (last, of_page) if one is not None), default=None)
@@ -197,7 +200,8 @@ class Judge:
         if last == stated:
             self.judged.ignored["told before"] += 1
             return
-        self._say(change.page_id, rev_id, stated, f"{change.source_id}:{rev_id}", change.happened)
+        source_id = f"{change.source_id}:{rev_id}{_ASKED if asked else ''}"
+        self._say(change.page_id, rev_id, stated, source_id, None if asked else change.happened)
 
     def _settle(self, page_id: int, rev_id: int) -> None:
         """Hide or show a revision as its page was, unless something newer was said of it."""
@@ -343,6 +347,14 @@ def lacks_text(view: View, number: int, change: Change) -> bool:
         return True
     # An edit that says so again is older than what has hidden it; only what shows it brings the text back.
     return bool(edit.flags & Flag.TEXT_HIDDEN) and not revision.text_hidden and change.happened is not None
+
+
+def _flags_of(stated: Visibility) -> int:
+    return (
+        stated.text_hidden * Flag.TEXT_HIDDEN
+        | stated.comment_hidden * Flag.COMMENT_HIDDEN
+        | stated.contributor_hidden * Flag.CONTRIBUTOR_HIDDEN
+    )
 
 
 def _restore_name(page_id: int, time: int, *, shows: bool) -> str:

@@ -27,11 +27,11 @@ from recension.archive.projects import project_number
 from recension.model.errors import RevisionNotFoundError, SourceError, UpstreamUnreachableError
 from recension.model.event import Delete, Edit, Event, Restore, Visibility
 from recension.server.pending import Pending, PendingFile
-from recension.sources.contents import ContentSource, Texts
+from recension.sources.contents import ContentSource
 from recension.sources.eventstreams import Hub, Inbox, Told
 from recension.sources.http import RETRY_AFTER
 from recension.sources.items import BadRecordError, Rejected, Skipped
-from recension.sources.page_change import Change, Complete, Passed, absent_texts, edit_of
+from recension.sources.page_change import Change, Complete, Passed, Shown, absent_texts, edit_of, hidden_since
 from recension.sources.piece import Offsets, Piece
 from recension.store.interface import Store
 
@@ -209,7 +209,7 @@ class EventStream:
         """Tell a change at once whose document has all texts, or says that they are hidden."""
         entry = self._entries[source_id]
         if not absent_texts(entry.change):
-            yield from self._complete(entry, {})
+            yield from self._complete(entry, Shown({}))
 
     # --- texts --------------------------------------------------------------------------------------
 
@@ -224,19 +224,19 @@ class EventStream:
         entry.tries += 1
         source_id = entry.change.source_id
 
-        def deliver(done: Future[Texts | None]) -> None:
+        def deliver(done: Future[Shown | None]) -> None:
             with contextlib.suppress(CancelledError):  # the follower ends
                 inbox.deliver((source_id, done.exception() or done.result()))
 
         self._fetchers.submit(self._fetch, entry.change.rev_id, roles).add_done_callback(deliver)
 
-    def _fetch(self, rev_id: int, roles: Collection[str]) -> Texts | None:
+    def _fetch(self, rev_id: int, roles: Collection[str]) -> Shown | None:
         """Of a fetcher's thread: what is still to be fetched when all ends is not."""
         if self._stopped:
             raise UpstreamUnreachableError("the follower ends")
-        return self._content.texts(rev_id, roles)
+        return self._content.revision(rev_id, roles)
 
-    def _fetched(self, source_id: str, outcome: Texts | Exception | None, inbox: Inbox) -> Iterator[Piece]:
+    def _fetched(self, source_id: str, outcome: Shown | Exception | None, inbox: Inbox) -> Iterator[Piece]:
         entry = self._entries.get(source_id)
         if entry is None:
             return
@@ -264,9 +264,9 @@ class EventStream:
             self._fetched_at = now
         self._ask(entry, inbox)
 
-    def _complete(self, entry: _Entry, texts: Texts) -> Iterator[Piece]:
+    def _complete(self, entry: _Entry, shown: Shown) -> Iterator[Piece]:
         """Tell a change whose texts are there, and what waited for it."""
-        change = entry.change
+        change, texts = entry.change, shown.texts
         try:
             edit = edit_of(change, texts)
         except BadRecordError as fault:
@@ -278,7 +278,7 @@ class EventStream:
             return
         self._entries.pop(change.source_id)
         size = len(entry.data) + sum(len(text or b"") for text in texts.values())
-        changes = [Complete(change, edit)]
+        changes = [Complete(change, edit, hidden_since(change, shown))]
         for other in self._freed(change):
             self._entries.pop(other.change.source_id)
             changes.append(Complete(other.change, None))

@@ -33,7 +33,15 @@ from recension.sources.enterprise import Records
 from recension.sources.http import Http
 from recension.sources.items import BadRecordError, Item, Rejected, RunEnd, Skipped
 from recension.sources.json_fields import parse_json
-from recension.sources.page_change import Complete, Passed, absent_texts, edit_of, read_document
+from recension.sources.page_change import (
+    Complete,
+    Passed,
+    Shown,
+    absent_texts,
+    edit_of,
+    hidden_since,
+    read_document,
+)
 from recension.sources.titles import fold_table
 from recension.store.interface import Store
 
@@ -69,10 +77,10 @@ def _change(store: Store, project: str, record: bytes) -> Complete | None:
             return Complete(change, None)
         origin = definition_of(view, number).base_url
     roles = absent_texts(change)
-    texts = MediaWikiContent(Http(origin)).texts(change.rev_id, roles) if roles else {}
-    if texts is None:
+    shown = MediaWikiContent(Http(origin)).revision(change.rev_id, roles) if roles else Shown({})
+    if shown is None:
         raise BadRecordError("TEXT_UNAVAILABLE", "upstream has no such text")
-    return Complete(change, edit_of(change, texts))
+    return Complete(change, edit_of(change, shown.texts), hidden_since(change, shown))
 
 
 REREADS: dict[str, Reread] = {enterprise_stream.FORM: _enterprise}

@@ -1,14 +1,15 @@
-"""Where texts come from that a stream does not have.
+"""Where texts come from that a stream does not have, and what else of their revisions is hidden by now.
 
 MediaWiki's REST API has the main slot of a revision (``/w/rest.php/v1/revision/ID``, its ``source``). It
 knows no other slots, and refuses content that is no text, such as an item of Wikibase (400): these are asked
-of the Action API (``action=query&prop=revisions&rvslots=…``), which has all of them as they were stored.
+of the Action API (``action=query&prop=revisions&rvslots=…``), which has all of them as they were stored. It
+is asked of hidden texts too: the REST API does not say whether the name and the comment are hidden with them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from recension.model.errors import UpstreamUnreachableError
 from recension.sources.http import Http
 from recension.sources.items import BadRecordError
 from recension.sources.json_fields import Fields, parse_json
+from recension.sources.page_change import Shown
 
 MAIN = "main"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -24,15 +26,11 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _SHOWN, _NO_TEXT, _REFUSED, _MISSING = 200, 400, 403, 404
 
 
-Texts = Mapping[str, bytes | None]
-"""By slot role; ``None`` for a text that upstream has and does not show."""
-
-
 class ContentSource(Protocol):
-    """Has the texts of revisions. May be used by several threads at once."""
+    """Shows revisions as they are now. May be used by several threads at once."""
 
-    def texts(self, rev_id: int, roles: Collection[str]) -> Texts | None:
-        """Return the texts of these slots of a revision, by role.
+    def revision(self, rev_id: int, roles: Collection[str]) -> Shown | None:
+        """Return what upstream shows of a revision, with the texts of these slots.
 
         ``None`` when upstream has no such revision, or one of the slots not: not yet, or not any more. Raises
         ``UpstreamUnreachableError`` or ``UpstreamRefusedError`` when it could not be asked.
@@ -46,18 +44,19 @@ class MediaWikiContent:
         """``http``: of the wiki's origin, such as ``https://en.wikipedia.org``."""
         self._http = http
 
-    def texts(self, rev_id: int, roles: Collection[str]) -> Texts | None:
-        """Return texts, as ``ContentSource`` promises."""
+    def revision(self, rev_id: int, roles: Collection[str]) -> Shown | None:
+        """Return what the wiki shows, as ``ContentSource`` promises."""
         if set(roles) == {MAIN}:
             path = f"/w/rest.php/v1/revision/{rev_id}"
             status, answer = self._ask(path, frozenset({_SHOWN, _NO_TEXT, _REFUSED, _MISSING}))
             if status == _SHOWN:
-                return {MAIN: self._source(path, rev_id, answer)}
+                text = self._source(path, rev_id, answer)
+                return Shown({MAIN: text}, answer.says_none("user"), answer.says_none("comment"))
             if status != _NO_TEXT:
                 # Any proxy may refuse, or not know the address: only MediaWiki's own word counts.
                 key = answer.text("errorKey")
                 if key == "rest-permission-denied-revision":
-                    return {MAIN: None}
+                    return self._slots(rev_id, roles) or Shown({MAIN: None})
                 if key == "rest-nonexistent-revision":
                     return None
                 raise self._nonsense(path, f"it is answered with {status}")
@@ -71,12 +70,12 @@ class MediaWikiContent:
             raise self._nonsense(path, fault.message) from None
         raise self._nonsense(path, f"this is not revision {rev_id}")
 
-    def _slots(self, rev_id: int, roles: Collection[str]) -> Texts | None:
+    def _slots(self, rev_id: int, roles: Collection[str]) -> Shown | None:
         asked = {
             "action": "query",
             "prop": "revisions",
             "revids": rev_id,
-            "rvprop": "ids|content",
+            "rvprop": "ids|user|comment|content",
             "rvslots": "|".join(sorted(roles)),
             "format": "json",
             "formatversion": 2,
@@ -91,7 +90,11 @@ class MediaWikiContent:
                         slots = revision.part("slots")
                         found = {role: slots.part(role) for role in roles}
                         if all("content" in said or said.flag("texthidden") for said in found.values()):
-                            return {role: _text(said) for role, said in found.items()}
+                            return Shown(
+                                {role: _text(said) for role, said in found.items()},
+                                revision.flag("userhidden"),
+                                revision.flag("commenthidden"),
+                            )
         except BadRecordError as fault:
             raise self._nonsense(path, fault.message) from None
         if error:

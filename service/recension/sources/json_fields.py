@@ -51,6 +51,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._value.get(name) is not None
 
+    def says_none(self, name: str) -> bool:
+        """Say whether it is there, and null."""
+        return name in self._value and self._value[name] is None
+
     def part(self, name: str) -> Fields:
         """Return an object within this one."""
         return Fields(self._value.get(name), name)

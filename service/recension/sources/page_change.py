@@ -126,12 +126,23 @@ class Change:
         return 0 if self.revision is None else self.revision.rev_id
 
 
+class Shown(NamedTuple):
+    """What upstream shows of a revision when it is asked."""
+
+    texts: Mapping[str, bytes | None]
+    """By slot role; ``None`` for a text that upstream has and does not show."""
+    contributor_hidden: bool = False
+    comment_hidden: bool = False
+
+
 class Complete(NamedTuple):
     """A change with all that was to be fetched for it."""
 
     change: Change
     edit: Event | None
     """Of its revision; ``None`` where that is known, or not wanted."""
+    hides: Visibility | None = None
+    """What upstream hid of the revision since its document: it is not served until that is told too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +201,23 @@ def edit_of(change: Change, texts: Mapping[str, bytes | None]) -> Event:
         slots=tuple(slots),
     )
     return checked(Event(change.project, change.page_id, revision.time, "", edit))
+
+
+def hidden_since(change: Change, shown: Shown) -> Visibility | None:
+    """Return what is hidden of a change's revision by now, ``None`` where that is no more than it says."""
+    revision = change.revision
+    if revision is None:
+        return None
+    of_comment = revision.comment.presence is Presence.HIDDEN
+    of_contributor = revision.contributor.presence is Presence.HIDDEN
+    if shown.comment_hidden <= of_comment and shown.contributor_hidden <= of_contributor:
+        return None  # a text that is hidden is so by its own presence
+    return Visibility(
+        revision.rev_id,
+        text_hidden=revision.text_hidden or None in shown.texts.values(),
+        comment_hidden=of_comment or shown.comment_hidden,
+        contributor_hidden=of_contributor or shown.contributor_hidden,
+    )
 
 
 def absent_texts(change: Change) -> list[str]:
