@@ -22,12 +22,14 @@ from recension.archive.ingest import Ingestor
 from recension.archive.judging import Judge
 from recension.archive.reader import Archive
 from recension.model.errors import PageNotFoundError
-from recension.model.event import Presence
+from recension.model.event import Event, Presence
+from recension.model.instant import format_instant
 from recension.model.reading import ProjectInfo, Revision
 from recension.server.eventstreams import EventStream, Waits
 from recension.server.following import Followed
 from recension.server.main import main
 from recension.server.pending import Pending, read_all
+from recension.server.quarantine import read_kept
 from recension.server.retrying import retry
 from recension.sources.contents import MediaWikiContent
 from recension.sources.eventstreams import Hub
@@ -35,6 +37,7 @@ from recension.sources.http import Http, Patience
 from recension.store.interface import Store
 from recension.store.lmdb import LmdbStore
 from recension.store.memory import MemoryStore
+from tests.archive.helpers import edit
 from tests.eventstreams import SECOND, START, STREAM, Faults, Page, Service, Wiki, history
 from tests.server.test_following import LATER, head_of, new_store, wait_for
 from tests.server.test_following import run as follow_until
@@ -372,6 +375,40 @@ def test_a_name_that_is_hidden_of_a_text_that_never_comes(tmp_path: Path) -> Non
         service.closing.set()
     assert not path.exists()
     check_against_wiki(store, wiki)
+
+
+def test_what_the_archive_refused_is_taken_again(tmp_path: Path) -> None:
+    """A move of a page that nobody knows: its document is kept whole, and taken once the page is there."""
+    wiki, page = small_wiki()
+    document = {
+        "$schema": "/mediawiki/page/move/1.0.0",
+        "meta": wiki._meta("mediawiki.page-move"),
+        "database": "p",
+        "dt": format_instant(START + 60 * SECOND),
+        "page_id": 99,
+        "page_title": "New",
+        "page_namespace": 0,
+        "prior_state": {"page_title": "Old", "page_namespace": 0},
+        "performer": {"user_text": "Ann"},
+    }
+    wiki.documents.append(document)
+    service, store = Service(wiki), new_store()
+    (followed,) = run(service, store, tmp_path, waits=replace(QUICK, order_seconds=0.05))
+    assert dict(followed.summary.rejected) == {"PAGE_NOT_FOUND": 1}
+    (path,) = tmp_path.glob("quarantine/p/*.ndjson")
+    (kept,) = read_kept(path)
+    assert json.loads(kept.record) == document
+    assert b"Ann" not in kept.excerpt
+
+    left = retry(store, "p", path, data=tmp_path)
+    assert (left.accepted, dict(left.rejected)) == (0, {"PAGE_NOT_FOUND": 1})
+    Ingestor(store).append("p", [Event("p", 99, START, "", edit(7, "text", "Old"))])
+    taken = retry(store, "p", path, data=tmp_path)
+    assert (taken.accepted, dict(taken.rejected)) == (1, {})
+    assert not path.exists()
+    assert Archive(store, clock=lambda: LATER).article("p", 99).revision.title == "New"
+    check_against_wiki(store, wiki)
+    assert page.alive
 
 
 def test_a_text_that_is_hidden_meanwhile_and_shown_again(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from recension.model.event import Presence
 from recension.model.reading import ProjectInfo, Revision
 from recension.server.following import Followed, Pace, follow
 from recension.server.main import main
+from recension.server.quarantine import read_kept
+from recension.server.retrying import retry
 from recension.sources.enterprise_login import Credentials, Login
 from recension.sources.enterprise_stream import EnterpriseStream
 from recension.sources.http import Http, Patience
@@ -223,6 +225,22 @@ def test_followers_that_are_ended_lose_nothing(
     lost = {f"Page {second}" for second in range(1, 401)} - found
     assert bool(lost) == apart
     assert ends > 2
+
+
+def test_what_the_archive_refused_is_kept_whole(tmp_path: Path) -> None:
+    """Each event that was refused with the record that it came in, however the batch was put in order."""
+    service, store = Enterprise(finite=True), new_store()
+    records = [record(second, "update", f"Page {second}", second, second * 10) for second in range(1, 6)]
+    wrong = [record(9 - number, "update", f"Wrong {number}", 10 + number, 10 * number) for number in (1, 2)]
+    service.publish([*records, *wrong])
+    with service.serve() as upstream:
+        followed = follow_until(store, stream_of(upstream.origin), tmp_path, service)
+    assert {"REVISION_CONFLICT": 2} == dict(followed.summary.rejected)
+    (file,) = tmp_path.glob("quarantine/p/*.ndjson")
+    kept = {one.position: json.loads(one.record)["name"] for one in read_kept(file)}
+    assert {"page 11, edit 10": "Wrong 1", "page 12, edit 20": "Wrong 2"} == kept
+    left = retry(store, "p", file, data=tmp_path)
+    assert (0, {"REVISION_CONFLICT": 2}) == (left.accepted, dict(left.rejected))
 
 
 def test_another_writer_is_waited_for(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ class Judged:
     """What becomes of changes."""
 
     events: list[Event] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    """Of each event, the document that it follows from."""
     ignored: Counter[str] = field(default_factory=Counter)
     """Of which nothing follows, for a summary."""
 
@@ -94,7 +96,12 @@ class Judge:
 
     def hear(self, complete: Complete) -> None:
         """Take one change."""
-        change, edit, hides = complete
+        self._hear(complete)
+        judged = self.judged
+        judged.records += [complete.record] * (len(judged.events) - len(judged.records))
+
+    def _hear(self, complete: Complete) -> None:
+        change, edit, hides, _ = complete
         gained = edit is not None and change.revision is not None and self._time_of(change) is not None
         if edit is not None and not gained:
             self._edit(edit)

@@ -186,7 +186,7 @@ class EventStream:
             if unknown:
                 self._wait(told, change, "page", left, inbox)
                 return
-            yield self._whole(change, len(told.data))
+            yield self._whole(change, told.data)
             if lacks:
                 self._wait(told, replace(change, happened=None), "text", left, inbox)
         elif lacks:
@@ -195,7 +195,7 @@ class EventStream:
         elif change.happened is not None and unknown:
             self._wait(told, change, "page", left, inbox)
         elif change.happened is not None:
-            yield self._whole(change, len(told.data))
+            yield self._whole(change, told.data)
         else:
             yield self._piece([Skipped({"told before": 1})], change, len(told.data))
 
@@ -278,10 +278,10 @@ class EventStream:
             return
         self._entries.pop(change.source_id)
         size = len(entry.data) + sum(len(text or b"") for text in texts.values())
-        changes = [Complete(change, edit, hidden_since(change, shown))]
+        changes = [Complete(change, edit, hidden_since(change, shown), entry.data)]
         for other in self._freed(change):
             self._entries.pop(other.change.source_id)
-            changes.append(Complete(other.change, None))
+            changes.append(Complete(other.change, None, record=other.data))
             size += len(other.data)
         yield self._piece([], change, size, changes)
 
@@ -335,7 +335,7 @@ class EventStream:
                 self._fetch_behind(entry, inbox)
             else:
                 self._entries.pop(change.source_id)
-            yield self._whole(change, len(entry.data))
+            yield self._whole(change, entry.data)
         elif waited > self._waits.order_seconds and (lacks or not self._is_coming(change)):
             if lacks:
                 # Its own document tells enough of the revision.
@@ -348,7 +348,7 @@ class EventStream:
                 yield from self._give_up(entry, RevisionNotFoundError.reason, why)
             else:
                 self._entries.pop(change.source_id)
-                yield self._whole(change, len(entry.data))
+                yield self._whole(change, entry.data)
 
     def _is_coming(self, change: Change) -> bool:
         """Say whether what a change waits for is pending itself; told before it, what hides it is lost."""
@@ -383,7 +383,8 @@ class EventStream:
         what = "edit" if entry.waits_for == "text" else "change of revision"
         where = f"page {change.page_id}, {what} {change.rev_id}"
         rejected = Rejected(where, reason, message, orjson.dumps(excerpt), entry.data)
-        rest = [] if change.happened is None or entry.waits_for == "page" else [Complete(change, None)]
+        tells_more = change.happened is not None and entry.waits_for != "page"
+        rest = [Complete(change, None, record=entry.data)] if tells_more else []
         yield self._piece([rejected], change, len(entry.data), rest)
 
     def _remember_gone(self, change: Change) -> None:
@@ -393,8 +394,8 @@ class EventStream:
 
     # --- pieces -------------------------------------------------------------------------------------
 
-    def _whole(self, change: Change, size: int) -> Piece:
-        return self._piece([], change, size, [Complete(change, None)])
+    def _whole(self, change: Change, data: bytes) -> Piece:
+        return self._piece([], change, len(data), [Complete(change, None, record=data)])
 
     def _piece(
         self,

@@ -239,9 +239,11 @@ class _Follower:
             passed = in_order(item for item in taken if not order.is_overtaken(item))
             overtaken = len(taken) - len(passed)
         events = [item for item in passed if isinstance(item, Event)]
+        came = {id(item): one.piece.record for one in arrived for item in one.piece.items}
+        records = [came[id(event)] for event in events]
         remarks = [item for item in passed if not isinstance(item, (Event, RunEnd))]
         changes = [change for piece in pieces for change in piece.changes]
-        return Fed(remarks, prepare_all(events, self._ingestor.salts), changes), kept, overtaken
+        return Fed(remarks, prepare_all(events, self._ingestor.salts), changes, records), kept, overtaken
 
     def _refresh(self) -> None:
         """Forget what is held of the texts if another process has written."""

@@ -7,9 +7,9 @@ stream: records come behind those that are there, and are durable before the com
 
 A record that the archive refused is kept without texts, comments and contributors. One that could not be
 read is kept as it came, up to 4,096 bytes (``sources.items.MAX_EXCERPT_BYTES``), since its bytes are what has
-to be looked at: they may hold a text or a name that upstream hides later, and no erasure in the archive
-reaches them. Of a stream, which nobody gives again, such a record is kept whole. To purge them, remove the
-file; nothing else refers to it.
+to be looked at. Of a stream, which nobody gives again, records of both kinds are kept whole beside that. What
+is kept as it came may hold a text or a name that upstream hides later, and no erasure in the archive reaches
+it. To purge it, remove the file; nothing else refers to it.
 """
 
 from __future__ import annotations

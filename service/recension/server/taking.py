@@ -163,6 +163,7 @@ def take(
             case Skipped():
                 count_by_name(summary.skipped, remark.counts)
     prepared = batch.events
+    records = list(batch.records)
     if sightings:
         _compare_licenses(store, project, sightings, summary)
         following, ignored = judge(store, project, sightings)
@@ -172,6 +173,7 @@ def take(
     if batch.changes:
         judged = judge_changes(store, project, batch.changes)
         summary.skipped.update(+judged.ignored)
+        records += [b""] * (len(prepared.events) - len(records)) + judged.records
         prepared = prepared.followed_by([prepare(event, ingestor.salts) for event in judged.events])
     events = prepared.events
     told: set[int] = set()
@@ -179,8 +181,9 @@ def take(
     def refuse(refused: Refused) -> None:
         for index, error in refused:
             if index not in told:
-                event = events[index]
-                _reject(kept, summary, Rejected(_where(event), error.reason, error.message, _excerpt(event)))
+                event, record = events[index], records[index] if index < len(records) else b""
+                rejected = Rejected(_where(event), error.reason, error.message, _excerpt(event), record)
+                _reject(kept, summary, rejected)
                 told.add(index)
         kept.secure()
 

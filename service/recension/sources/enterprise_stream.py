@@ -167,7 +167,7 @@ class _Reader:
                 items.append(Rejected(where, fault.reason, fault.message, excerpt, line.data))
         if skipped:
             items.append(Skipped(dict(skipped)))
-        return Piece(items, self._gone_on(told), told.published, len(line.data))
+        return Piece(items, self._gone_on(told), told.published, len(line.data), record=line.data)
 
     def _gone_on(self, told: _Told) -> Offsets:
         """Return the offset of a record if it is the newest of its partition."""

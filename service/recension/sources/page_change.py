@@ -143,6 +143,8 @@ class Complete(NamedTuple):
     """Of its revision; ``None`` where that is known, or not wanted."""
     hides: Visibility | None = None
     """What upstream hid of the revision since its document: it is not served until that is told too."""
+    record: bytes = b""
+    """The document as it came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class Piece(NamedTuple):
     """Bytes, as it came."""
     changes: Sequence[Complete] = ()
     """Documents of EventStreams: what they mean is judged when they are stored."""
+    record: bytes = b""
+    """What the items were read from, as it came."""
 
 
 class Stream(Protocol):

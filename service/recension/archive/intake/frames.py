@@ -69,6 +69,8 @@ class Fed:
     events: PreparedEvents = field(default_factory=PreparedEvents)
     changes: list[Complete] = field(default_factory=list)
     """Of streams alone, and in no frame: what they mean follows from what is known, as with sightings."""
+    records: list[bytes] = field(default_factory=list)
+    """Of streams alone, and in no frame: what each event was read from, as nobody gives it again."""
 
 
 # --- writing ------------------------------------------------------------------------------------
