@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -354,4 +356,27 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capfdbinary: pytest.Ca
             status, _, said = command("follow", "w", "--state", str(state))
             assert (3, b"error: ") == (status, said[:7])
         assert 3 == command("follow", "w", "--namespace", "4", "--from", str(lock))[0]
+        assert b"cannot be held" in command("follow", "w", "--state", str(tmp_path / "none" / "s"))[2]
         assert 3 == command("follow", "w", "other", "--from", "0")[0]
+
+
+def test_one_run_at_a_time_has_a_state_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Another one is refused by name; behind the end of the first, however it ended, the next goes on."""
+    state = tmp_path / "state.json"
+    world = World()
+    fill(world)
+    with served_by_port(world.store, tmp_path) as address:
+        follow = ["--server", address, "follow", "w", "--state", str(state)]
+        first = subprocess.Popen(
+            [sys.executable, "-m", "recension_client.cli.main", *follow], stdout=subprocess.PIPE
+        )
+        with first:
+            try:
+                assert first.stdout is not None
+                first.stdout.readline()
+                assert 3 == main([*follow, "--exit-when-caught-up"])
+                assert f"{state} is used by another run" in capfd.readouterr().err
+                assert 0 == main([*follow[:-1], str(tmp_path / "other.json"), "--exit-when-caught-up"])
+            finally:
+                first.kill()
+        assert 0 == main([*follow, "--exit-when-caught-up"])

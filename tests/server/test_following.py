@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from recension.archive import marks
 from recension.archive.ingest import Ingestor
 from recension.archive.reader import Archive
 from recension.model.errors import (
+    FollowerBusyError,
     PageNotFoundError,
     ProjectNotFoundError,
     UpstreamRefusedError,
@@ -241,6 +243,28 @@ def test_what_the_archive_refused_is_kept_whole(tmp_path: Path) -> None:
     assert {"page 11, edit 10": "Wrong 1", "page 12, edit 20": "Wrong 2"} == kept
     left = retry(store, "p", file, data=tmp_path)
     assert (0, {"REVISION_CONFLICT": 2}) == (left.accepted, dict(left.rejected))
+
+
+def test_a_stream_has_one_follower(tmp_path: Path) -> None:
+    """Another one is refused, by name, before it asks anything; other projects are not, nor the next one."""
+    service, store = Enterprise(), new_store("p", "q")
+    service.publish([record(1, "update", "A", 1, 10)])
+    with service.serve() as upstream:
+        streams = [stream_of(upstream.origin), stream_of(upstream.origin, "q")]
+
+        def refused() -> bool:
+            if not reached(store, service, streams[0]):
+                return False
+            asked = len(upstream.asked)
+            with pytest.raises(FollowerBusyError, match=f"by process {os.getpid()}"):
+                run(store, [streams[1], stream_of(upstream.origin)], tmp_path, lambda: False)
+            assert asked == len(upstream.asked)
+            run(store, [streams[1]], tmp_path, lambda: True)
+            return True
+
+        run(store, [streams[0]], tmp_path, refused)
+        run(store, [stream_of(upstream.origin)], tmp_path, lambda: True)
+        service.closing.set()
 
 
 def test_another_writer_is_waited_for(tmp_path: Path) -> None:

@@ -135,6 +135,14 @@ def test_what_upstream_does_not_state(files: Files, service: Enterprise, tmp_pat
     assert DATA == next(files.snapshot("enwiki")).read_bytes()
 
 
+@pytest.mark.parametrize("said", ["", "-1", "1.5", "9" * 19, "9" * 5000])
+def test_a_size_that_no_file_has(files: Files, service: Enterprise, said: str) -> None:
+    """It is named, also where it is no number that Python reads."""
+    service.handlers[f"/v2/snapshots/{NAME}/download"] = lambda asked: asked.head(200, Content_Length=said)
+    with pytest.raises(SourceFormatError, match="no size that a file has"):
+        list(files.snapshot("enwiki"))
+
+
 def test_an_edition_that_changes_meanwhile(files: Files, service: Enterprise) -> None:
     """It is refused rather than mixed."""
     service.handlers[f"/v2/snapshots/{NAME}/download"] = lambda asked: (

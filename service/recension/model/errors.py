@@ -458,6 +458,13 @@ class WriterBusyError(StoreError):
     reason = "WRITER_BUSY"
 
 
+class FollowerBusyError(StoreError):
+    """Another process follows the same stream into this data directory."""
+
+    fault = Fault.BUSY
+    reason = "FOLLOWER_BUSY"
+
+
 class StoreForkedError(StoreError):
     """The store object was carried over a fork, which LMDB forbids."""
 

@@ -28,6 +28,7 @@ from recension.model.errors import SourceError, UpstreamRefusedError, WriterBusy
 from recension.model.event import Event
 from recension.model.mark import Mark
 from recension.server.collecting import fewer_collections
+from recension.server.followers import alone
 from recension.server.quarantine import Quarantine, StreamRecords
 from recension.server.taking import Summary, take
 from recension.sources.http import RETRY_AFTER
@@ -106,13 +107,15 @@ def follow(
 
     Holds the right to write only while a batch is stored; another writer is waited for. Of what is waiting
     when ``stop`` is set, the batch in hand is stored and the rest comes again. ``log``: of structlog.
-    ``seed`` fixes the salts, for tests. Raises ``ProjectNotFoundError`` before anything is connected; what
+    ``seed`` fixes the salts, for tests. Raises ``ProjectNotFoundError``, and ``FollowerBusyError`` while
+    another follows one of them, before anything is connected; what
     ended a stream for good, once all that came before is stored; and what the store raises.
     """
     ingestor = Ingestor(store, clock=clock, salts=salts_of(seed))
     for stream in streams:
         ingestor.namespaces(stream.project)  # an unknown project is named before anything is asked
-    return _Follower(store, ingestor, streams, stop, data, log, clock, pace).run()
+    with alone(data, streams):
+        return _Follower(store, ingestor, streams, stop, data, log, clock, pace).run()
 
 
 class _Follower:

@@ -35,6 +35,8 @@ _CHUNK = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _HOURS = 24
 _CHUNK_BYTES = 256 * 1024
+_SIZE_DIGITS = 18
+"""Of a size: below what a file system holds; Python reads no number of thousands of digits."""
 _TRIES = 5
 """In a row that bring nothing."""
 _PAUSE_SECONDS = 2.0
@@ -124,8 +126,10 @@ class Files:
         part = target.with_name(target.name + ".part")
         with self._http.ask("HEAD", path, elsewhere=True) as head:
             stated, tag = head.header("Content-Length"), head.header("ETag")
-        if not stated.isdecimal():
-            raise SourceFormatError(f"{self._http.origin}{path}: it states no size", hint="try again later")
+        if not stated.isdecimal() or len(stated) > _SIZE_DIGITS:
+            raise SourceFormatError(
+                f"{self._http.origin}{path}: it states no size that a file has", hint="try again later"
+            )
         size = int(stated)
         failures = 0
         with _explained(part):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,10 +74,13 @@ def _follow(options: Namespace) -> int:
         selector = wanted
     else:
         since = options.since
-    state = options.state and _State(options.state, selector)
-    if state:
-        since = state.standing or since
-    with connect(options, locked=locked) as client:
+    with ExitStack() as held:
+        state = None
+        if options.state:
+            held.enter_context(_alone(options.state))
+            state = _State(options.state, selector)
+            since = state.standing or since
+        client = held.enter_context(connect(options, locked=locked))
         for told in client.watch(selector, since, text=options.text):
             if isinstance(told, Commit):
                 output.write_json(commit_row(told))
@@ -122,6 +129,35 @@ def _page_row(page: PageChanged) -> forms.Row:
 
 def _record_row(record: Record | None) -> forms.Row | None:
     return None if record is None else {"rev_id": record.rev_id, "leaf": record.leaf.hex()}
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a state file against other runs, which would write over what this one remembers.
+
+    The lock is on a file beside it, as the state itself is replaced. Raises ``FollowStateError``.
+    """
+    try:
+        lock = path.with_name(f".{path.name}.lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise FollowStateError(f"{path} cannot be held against other runs: {said}") from None
+    try:
+        _lock(path, descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FollowStateError(
+            f"{path} is used by another run",
+            hint="end that one first, or follow with a state file of your own",
+        ) from None
 
 
 class _State:
