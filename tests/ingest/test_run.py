@@ -473,6 +473,43 @@ def _head(number: int) -> str:
     return f"<title>Page {number}</title><ns>0</ns><id>{number}</id>"
 
 
+def test_what_a_record_states_of_its_licence_is_kept_beside_its_revision(
+    store: MemoryStore, run: Run, tmp_path: Path
+) -> None:
+    """Of each revision the word of the record that brought it first; it changes nothing of what is served."""
+    said = [("CC-BY-SA-3.0", 12), ("CC-BY-SA-4.0", 13), ("CC-BY-SA-3.0", 14), ("", 15)]
+    records = [
+        record(
+            version={"identifier": rev},
+            license=[{"identifier": license_}] if license_ else None,
+            event={"identifier": f"u-{rev}", "type": "update", "date_created": "2024-05-05T00:00:00Z"},
+        )
+        for license_, rev in said
+    ]
+    batch = write(tmp_path, "batch.ndjson", b"\n".join(json.dumps(one).encode() for one in records))
+    _, summary = run("enterprise", batch)
+    assert {
+        "CC-BY-SA-3.0 where the project has CC0-1.0": 2,
+        "CC-BY-SA-4.0 where the project has CC0-1.0": 1,
+    } == (summary["licenses"])
+    archive, head = Archive(store), store.log.head()
+    assert said == [(archive.provenance("p", rev).stated_license, rev) for _, rev in said]
+    again = [one | {"license": [{"identifier": "GFDL-1.2-or-later"}]} for one in records]
+    run("enterprise", write(tmp_path, "again.ndjson", b"\n".join(json.dumps(one).encode() for one in again)))
+    assert head == store.log.head()
+    newer = record(
+        version={"identifier": 16}, license=[{"identifier": "CC-BY-SA-4.0"}], event=records[0]["event"]
+    )
+    run(
+        "enterprise",
+        write(tmp_path, "newer.ndjson", json.dumps(newer).encode() + b"\n" + json.dumps(again[0]).encode()),
+    )
+    assert said == [(archive.provenance("p", rev).stated_license, rev) for _, rev in said]
+    newest = mark_at(store, archive.revision("p", 16).revision.position)
+    assert newest is not None
+    assert {"CC-BY-SA-4.0": (16,)} == newest.licenses
+
+
 def test_an_enterprise_snapshot(store: MemoryStore, run: Run, tmp_path: Path) -> None:
     """A tar.gz of chunks, then an hour's batch with the two halves of a move; said again it is no news."""
     named = [record(identifier=at, name=f"Page {at}", namespace={}) for at in (1, 2)]

@@ -345,6 +345,7 @@ def marks(given: Json) -> Json:
         bytes.fromhex(given.get("file", "")),
         given.get("offsets", {}),
         int(given["upstream_at"]) if "upstream_at" in given else None,
+        {license_: tuple(map(int, rev_ids)) for license_, rev_ids in given.get("licenses", {}).items()},
     )
     assert read_mark(mark.encoded) == mark
     return {"statement": mark.encoded.decode()}

@@ -59,6 +59,9 @@ def test_fetch_and_ingest(tmp_path: Path, credentials: Path, capfd: pytest.Captu
     assert {"CC-BY-SA-4.0 where the project has CC0-1.0": 3} == json.loads(capfd.readouterr().out)["licenses"]
     store = LmdbStore.open(tmp_path / "data")
     assert [11, 12, 13] == [Archive(store).revision("p", rev).revision.rev_id for rev in (11, 12, 13)]
+    assert ["CC-BY-SA-4.0"] * 3 == [
+        Archive(store).provenance("p", rev).stated_license for rev in (11, 12, 13)
+    ]
     store.close()
 
 

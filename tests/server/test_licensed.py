@@ -188,6 +188,8 @@ def test_a_licensee_is_told_which_file_it_was_and_not_its_name(place: Place) -> 
     ingestor = Ingestor(place.store)
     ingestor.append("open", [edit("open", 91, 91, 0, 301, "main")], mark)
     ingestor.append("open", [], replace(mark, origin=Origin(77, bytes(32))))
+    stated = replace(mark, licenses={"CC-BY-SA-4.0": (93,)})
+    ingestor.append("open", [edit("open", 93, 93, 0, 303, "main")], stated)
     ingestor.append("open", [edit("open", 92, 92, 0, 302, "main")], Mark("s", "https://s", offsets={"0": 5}))
 
     def told(rev: int, **metadata: Any) -> revision_pb.Provenance:
@@ -196,6 +198,7 @@ def test_a_licensee_is_told_which_file_it_was_and_not_its_name(place: Place) -> 
 
     whole = told(91, metadata=shown(place.keyring.make("jane", Role.OPERATOR, LATER)))
     assert ("customers-of-jane.xml.bz2", 7, 9) == (whole.source, whole.first_event, whole.end_event)
+    assert "CC-BY-SA-4.0" == told(93, metadata=shown(place.key)).stated_license
     less = told(91, metadata=shown(place.key))
     assert ("dump", format_digest(bytes(32)), 77) == (less.form, less.digest, less.size_bytes)
     assert (whole.position, whole.recorded_at) == (less.position, less.recorded_at)

@@ -63,8 +63,8 @@ def end_of(store: Store, project: str, source: str, file: bytes, position: int) 
     return mark_at(store, keys.read_source_mark(found[0][0])[2]) if found else None
 
 
-def provenance_of(store: Store, project: str, position: int, recorded_at: int) -> Provenance:
-    """Return what the events of the commit at a position were read from. Raises ``DataLossError``."""
+def provenance_of(store: Store, project: str, rev_id: int, position: int, recorded_at: int) -> Provenance:
+    """Return what a revision of the commit at a position was read from. Raises ``DataLossError``."""
     mark = mark_at(store, position)
     if mark is None:
         return Provenance(position, recorded_at)
@@ -79,6 +79,7 @@ def provenance_of(store: Store, project: str, position: int, recorded_at: int) -
         mark.source,
         mark.span or (0, 0),
         {name: str(offset) for name, offset in mark.offsets.items()},
+        next((said for said, rev_ids in mark.licenses.items() if rev_id in rev_ids), ""),
     )
 
 

@@ -82,7 +82,7 @@ class Pages:
     def provenance(self, project: str, rev_id: int, *, known_at: int = 0) -> Provenance:
         """Return what a revision was read from."""
         revision = self.revision(project, rev_id, known_at=known_at, text=False).revision
-        return provenance_of(self._store, project, revision.position, revision.recorded_at)
+        return provenance_of(self._store, project, rev_id, revision.position, revision.recorded_at)
 
     def revisions(
         self, project: str, rev_ids: Sequence[int], *, known_at: int = 0, text: bool = True

@@ -11,14 +11,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from recension.model.digest import format_digest, parse_digest
 from recension.model.errors import InvalidArgumentError
+from recension.model.event import MAX_ID
 from recension.model.instant import format_instant, parse_instant
 from recension.model.manifest import canonical_json
 
 MAX_SOURCE_BYTES = 1024
+MAX_LICENSE_CHARS = 200
+"""Of what a source states of a licence; SPDX ids are far shorter."""
 FILE_BYTES = 8
 """Of what a file is known by before it was read."""
 MAX_OFFSETS_BYTES = 64 * 1024
@@ -66,6 +70,8 @@ class Mark:
     """Where to go on with a stream, as it counts: by partition, or under one name for all."""
     upstream_at: int | None = None
     """Time of the newest thing that its source told up to here, microseconds since the epoch."""
+    licenses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Revisions of its commit by the licence that the source states of them, ascending: its word, no more."""
     encoded: bytes = field(init=False, compare=False, repr=False, default=b"")
     """The canonical JSON."""
 
@@ -90,6 +96,12 @@ class Mark:
             _need(len(canonical_json(document["offsets"])) <= MAX_OFFSETS_BYTES, "offsets")
         if self.upstream_at is not None:
             document["upstream_at"] = format_instant(self.upstream_at)
+        if self.licenses:
+            _need(all(_is_stated(*one) for one in self.licenses.items()), "licenses")
+            document["licenses"] = [
+                {"license": license_, "rev_ids": list(map(str, self.licenses[license_]))}
+                for license_ in sorted(self.licenses)
+            ]
         try:
             object.__setattr__(self, "encoded", canonical_json(document))
         except UnicodeEncodeError:
@@ -126,6 +138,7 @@ def read_mark(encoded: bytes) -> Mark:
             bytes.fromhex(document.get("file", "")),
             document.get("offsets", {}),
             parse_instant(document["upstream_at"]) if "upstream_at" in document else None,
+            {one["license"]: tuple(map(int, one["rev_ids"])) for one in document.get("licenses", [])},
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidArgumentError(f"not a mark: {str(error)[:200]}", field="mark") from None
@@ -137,6 +150,12 @@ def read_mark(encoded: bytes) -> Mark:
 def _is_offset(name: object, value: object) -> bool:
     named = isinstance(name, str) and _OFFSET.fullmatch(name)
     return bool(named) and (type(value) is str or (type(value) is int and abs(value) <= _MAX_NUMBER))
+
+
+def _is_stated(license_: object, rev_ids: tuple[int, ...]) -> bool:
+    named = isinstance(license_, str) and 0 < len(license_) <= MAX_LICENSE_CHARS
+    ascending = all(before < after for before, after in pairwise((0, *rev_ids)))
+    return named and bool(rev_ids) and ascending and rev_ids[-1] <= MAX_ID
 
 
 def _counts(value: object) -> bool:

@@ -155,6 +155,8 @@ class Provenance:
     """Which events of the file the commit was made of: from the first number up to, without, the second."""
     offsets: Mapping[str, str] = field(default_factory=dict)
     """Where the stream went on behind the commit."""
+    stated_license: str = ""
+    """What the source said of its licence; what it is served under follows from its project and its day."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from recension.archive.history import find_revision
 from recension.archive.ingest import Ingestor, Refused
 from recension.archive.intake.frames import Fed
 from recension.archive.judging import judge_changes
@@ -165,7 +166,9 @@ def take(
     prepared = batch.events
     records = list(batch.records)
     if sightings:
-        _compare_licenses(store, project, sightings, summary)
+        stated = _compare_licenses(store, project, sightings, summary)
+        edits = {event.skeleton.rev_id for event in prepared.events if event.skeleton.kind is Kind.EDIT}
+        mark = replace(mark, licenses=_by_license(seen for seen in stated if seen.rev_id in edits))
         following, ignored = judge(store, project, sightings)
         count_by_name(summary.skipped, +ignored)
         # In one commit: with the edits alone stored, a sighting of them would have nothing left to tell.
@@ -198,20 +201,34 @@ def take(
     summary.claims.update(appended.claims)
 
 
-def _compare_licenses(store: Store, project: str, sightings: Sequence[Sighting], summary: Summary) -> None:
+def _compare_licenses(
+    store: Store, project: str, sightings: Sequence[Sighting], summary: Summary
+) -> list[Sighting]:
     """Count what records say of licences against the project's rule, which alone is served.
 
     A record states the licence of the day on which it was made, whenever its revision was saved, so it is no
-    fact of the revision: but where it differs, the project's rule deserves a look.
+    fact of the revision: but where it differs, the project's rule deserves a look. Returns those that state
+    one of a revision that is not known yet, whose provenance tells it.
     """
-    if not any(seen.license for seen in sightings):
-        return
+    stated = [seen for seen in sightings if seen.license]
+    if not stated:
+        return []
     with store.view() as view:
-        periods = definition_of(view, project_number(view, project)).periods
-    for seen in sightings:
+        number, known_at = project_number(view, project), view.head().position
+        periods = definition_of(view, number).periods
+        new = [seen for seen in stated if find_revision(view, number, seen.rev_id, known_at) is None]
+    for seen in stated:
         rule = license_at(periods, seen.edited_at)
-        if seen.license and seen.license != rule:
+        if seen.license != rule:
             count_by_name(summary.licenses, {f"{seen.license} where the project has {rule}": 1})
+    return new
+
+
+def _by_license(stated: Iterable[Sighting]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, set[int]] = {}
+    for seen in stated:
+        found.setdefault(seen.license, set()).add(seen.rev_id)
+    return {license_: tuple(sorted(rev_ids)) for license_, rev_ids in found.items()}
 
 
 def _reject(kept: Records, summary: Summary, rejected: Rejected) -> None:

@@ -33,6 +33,7 @@ from recension.model.event import (
     Visibility,
 )
 from recension.model.instant import MIN_INSTANT
+from recension.model.mark import MAX_LICENSE_CHARS
 from recension.sources.items import (
     MAX_EXCERPT_BYTES,
     BadRecordError,
@@ -55,8 +56,6 @@ MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 OTHER_PROJECT = "OTHER_PROJECT"
 """Reason of a record of another project than the one that is read for."""
 
-MAX_LICENSE_CHARS = 200
-"""Of what a record says of its licence; SPDX ids are far shorter."""
 
 _DELETE = "delete"
 _VISIBILITY = "visibility-change"

@@ -376,6 +376,7 @@ class Provenance(google.protobuf.message.Message):
     FIRST_EVENT_FIELD_NUMBER: builtins.int
     END_EVENT_FIELD_NUMBER: builtins.int
     OFFSETS_FIELD_NUMBER: builtins.int
+    STATED_LICENSE_FIELD_NUMBER: builtins.int
     position: builtins.int
     """Position of the commit that brought it."""
     form: builtins.str
@@ -392,6 +393,10 @@ class Provenance(google.protobuf.message.Message):
     """Which events of the file the commit was made of: the number of the first one, from 0. For operators alone."""
     end_event: builtins.int
     """Number of the event behind the last one; 0 where they have no numbers. For operators alone."""
+    stated_license: builtins.str
+    """What the source stated of the revision's licence, as a rule an SPDX id; empty where it stated nothing. What it is
+    served under is the project's licence of the day on which it was saved, which this may differ from.
+    """
     @property
     def recorded_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When that commit was recorded."""
@@ -412,9 +417,10 @@ class Provenance(google.protobuf.message.Message):
         first_event: builtins.int = ...,
         end_event: builtins.int = ...,
         offsets: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        stated_license: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["recorded_at", b"recorded_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "end_event", b"end_event", "first_event", b"first_event", "form", b"form", "offsets", b"offsets", "position", b"position", "recorded_at", b"recorded_at", "size_bytes", b"size_bytes", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "end_event", b"end_event", "first_event", b"first_event", "form", b"form", "offsets", b"offsets", "position", b"position", "recorded_at", b"recorded_at", "size_bytes", b"size_bytes", "source", b"source", "stated_license", b"stated_license"]) -> None: ...
 
 global___Provenance = Provenance
 

@@ -321,6 +321,7 @@ def provenance_to_proto(told: Provenance) -> revision_pb.Provenance:
         first_event=told.events[0],
         end_event=told.events[1],
         offsets=told.offsets,
+        stated_license=told.stated_license,
     )
 
 
@@ -335,6 +336,7 @@ def provenance_from_proto(message: revision_pb.Provenance) -> Provenance:
         message.source,
         (message.first_event, message.end_event),
         dict(message.offsets),
+        message.stated_license,
     )
 
 

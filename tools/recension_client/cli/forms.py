@@ -123,6 +123,7 @@ def provenance_row(told: Provenance) -> Row:
         "source": told.source,
         "events": list(told.events) if told.events[1] else [],
         "offsets": dict(told.offsets),
+        "stated_license": told.stated_license,
     }
     return {key: value for key, value in row.items() if value}
 
