@@ -230,7 +230,7 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     audited = AuditStore(config.data)
     checkpoints = AuditCheckpoints(audited, signer)
     audit = Audit(AuditLog(store, audited), checkpoints)
-    limits = Limits(config.data, store)
+    limits = Limits(config.data, store, wall=wall)
     chores.append(Chore(limits.tend, TEND_SECONDS))
     outermost = Outermost(gate, watchdog, config.idle_seconds, door, audit, limits)
     server = grpc.server(

@@ -67,6 +67,8 @@ class Identification:
 
     def _certified(self, certificate: Certificate) -> str | None:
         """Return the licensee whose certificate it is; ``None`` if it is nobody's, empty if it is two's."""
+        if not certificate:
+            return None
         owners = {
             owner
             for kind, prefix in _KINDS

@@ -192,7 +192,7 @@ class Licensed:
         return version.digest
 
     def _ruling(self, who: Caller) -> Scope | None:
-        version = self._agreements.current(who.owner, self._wall())
+        version = meter().version or self._agreements.current(who.owner, self._wall())
         return None if version is None else self._under(version)
 
     def _scope_of(self, snapshot_id: bytes, *, textless: bool = False) -> Scope | None:

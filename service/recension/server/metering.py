@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
+from recension.model.agreement import Version
+
 
 class Allowance(Protocol):
     """What a call may bring its caller."""
@@ -27,6 +29,8 @@ class Meter:
         """Texts of revisions that gRPC was given, the message on its way among them."""
         self.text_bytes = 0
         """Their UTF-8 bytes."""
+        self.version: Version | None = None
+        """Of the agreement that the caller was admitted under; ``None`` where none is in force."""
         self.notes: dict[str, str] = {}
         """What the caller is not told: why something is not found, and by which agreement it was decided."""
         self._taken_articles = self._taken_bytes = 0

@@ -51,17 +51,17 @@ class _Settling:
 class Limits:
     """The limits of all licensees, by their agreements of the moment. Safe for concurrent use."""
 
-    def __init__(self, data: Path, store: Store, *, clock: Clock = system_clock) -> None:
+    def __init__(self, data: Path, store: Store, *, wall: Clock = system_clock) -> None:
         """``data``: where is counted; nothing is touched before a licensee calls.
 
-        ``clock``: whose days and months quotas are of.
+        ``wall``: when agreements hold. Quotas are of the days and months of the system's clock.
         """
         self._counters = Counters(data, RATES), Counters(data, QUOTAS)
         self._rates = Rates(self._counters[0])
         self._quotas = Quotas(self._counters[1])
-        self._pools = Pools(self._quotas, clock)
+        self._pools = Pools(self._quotas, system_clock)
         self._agreements = Agreements(store)
-        self._clock = clock
+        self._wall = wall
         self._seen: dict[bytes, int] = {}
 
     def admitting(self, who: Caller, meter: Meter, *, streaming: bool) -> AbstractContextManager[None]:
@@ -72,13 +72,14 @@ class Limits:
         that rules is noted, whatever becomes of the call. Raises ``RateLimitedError``,
         ``StreamsExhaustedError``, and what ``Counters`` raises.
         """
-        now = self._clock()
+        now = self._wall()
         if who.key_id:
             self._seen[who.key_id] = now
         if who.role is not Role.LICENSEE:
             return _UNLIMITED
         version = self._agreements.current(who.owner, now)
         if version is not None:
+            meter.version = version
             meter.note(agreement=version.name)
         else:
             version = self._agreements.retained(who.owner, now)
@@ -101,7 +102,7 @@ class Limits:
 
     def usage(self, owner: str) -> Usage:
         """Return what a licensee has used. Raises what ``Counters`` raises."""
-        now = self._clock()
+        now = system_clock()
         version = self._agreements.current(owner, now)
         binding = version or self._agreements.retained(owner, now)
         quotas = QuotaLimits() if binding is None else binding.agreement.quotas
