@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import IO
@@ -15,10 +17,13 @@ from typing import IO
 import grpc
 import pytest
 
+from recension.model.errors import RecensionError
+from recension.model.manifest import Selector
 from recension.store.lmdb import LmdbStore
 from recension.v1 import snapshot_service_pb2 as pb
 from recension.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from recension_client import AsyncClient, Client, PageBatch, Retry, Snapshot
+from recension_client.retrying import Attempts
 from tests.archive.helpers import World, edit
 from tests.client.processes import BIN, free_port
 
@@ -52,6 +57,14 @@ class Server:
         # Streams that nobody reads would be waited for.
         options = ("--health-listen", f"127.0.0.1:{free_port()}", "--drain-seconds", "0.5")
         self._process = subprocess.Popen([*command, *options], stderr=self._log)
+
+    def wait_for(self) -> None:
+        """Return when it can be reached."""
+        host, _, port = self.address.rpartition(":")
+        while True:
+            with suppress(ConnectionRefusedError), socket.create_connection((host, int(port))):
+                return
+            time.sleep(0.02)
 
     def restart(self, how: signal.Signals) -> None:
         """Kill the process, or have it drain; the next one starts while its clients try."""
@@ -147,6 +160,31 @@ async def _next(batches: AsyncIterator[PageBatch]) -> PageBatch:
 
 async def _rest(batches: AsyncIterator[PageBatch]) -> list[PageBatch]:
     return [batch async for batch in batches]
+
+
+def test_who_waited_for_a_server_finds_it_at_the_next_try(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions and streams alike, however long nobody looked whether it is there again."""
+    pauses: list[RecensionError] = []
+    original = Attempts.pause
+    with restartable(data) as server, Client(server.address, retry=PATIENT) as client:
+        asked = (client.server_info, lambda: next(client.watch(Selector.of(["w"]))))
+        client.server_info()
+
+        def pause(attempts: Attempts, error: RecensionError, *, known: bool) -> float:
+            pauses.append(error)
+            if len(pauses) == 4:
+                server.start()
+                server.wait_for()
+            return original(attempts, error, known=known)
+
+        monkeypatch.setattr(Attempts, "pause", pause)
+        for ask in asked:
+            pauses.clear()
+            server.stop(signal.SIGKILL)
+            ask()
+            assert 4 == len(pauses)
 
 
 def test_reads_survive_restarts(data: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -21,6 +21,7 @@ MAX_RECEIVE_BYTES = 8 * 1024 * 1024
 """Largest message taken; the server keeps its own well below."""
 
 Metadata = tuple[tuple[str, str], ...]
+_Channel = TypeVar("_Channel", bound=Channel)
 
 SYSTEM = "system"
 """Says that a certificate may lead to any of the usual roots."""
@@ -31,6 +32,8 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A channel that is made anew tries at once, whatever befell one before it.
+    ("grpc.use_local_subchannel_pool", 1),
     # Streams have no deadline; this finds a peer that is gone. Servers refuse more than one in 5 minutes.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -143,21 +146,22 @@ def _stays_here(target: str) -> bool:
         return host == "localhost"
 
 
-def counted(channel: Channel, received: Callable[[int], None], metadata: Metadata = ()) -> Channel:
+def counted(channel: _Channel, received: Callable[[int], None], metadata: Metadata = ()) -> _Channel:
     """Return a channel that tells ``received`` how many bytes each message has.
 
     ``metadata`` goes with each call.
     """
-    return cast("Channel", _Counted(channel, received, metadata))
+    return cast("_Channel", _Counted(channel, received, metadata))
 
 
 class _Counted:
-    """What stubs need of a channel, and no more."""
+    """What stubs and clients need of a channel, and no more."""
 
     def __init__(self, channel: Channel, received: Callable[[int], None], metadata: Metadata) -> None:
         self._channel = channel
         self._received = received
         self._metadata = metadata
+        self.close = channel.close
 
     def unary_unary(self, method: str, *, response_deserializer: Callable[[bytes], Any], **rest: Any) -> Any:
         """Return a call that takes one message."""

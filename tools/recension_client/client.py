@@ -419,15 +419,16 @@ class Client:
     def _ask(self, question: Question[_Item]) -> _Item:
         attempts = Attempts(self._retry, self._timeout or question.seconds)
         while True:
+            channel = self._open()
             try:
-                answer = self._call(question.method, question.request, attempts.remaining())
+                answer = self._call(channel, question.method, question.request, attempts.remaining())
             except grpc.RpcError as error:
                 if self._closing.is_set():
                     raise closed() from None
                 named = error_of(error)
                 if not passing(named):
                     raise named from None
-                if self._closing.wait(attempts.pause(named, known=self._known)):
+                if self._closing.wait(self._pause(attempts, named, channel)):
                     raise closed() from None
             else:
                 return question.read(answer)
@@ -452,7 +453,8 @@ class Client:
             self._running.add(leave)
         attempts = Attempts(self._retry)
         while True:
-            call = self._call(stream.method, stream.request())
+            channel = self._open()
+            call = self._call(channel, stream.method, stream.request())
             cause: RecensionError = UnreachableError("the stream was cut")
             try:
                 leave.begin(call)
@@ -469,14 +471,18 @@ class Client:
                 cause = cut_by(error)
             finally:
                 call.cancel()
-            if leave.asked or leave.wait(attempts.pause(cause, known=self._known)):
+            if leave.asked or leave.wait(self._pause(attempts, cause, channel)):
                 raise closed() from None
 
     def _call(
-        self, method: Callable[[Channel], Callable[..., Any]], request: object, seconds: float | None = None
+        self,
+        channel: grpc.Channel,
+        method: Callable[[Channel], Callable[..., Any]],
+        request: object,
+        seconds: float | None = None,
     ) -> Any:
         try:
-            return method(self._open())(request, timeout=seconds)
+            return method(channel)(request, timeout=seconds)
         except ValueError:  # what gRPC says of a channel that was closed just now
             if self._closing.is_set():
                 raise closed() from None
@@ -487,13 +493,26 @@ class Client:
         """Whether the server has ever answered."""
         return self.received_bytes > 0
 
-    def _open(self) -> Channel:
+    def _pause(self, attempts: Attempts, error: RecensionError, channel: grpc.Channel) -> float:
+        """Return how many seconds to wait before the next try. Raises ``error`` when there is to be none.
+
+        Where no server was reached over a channel the next try connects anew: while no call waits gRPC looks
+        every 5 s alone whether one is there again. What else runs over the channel goes on.
+        """
+        seconds = attempts.pause(error, known=self._known)
+        if isinstance(error, UnreachableError):
+            with self._lock:
+                if self._channel is channel:
+                    self._channel = None
+        return seconds
+
+    def _open(self) -> grpc.Channel:
         with self._lock:
             if self._closing.is_set():
                 raise closed()
             if self._channel is None:
-                self._channel = self._way.channel()
-            return counted(self._channel, self._received, self._way.metadata)
+                self._channel = counted(self._way.channel(), self._received, self._way.metadata)
+            return self._channel
 
     def _received(self, size: int) -> None:
         with self._counting:
