@@ -21,6 +21,7 @@ from recension.archive.projects import Numbers
 from recension.archive.recent import Recent
 from recension.archive.sealed import CONTENT_FIELD, SealedReader
 from recension.archive.shown import slots_of, with_stored, with_texts
+from recension.archive.texts.hot import HotTexts
 from recension.archive.trees import Node, TreeReader, bases_at, node_at
 from recension.model.errors import InvalidArgumentError, ProjectNotFoundError
 from recension.model.event import MAX_ID
@@ -67,8 +68,9 @@ class Held:
 class Entries:
     """Reads the entries of snapshots. Safe for concurrent use."""
 
-    def __init__(self, store: Store, numbers: Numbers) -> None:
+    def __init__(self, store: Store, numbers: Numbers, hot: HotTexts | None = None) -> None:
         self._store = store
+        self._hot = hot
         self._number = numbers.of
         self._memory = Recent[Held](_REMEMBERED)
         self._nodes = Recent[Node](_NODES)
@@ -100,7 +102,7 @@ class Entries:
                     opener = self.opener(view, part.project, manifest)
                     entries, more = _slice(opener, self.trees(view), part, shard, last)
                     if text:
-                        whole = _whole(view, entries, stored=stored)
+                        whole = self._whole(view, entries, stored=stored)
                         entries, more = whole, more or len(whole) < len(entries)
                 sent = 0
                 for entry in while_fresh(entries):  # whoever takes them slowly gets the rest of a later view
@@ -119,7 +121,7 @@ class Entries:
             with self._store.view() as view:
                 check_held(view, manifest.snapshot_id)
                 entries = self._at(view, manifest, indexes[sent : sent + _SLICE])
-                entries = _whole(view, entries, stored=stored) if text else entries
+                entries = self._whole(view, entries, stored=stored) if text else entries
             for entry in while_fresh(entries):
                 yield entry
                 sent += 1
@@ -138,6 +140,17 @@ class Entries:
             opened = opener.open([leaf for _, leaf in wanted])
             entries.update((at, held.entry) for (at, _), held in zip(wanted, opened, strict=True))
         return [entries[at] for at in range(len(indexes))]
+
+    def _whole(self, view: View, entries: list[Entry], *, stored: bool) -> list[Entry]:
+        """Return entries with their texts: the first of those given, as many as one stream may hold at once.
+
+        ``stored``: texts as they are stored will do.
+        """
+        sizes = accumulate(sum(slot.size_bytes for slot in entry.slots) for entry in entries)
+        entries = entries[: 1 + sum(size < _SLICE_BYTES for size in sizes)]
+        some = [entry.slots for entry in entries]
+        slots = with_stored(view, some, self._hot) if stored else with_texts(view, some)
+        return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)]
 
     def prove(self, manifest: Manifest, project: str, page_id: int) -> Proof:
         """Prove that a page is in a snapshot, or that it is not."""
@@ -173,17 +186,6 @@ def _slice(
             break
         leaves += run
     return [held.entry for held in opener.open(leaves)], more
-
-
-def _whole(view: View, entries: list[Entry], *, stored: bool) -> list[Entry]:
-    """Return entries with their texts: the first of those given, as many as one stream may hold at once.
-
-    ``stored``: texts as they are stored will do.
-    """
-    sizes = accumulate(sum(slot.size_bytes for slot in entry.slots) for entry in entries)
-    entries = entries[: 1 + sum(size < _SLICE_BYTES for size in sizes)]
-    slots = (with_stored if stored else with_texts)(view, [entry.slots for entry in entries])
-    return [entry._replace(slots=its) for entry, its in zip(entries, slots, strict=True)]
 
 
 class Opener:

@@ -17,6 +17,7 @@ from recension.archive.keeping import Keeper
 from recension.archive.ledger import signing_keys
 from recension.archive.pages import Pages
 from recension.archive.projects import Numbers, definition_of, project_names, tally_of
+from recension.archive.texts.hot import HotTexts
 from recension.model.credit import MAX_CREDITED, Attribution, Credited
 from recension.model.difference import DEFAULT_CONTEXT
 from recension.model.errors import InvalidArgumentError, RecensionError
@@ -45,13 +46,16 @@ from recension.store.interface import Store, View
 class Archive:
     """Reads a store. Safe for concurrent use."""
 
-    def __init__(self, store: Store, *, clock: Clock = system_clock) -> None:
-        """Read from ``store``; the clock is asked once for each answer that needs it."""
+    def __init__(self, store: Store, *, clock: Clock = system_clock, hot: HotTexts | None = None) -> None:
+        """Read from ``store``; the clock is asked once for each answer that needs it.
+
+        ``hot``: what is read in bulk more than once.
+        """
         self._store = store
         self._numbers = Numbers()
         self._pages = Pages(store, clock, self._numbers)
         self._keeper = Keeper(store, clock, self._numbers)
-        self._entries = Entries(store, self._numbers)
+        self._entries = Entries(store, self._numbers, hot)
         self._comparer = Comparer(store, self._numbers, self._entries)
         self._credits = Credits(store, self._numbers)
 

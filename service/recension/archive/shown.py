@@ -8,6 +8,7 @@ from recension.archive.claims import Verdict
 from recension.archive.history import State
 from recension.archive.rows import EditRow
 from recension.archive.sealed import CONTENT_FIELD, Sealed, SealedReader
+from recension.archive.texts.hot import HotTexts
 from recension.archive.texts.reading import Frame, read_stored, read_texts
 from recension.model.event import Presence
 from recension.model.reading import MAX_FRAME_TEXT, Slot
@@ -59,10 +60,10 @@ def with_texts(view: View, some: Sequence[Slots]) -> list[Slots]:
     return _filled(some, read_texts(view, digests))
 
 
-def with_stored(view: View, some: Sequence[Slots]) -> list[Slots]:
+def with_stored(view: View, some: Sequence[Slots], hot: HotTexts | None = None) -> list[Slots]:
     """Return slots with texts that nobody compared with their digests, or with their frames.
 
-    A frame stands for the text of an entry's only slot, of ``MAX_FRAME_TEXT`` at most.
+    A frame stands for the text of an entry's only slot, of ``MAX_FRAME_TEXT`` at most; ``hot`` has some.
     Raises ``DataLossError`` for a text that is lost, or found to be damaged on the way.
     """
     digests, framed = [], set()
@@ -72,7 +73,7 @@ def with_stored(view: View, some: Sequence[Slots]) -> list[Slots]:
                 digests.append(slot.digest)
                 if len(slots) == 1 and slot.size_bytes <= MAX_FRAME_TEXT:
                     framed.add(slot.digest)
-    return _filled(some, read_stored(view, digests, framed))
+    return _filled(some, read_stored(view, digests, framed, hot))
 
 
 def _filled(some: Sequence[Slots], texts: Sequence[bytes | Frame]) -> list[Slots]:

@@ -58,6 +58,7 @@ from recension.server.rpc.usage import UsageRpc
 from recension.server.signing import Signer
 from recension.server.tokens import Tokens
 from recension.store.auditing import AuditStore
+from recension.store.frames import FrameCache
 from recension.store.interface import Store
 from recension.v1 import (
     admin_service_pb2,
@@ -84,6 +85,8 @@ from recension.v1 import (
 
 _HEALTH_THREADS = 4
 _FRESHNESS_SECONDS = 60.0
+_TEND_FRAMES_SECONDS = 1.0
+"""For so long an erasure's files may stay open, under no name."""
 _THREADS_FOR_EACH_MAKER = 4
 """Of as many threads one may make a snapshot, and another compare texts: both keep a core busy."""
 _CALLS_FOR_EACH_THREAD = 4
@@ -196,8 +199,17 @@ def make_server(reader: StoredReader, ingestor: Ingestor, store: Store, config: 
     return make_service(reader, ingestor, store, config).server
 
 
-def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config: ServeConfig) -> Service:
-    """Return a server with everything it serves, not started and without a port."""
+def make_service(
+    reader: StoredReader,
+    ingestor: Ingestor,
+    store: Store,
+    config: ServeConfig,
+    frames: FrameCache | None = None,
+) -> Service:
+    """Return a server with everything it serves, not started and without a port.
+
+    ``frames``: those that ``reader`` answers with, to be tended.
+    """
     pepper = Pepper(config.pepper_path)
     agreements = Agreements(store)
     embargo = EmbargoClock(config.clock_path)
@@ -217,6 +229,8 @@ def make_service(reader: StoredReader, ingestor: Ingestor, store: Store, config:
     chores = [Chore(watchdog.look, min(config.stall_seconds / 4, 1.0))]
     if isinstance(store, _HasReaders):
         chores.append(Chore(partial(_free_readers, store), config.reader_check_seconds))
+    if frames is not None:
+        chores.append(Chore(frames.tend, _TEND_FRAMES_SECONDS))
     chores.append(Chore(partial(keep_clock, agreements, embargo), PERSIST_SECONDS))
     builders = max(config.threads // _THREADS_FOR_EACH_MAKER, 1)
     fanout = Fanout(Changes(store, system_clock, Numbers()), config.followers, builders)

@@ -12,6 +12,7 @@ from recension.store.directory import CLOCK_FILE, KEY_FILE, PEPPER_FILE
 DEFAULT_LISTEN = "127.0.0.1:7777"
 DEFAULT_HEALTH = "127.0.0.1:7778"
 """Where health is answered if nothing else is chosen."""
+DEFAULT_FRAME_CACHE_BYTES = 1 << 30
 _MAX_PORT = 65_535
 
 
@@ -38,6 +39,8 @@ class ServeConfig:
     """How long a stream waits for the next message that its client may send, such as a batch of events."""
     reader_check_seconds: float = 30.0
     """How often reader slots of processes that were killed are freed."""
+    frame_cache_bytes: int = DEFAULT_FRAME_CACHE_BYTES
+    """What texts may take that are kept as frames beside the store, of all processes; 0 for none."""
     reflection: bool = True
     signing_key: str = ""
     """Path of the signing key's file; empty means ``signing.key`` in the data directory."""
@@ -65,8 +68,9 @@ class ServeConfig:
             raise InvalidArgumentError(
                 "streams: fewer than threads, so that other calls find one", field="streams"
             )
-        if self.drain_seconds < 0:
-            raise InvalidArgumentError("drain_seconds: not negative", field="drain_seconds")
+        for field in ("drain_seconds", "frame_cache_bytes"):
+            if getattr(self, field) < 0:
+                raise InvalidArgumentError(f"{field}: not negative", field=field)
         for field in ("stall_seconds", "idle_seconds", "reader_check_seconds"):
             if getattr(self, field) <= 0:
                 raise InvalidArgumentError(f"{field}: more than 0", field=field)

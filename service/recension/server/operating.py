@@ -27,6 +27,7 @@ from recension.server.retracting import finish_erasures, sign_receipts, signer_o
 from recension.server.sought import Backups
 from recension.server.telling import plain
 from recension.store.directory import KEY_FILE
+from recension.store.frames import frame_bytes
 from recension.store.interface import Compacted, Copied, Store
 from recension.store.interface import Progress as Told
 
@@ -163,14 +164,16 @@ def _stats(arguments: argparse.Namespace, backend: type[StoreOnDisk]) -> int:
     with closing(backend.open(arguments.data)) as store, _progress(arguments, unit="rows") as told:
         stats = read_stats(store, told)
     pending = dict(read_all(arguments.data))
+    frames = frame_bytes(arguments.data)
     if arguments.json:
         waiting = {
             project: {"changes": len(some), "oldest": format_instant(min(one.since for one in some))}
             for project, some in pending.items()
         }
-        sys.stdout.write(json.dumps({**stats.document(), "pending": waiting}, ensure_ascii=False) + "\n")
+        document = {**stats.document(), "pending": waiting, "frame_cache_bytes": frames}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        _print(stats, pending)
+        _print(stats, pending, frames)
     return 0
 
 
@@ -246,7 +249,7 @@ def _sources(sources: Sequence[Freshness]) -> Table:
     return table
 
 
-def _print(stats: Stats, pending: Mapping[str, Sequence[Pending]]) -> None:
+def _print(stats: Stats, pending: Mapping[str, Sequence[Pending]], frames: int) -> None:
     console = Console()
     projects = Table("project", "revisions", "pages", "texts", "MiB of text", title=None)
     for name in ("revisions", "pages", "texts", "MiB of text"):
@@ -284,6 +287,7 @@ def _print(stats: Stats, pending: Mapping[str, Sequence[Pending]]) -> None:
     for name, table in usage.tables.items():
         rest.add_row(f"  pages of {name}", _mib(table.page_bytes))
     rest.add_row("  free", _mib(usage.free_bytes))
+    rest.add_row("frames of hot texts", _mib(frames))
     rest.add_row("free on the disk", _mib(usage.disk_free_bytes))
     rest.add_row("readers", f"{usage.readers:,} of {usage.max_readers:,}")
     rest.add_row("oldest reader", f"{usage.oldest_reader_commits:,} transactions behind")

@@ -31,6 +31,7 @@ from recension.server.sought import Backups, Sought
 from recension.server.telling import write_json
 from recension.server.withdrawing import Order, Withdrawal, project_names_of, withdraw
 from recension.store.directory import KEY_FILE
+from recension.store.frames import discard_stale
 from recension.store.interface import Store, View
 
 _SHOWN = 20
@@ -284,6 +285,7 @@ def finish_erasures(store: Store, data: Path) -> list[int]:
         if plan.left:
             with store.exclusive_writer():
                 retractor.erase(retractor.plan_of(position)[1])
+    discard_stale(data, store)  # also what a process left that was killed between an erasure and this
     return waiting
 
 

@@ -8,15 +8,18 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from recension.archive.agreements import Agreements
 from recension.archive.ingest import Ingestor
 from recension.archive.keyring import Keyring
 from recension.archive.ledger import Ledger
 from recension.archive.reader import Archive
+from recension.archive.texts.hot import HotTexts
 from recension.model.errors import InvalidArgumentError
 from recension.server import ingest, logs
 from recension.server.build import Service, keep_clock, make_service
-from recension.server.config import DEFAULT_LISTEN, ServeConfig
+from recension.server.config import DEFAULT_FRAME_CACHE_BYTES, DEFAULT_LISTEN, ServeConfig
 from recension.server.embargo import EmbargoClock
 from recension.server.opening import OpenStore, take_data
 from recension.server.pepper import Pepper
@@ -25,6 +28,8 @@ from recension.server.signing import Signer
 from recension.server.tls import Certificates
 from recension.server.tokens import Tokens
 from recension.store.directory import PEPPER_FILE
+from recension.store.frames import FrameCache
+from recension.store.interface import Store
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:
@@ -71,6 +76,13 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
         default=60.0,
         metavar="S",
         help="that an append stream waits for the next batch (%(default)s)",
+    )
+    served.add_argument(
+        "--frame-cache",
+        type=int,
+        default=DEFAULT_FRAME_CACHE_BYTES,
+        metavar="BYTES",
+        help="for texts that are read in bulk again and again, in DIR/frames; 0 for none (%(default)s)",
     )
     served.add_argument(
         "--signing-key",
@@ -125,6 +137,7 @@ def _serve(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         drain_seconds=arguments.drain_seconds,
         stall_seconds=arguments.stall_seconds,
         idle_seconds=arguments.idle_seconds,
+        frame_cache_bytes=arguments.frame_cache,
         reflection=not arguments.no_reflection,
         health_listen=arguments.health_listen,
         signing_key=arguments.signing_key,
@@ -173,12 +186,25 @@ def _worker(arguments: argparse.Namespace, open_store: OpenStore) -> int:
     return run_worker(decode_config(arguments.config), _opener(open_store))
 
 
+def _frames(config: ServeConfig, store: Store) -> FrameCache | None:
+    """Return where texts are kept as frames; nobody waits for it, whatever is wrong there."""
+    if not config.frame_cache_bytes:
+        return None
+
+    def failed(error: Exception) -> None:
+        structlog.get_logger().warning(logs.FRAMES_UNUSABLE, error=str(error))
+
+    return FrameCache(config.data, store, config.frame_cache_bytes, failed)
+
+
 def _opener(open_store: OpenStore) -> Callable[[ServeConfig], AbstractContextManager[Service]]:
     """Return what opens a data directory as a service."""
 
     @contextmanager
     def opened(config: ServeConfig) -> Iterator[Service]:
         with closing(open_store(config.data)) as store:
-            yield make_service(Archive(store), Ingestor(store), store, config)
+            frames = _frames(config, store)
+            archive = Archive(store, hot=None if frames is None else HotTexts(frames))
+            yield make_service(archive, Ingestor(store), store, config, frames)
 
     return opened

@@ -15,6 +15,7 @@ from recension.model.instant import format_instant
 from recension.model.retraction import Part, Reason, check_case
 from recension.server.quarantine import QUARANTINE_FOLDER
 from recension.server.sought import Sought
+from recension.store.frames import discard_stale
 from recension.store.interface import Store
 
 DEFAULT_PARTS = (Part.TEXT, Part.COMMENT)
@@ -100,7 +101,9 @@ def withdraw(
     for position in retractor.positions(plan):
         facts = {"case": order.case, "reason": order.reason.value, "position": position}
         report = sought.report(position, facts | found.document)
-    return replace(found, positions=tuple(positions), erasure=_erase(store, retractor, plan), report=report)
+    erasure = _erase(store, retractor, plan)
+    discard_stale(data, store)
+    return replace(found, positions=tuple(positions), erasure=erasure, report=report)
 
 
 def project_names_of(store: Store) -> dict[int, str]:

@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from recension.archive.texts.block import NO_PREFIX, Block, Prefix, damaged, decode, decode_chain, read_block
+from recension.archive.texts.hot import HotTexts
 from recension.model.digest import digest_of
 from recension.model.errors import DataLossError
 from recension.store import keys
 from recension.store.interface import View
 
 _ORDINALS = 1 << 16
+_WORTH_KEEPING = 2
+"""A frame is kept apart if its block, all of which is read and checked for it, is larger by this factor."""
 _LONGEST_CHAIN = 10_000
 """Ends a circle of references, which only damage can make."""
 
@@ -56,22 +59,35 @@ def read_texts(view: View, digests: Sequence[bytes]) -> list[bytes]:
     return [texts[digest] for digest in digests]
 
 
-def read_stored(view: View, digests: Sequence[bytes], framed: Collection[bytes] = ()) -> list[bytes | Frame]:
+def read_stored(
+    view: View, digests: Sequence[bytes], framed: Collection[bytes] = (), hot: HotTexts | None = None
+) -> list[bytes | Frame]:
     """Return the texts with those digests for someone who compares them.
 
-    Those of ``framed`` are frames where they lie alone in smaller ones. Raises ``DataLossError`` when one is
-    not there, or its block is damaged.
+    Those of ``framed`` are frames where they are ``hot``, or lie alone in smaller ones. Raises
+    ``DataLossError`` when one is not there, or its block is damaged.
     """
     texts: dict[bytes, bytes | Frame] = {}
-    for number, some in _places(view, digests).items():
+    large: dict[bytes, bytes] = {}
+    state = ""
+    if hot is not None and framed:
+        state, found = hot.find(view, framed)
+        texts.update((digest, Frame(frame)) for digest, frame in found.items())
+    for number, some in _places(view, [digest for digest in digests if digest not in texts]).items():
         block = load(view, number)
+        frame = block.frames[0]
         alone = {
-            digest: Frame(block.frames[0])
+            digest
             for at, digest in some
-            if digest in framed and block.alone(at) and len(block.frames[0]) < block.lengths[at]
+            if digest in framed and block.alone(at) and len(frame) < block.lengths[at]
         }
-        texts |= alone
+        texts.update((digest, Frame(frame)) for digest in alone)
+        if alone and sum(map(len, block.frames)) > _WORTH_KEEPING * len(frame):
+            large.update((digest, frame) for digest in alone)
         texts.update(_texts_in(view, block, [place for place in some if place[1] not in alone]))
+    if hot is not None and framed:
+        plain = {digest: text for digest in framed if (text := texts[digest]) and isinstance(text, bytes)}
+        hot.offer(state, plain, large)
     return [texts[digest] for digest in digests]
 
 
