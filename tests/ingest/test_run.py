@@ -25,10 +25,11 @@ from recension.model.instant import parse_instant
 from recension.model.mark import Mark, Origin, Span
 from recension.model.reading import ProjectInfo, Provenance
 from recension.server import ingest as module
-from recension.server import origins
-from recension.server.ingest import Form, ingest_sample, lacks_sample, run_ingest
+from recension.server import origins, sample_project
+from recension.server.ingest import Form, run_ingest
 from recension.server.main import main
 from recension.server.origins import Numbered, told_from_others
+from recension.server.sample_project import ingest_sample, lacks_sample
 from recension.store.memory import MemoryStore
 from tests.sources.helpers import dump, file_items, logitem, page, revision, shared
 from tests.sources.test_enterprise import record, tar
@@ -288,7 +289,7 @@ def test_a_sample_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     """A part of the sample alone is completed; beside another project it is left as it is."""
     store = MemoryStore()
     ingestor = Ingestor(store)
-    ingestor.create_project(module._SAMPLE_PROJECT)
+    ingestor.create_project(sample_project._SAMPLE_PROJECT)
     assert lacks_sample(store)
     ingest_sample(store, tmp_path)
     assert 1307 == Archive(store).project("aawiki").revisions
@@ -301,7 +302,7 @@ def test_a_damaged_sample_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     """A sample that cannot be read, or is another file, stops with what to do."""
     folder = tmp_path / "package/sample"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(module, "files", lambda _: tmp_path / "package")
+    monkeypatch.setattr(sample_project, "files", lambda _: tmp_path / "package")
     for content in (SAMPLE.read_bytes()[:-1000], dump(page(revision()))):
         write(folder, SAMPLE.name, content)
         with pytest.raises(SourceError, match="bundled sample") as caught:

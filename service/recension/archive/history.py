@@ -20,7 +20,7 @@ from recension.archive.rows import (
 from recension.archive.sealed import CONTENT_FIELD, find_sealed
 from recension.model.manifest import AsOf, OnHidden, Redirects, Selector
 from recension.model.record import Flag, Kind
-from recension.model.seal import FROM_TITLE, TITLE, read_content
+from recension.model.seal import FROM_TITLE, TITLE, read_content, read_title
 from recension.store import keys
 from recension.store.interface import Row, View
 
@@ -203,6 +203,20 @@ def page_at(
     if current.flags & Flag.TITLE_INFERRED and not any(mark.kind is Kind.MOVE for mark in marks):
         newest = last_edit(view, number, page, _END_OF_TIME, choice.known_at) or current
     return State(current, title_at(marks, current, newest, choice.valid_at))
+
+
+def page_titled(view: View, number: int, title: str, choice: Choice) -> State | None:
+    """Return the state of the page that has a title, or ``None``."""
+    for form in dict.fromkeys((title, title.replace("_", " "))):
+        start = keys.title(number, form)
+        for key, _ in view.scan(start, start[:-8] + b"\xff" * 8):
+            state = page_at(view, number, int.from_bytes(key[-8:], "big"), choice)
+            if state is not None:
+                source = state.title
+                sealed = find_sealed(view, source.position, source.ordinal)
+                if read_title(sealed.value(source.field))[1] == form:
+                    return state
+    return None
 
 
 _END_OF_TIME = 2**62

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from recension.archive import history
 from recension.archive.clock import Clock, known_position, resolve
-from recension.archive.history import Choice, State
+from recension.archive.history import Choice, State, page_titled
 from recension.archive.horizons import recorded_at
 from recension.archive.marks import provenance_of
 from recension.archive.projects import Numbers
@@ -286,20 +286,6 @@ def _edit(view: View, number: int, project: str, rev_id: int, known_at: int) -> 
 
 def _by_id(view: View, number: int, page: int, choice: Choice) -> State | None:
     return history.page_at(view, number, page, choice) if _is_id(page) else None
-
-
-def page_titled(view: View, number: int, title: str, choice: Choice) -> State | None:
-    """Return the state of the page that has a title, or ``None``."""
-    for form in dict.fromkeys((title, title.replace("_", " "))):
-        start = keys.title(number, form)
-        for key, _ in view.scan(start, start[:-8] + b"\xff" * 8):
-            state = history.page_at(view, number, int.from_bytes(key[-8:], "big"), choice)
-            if state is not None:
-                source = state.title
-                sealed = find_sealed(view, source.position, source.ordinal)
-                if read_title(sealed.value(source.field))[1] == form:
-                    return state
-    return None
 
 
 def _no_page(

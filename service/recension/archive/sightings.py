@@ -16,8 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from recension.archive.history import Choice, is_deleted, last_edit, marks_of, title_at
-from recension.archive.pages import page_titled
+from recension.archive.history import Choice, is_deleted, last_edit, marks_of, page_titled, title_at
 from recension.archive.projects import project_number
 from recension.archive.sealed import find_sealed
 from recension.model.event import NO_COMMENT, Delete, Event, Move, Restore

@@ -15,12 +15,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import structlog
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -32,8 +30,6 @@ from recension.archive.ingest import Ingestor
 from recension.archive.intake import feed as feeds
 from recension.archive.intake.feed import Feed
 from recension.archive.intake.frames import Fed
-from recension.archive.reader import Archive
-from recension.model.credit import read_periods
 from recension.model.errors import (
     DataLossError,
     SourceError,
@@ -43,8 +39,8 @@ from recension.model.errors import (
     TooManyRejectedError,
 )
 from recension.model.mark import Mark
-from recension.model.reading import ProjectInfo
 from recension.model.record import Kind
+from recension.server import logs
 from recension.server.collecting import fewer_collections
 from recension.server.completing import AS_IT_IS, Completion, Whole
 from recension.server.dumpsets import SETS, DumpSet, gather
@@ -66,15 +62,6 @@ _MOST_WORKERS = 8
 _CACHE_BYTES = 192 * 2**20
 _INTERRUPTED = 130
 _ENDED = object()
-_SAMPLE = "aawiki-20260101-pages-meta-history.xml.7z"
-_SAMPLE_PROJECT = ProjectInfo(
-    "aawiki",
-    "https://aa.wikipedia.org",
-    "aa",
-    "CC-BY-SA-4.0",
-    licenses=read_periods(["CC-BY-SA-3.0", "CC-BY-SA-4.0@2023-06-07"]),
-)
-_SAMPLE_REVISIONS = 1307
 
 
 def usable_workers() -> int:
@@ -367,7 +354,7 @@ class _Tick:
             self._bar.update(self._task, completed=progress.done, rate=f"{rate:,} {unit}")
         elif now - self._last >= _LINE_SECONDS:
             self._last = now
-            _logger().info(
+            logs.logger().info(
                 "ingest_progress",
                 file=plain(self._path.name),
                 events=self._summary.events,
@@ -443,48 +430,3 @@ def report(summary: Summary, *, json_output: bool, quiet: bool) -> None:
     table.add_row("position", f"{summary.position:,}")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     Console(stderr=True).print(table)
-
-
-def _logger() -> Any:
-    """Return the process's logger; unless it was set up, one that leaves standard output alone."""
-    if structlog.is_configured():
-        return structlog.get_logger()
-    return structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
-        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
-    )
-
-
-def ingest_sample(store: Store, data: Path) -> None:
-    """Create project ``aawiki`` and ingest the bundled sample; its README states origin and licence.
-
-    Logs one line. Raises the ``StoreError`` that ended it, ``SourceError`` when the sample is damaged.
-    """
-    Ingestor(store).create_project(_SAMPLE_PROJECT)
-    with as_file(files("recension.server") / "sample" / _SAMPLE) as path:
-        summary = ingest_files(store, "dump", _SAMPLE_PROJECT.name, [path], data=data, quiet=True)
-    for fault in summary.faults:
-        if not isinstance(fault, SourceError):
-            raise fault
-    if summary.faults or summary.accepted + summary.known != _SAMPLE_REVISIONS:
-        cause = plain(summary.faults[0].message) if summary.faults else "revisions are missing"
-        raise SourceError(f"the bundled sample cannot be used: {cause}", hint="install recension again")
-    _logger().info(
-        "sample_ingested",
-        project=_SAMPLE_PROJECT.name,
-        revisions=summary.accepted,
-        seconds=round(summary.seconds, 3),
-    )
-
-
-def lacks_sample(store: Store) -> bool:
-    """True while a store that is to hold the sample holds nothing, or a part: the ingest of it was ended."""
-    projects = Archive(store).projects()
-    return not projects or (
-        [_definition(info) for info in projects] == [_SAMPLE_PROJECT]
-        and projects[0].revisions < _SAMPLE_REVISIONS
-    )
-
-
-def _definition(info: ProjectInfo) -> ProjectInfo:
-    return ProjectInfo(info.name, info.base_url, info.language, info.license, licenses=info.licenses)

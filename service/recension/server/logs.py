@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -116,3 +116,13 @@ def _tame(logger: WrappedLogger, name: str, fields: EventDict) -> EventDict:  # 
 
 def _escaped(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def logger() -> Any:
+    """Return the process's logger; unless it was set up, one that leaves standard output alone."""
+    if structlog.is_configured():
+        return structlog.get_logger()
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+    )

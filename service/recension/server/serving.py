@@ -17,12 +17,13 @@ from recension.archive.ledger import Ledger
 from recension.archive.reader import Archive
 from recension.archive.texts.hot import HotTexts
 from recension.model.errors import InvalidArgumentError
-from recension.server import ingest, logs
+from recension.server import logs
 from recension.server.build import Service, keep_clock, make_service
 from recension.server.config import DEFAULT_FRAME_CACHE_BYTES, DEFAULT_LISTEN, ServeConfig
 from recension.server.embargo import EmbargoClock
 from recension.server.opening import OpenStore, take_data
 from recension.server.pepper import Pepper
+from recension.server.sample_project import ingest_sample, lacks_sample
 from recension.server.serve import decode_config, run_worker, serve
 from recension.server.signing import Signer
 from recension.server.tls import Certificates
@@ -177,8 +178,8 @@ def _prepare(data: Path, open_store: OpenStore, *, sample: bool) -> None:
     """Make the store that is to be served, if the directory is empty, or if the sample is asked for."""
     if sample or (data.is_dir() and not any(data.iterdir())):
         with closing(open_store(data, create=True)) as store:
-            if sample and ingest.lacks_sample(store):
-                ingest.ingest_sample(store, data)
+            if sample and lacks_sample(store):
+                ingest_sample(store, data)
 
 
 def _worker(arguments: argparse.Namespace, open_store: OpenStore) -> int:
