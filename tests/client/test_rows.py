@@ -18,9 +18,9 @@ from recension.model.instant import format_instant
 from recension.model.reading import Entry, Slot
 from recension_client import verify
 from recension_client.export import parquet
-from recension_client.export.jsonl import decode_line, encode_line
+from recension_client.export.jsonl import _exact, decode_entry, decode_line, encode_line
 from recension_client.export.layout import Terms
-from recension_client.export.rows import Row, Unreadable, entry_of, leaf_of, row_of
+from recension_client.export.rows import Row, Unreadable, entry_of, leaf_of, read_entry, row_of
 from tests.wire.strategies import entries
 
 TERMS = Terms("https://w.example", "CC0-1.0")
@@ -78,6 +78,52 @@ def test_lines_come_back(entry: Entry) -> None:
     assert standard(row) == line
     assert row == decode_line(line)
     assert entry == entry_of(row, entry.project, TERMS)
+    assert entry == _exact(line, entry.project, TERMS)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 9)
+    | st.floats(0, 9)
+    | st.sampled_from(["", "main", "a/b", "7"]),
+    lambda inner: st.lists(inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.data())
+def test_a_line_with_a_value_changed_gives_the_same_by_either_way(data: st.DataObject) -> None:
+    """Whatever stands in a line, it states an entry by the short way only if it does by the long one."""
+    document = json.loads(encode_line(row_of(one(), TERMS)))
+    place = data.draw(st.sampled_from([document, *document["slots"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(VALUES)
+    same_by_both(as_line(document))
+
+
+@given(st.data())
+def test_a_line_with_a_byte_changed_gives_the_same_by_either_way(data: st.DataObject) -> None:
+    """The same of bytes that are changed, put in or left out."""
+    line = bytearray(encode_line(row_of(one(), TERMS)))
+    at = data.draw(st.integers(0, len(line) - 1))
+    piece = data.draw(
+        st.sampled_from([b"", b"u", b"/", b"\\/", b"\\u0041", b"\\u001F", b" ", b"A", b"\t", b'"', b"0"])
+    )
+    line[at : at + data.draw(st.integers(0, 1))] = piece
+    same_by_both(bytes(line))
+
+
+def same_by_both(line: bytes) -> None:
+    by_the_long: Entry | Unreadable | None
+    try:
+        by_the_long = read_entry(decode_line(line), "w", TERMS)
+    except VerificationError:
+        by_the_long = None
+        with pytest.raises(VerificationError):
+            decode_entry(line, "w", TERMS)
+    else:
+        assert by_the_long == decode_entry(line, "w", TERMS)
+    assert _exact(line, "w", TERMS) == (by_the_long if isinstance(by_the_long, Entry) else None)
 
 
 @given(st.lists(some_entries, max_size=5))
@@ -135,7 +181,7 @@ def test_a_line_with_other_values_is_named(name: str, value: object) -> None:
     refused(document | {name: value})
 
 
-@pytest.mark.parametrize("name,value", [("role", None), ("model", []), ("text", 1), ("more", 1)], ids=str)
+@pytest.mark.parametrize("name,value", [("role", None), ("role", 5), ("model", []), ("text", 1), ("more", 1)], ids=str)
 def test_a_line_with_another_slot_is_named(name: str, value: object) -> None:
     """The same of what is in a slot."""
     document = json.loads(encode_line(row_of(one(), TERMS)))
@@ -158,6 +204,9 @@ def refused(document: dict[str, Any]) -> None:
     row = decode_line(as_line(document))
     assert isinstance(row, Unreadable)
     assert 7 == row.page_id
+    found = decode_entry(as_line(document), "w", TERMS)
+    assert isinstance(found, Unreadable)
+    assert 7 == found.page_id
     with pytest.raises(VerificationError, match="not a row"):
         entry_of(row, "w", TERMS)
 

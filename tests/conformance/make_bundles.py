@@ -28,7 +28,7 @@ from recension_client import lockfile
 from recension_client.export import jsonl
 from recension_client.export.layout import FileRecord, Form, Index, Job, Terms, shard_files
 from recension_client.export.roots import ShardTree, root_of
-from recension_client.export.rows import leaf_of, row_of, size_of, states_of, withheld
+from recension_client.export.rows import leaf_of, row_of, size_of, withheld
 from recension_client.lockfile import Lock
 
 if sys.version_info >= (3, 14):
@@ -73,7 +73,7 @@ def entry(page: int, project: str = "w") -> Entry:
         content_commitment=b"",
     )
     if page == 300:  # withheld
-        kept = commitment(salts[16:], CONTENT, content_value(states_of(made)))
+        kept = commitment(salts[16:], CONTENT, content_value(made.slots))
         return made._replace(slots=(), content_salt=b"", content_commitment=kept)
     return made
 

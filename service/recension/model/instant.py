@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from recension.model.errors import InvalidTimeError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - isoformat adds no offset to it
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
 
@@ -71,7 +72,6 @@ def format_instant(instant: int) -> str:
     Raises ``InvalidTimeError`` outside the years 1 to 9999.
     """
     seconds, micros = divmod(check_instant(instant), _SECOND)
-    moment = _EPOCH + timedelta(seconds=seconds)
     # strftime pads years below 1000 differently from platform to platform; isoformat does not.
-    text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
+    text = (_NAIVE_EPOCH + timedelta(seconds=seconds)).isoformat()
     return f"{text}.{micros:06d}".rstrip("0") + "Z" if micros else f"{text}Z"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from hmac import digest as hmac_digest
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from recension.model.errors import DataLossError, InvalidEventError
 from recension.model.event import (
@@ -55,7 +55,7 @@ _SEALED = b"recension/sealed/v1\0"
 _CONTENT_SLOT = struct.Struct(">Q32s")
 _DIGEST_BYTES = 32
 _PRESENT = bytes([Presence.PRESENT])
-_NAMESPACE_BYTES = 4
+NAMESPACE_BYTES = 4
 _WITH_ID_BYTES = 10
 _ONE = (1).to_bytes(2, "big")
 _TAIL_BYTES = 1 + _CONTENT_SLOT.size
@@ -81,8 +81,8 @@ def field_salt(salt: bytes, label: bytes) -> bytes:
 
 
 def commitment(salt_of_field: bytes, label: bytes, value: bytes) -> bytes:
-    """Return the 32-byte commitment to a field's canonical value."""
-    return hmac_digest(salt_of_field, _VALUE_LABEL.get(label, label) + value, "sha256")
+    """Return the 32-byte commitment to a field's canonical value. The salt has 16 bytes."""
+    return _keyed(salt_of_field, _VALUE_LABEL.get(label, label) + value)
 
 
 def commit_field(salt: bytes, label: bytes, value: bytes) -> bytes:
@@ -95,10 +95,16 @@ _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5
 _INNER_REST, _OUTER_REST = (bytes([pad]) * (_BLOCK_BYTES - SALT_BYTES) for pad in (0x36, 0x5C))
 
 
+def _keyed(salt: bytes, message: bytes) -> bytes:
+    """Return the HMAC under a salt of 16 bytes, spelled out: the library's takes half as long again."""
+    inner = sha256(salt.translate(_INNER) + _INNER_REST + message).digest()
+    return sha256(salt.translate(_OUTER) + _OUTER_REST + inner).digest()
+
+
 def seal_fields(salt: bytes, labels: Sequence[bytes], values: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     """Return (salt, commitment) of fields of one event from the event's salt.
 
-    HMAC spelled out, since the library's takes half as long again.
+    ``_keyed`` for two fields and more, without the calls.
     """
     inner, outer = salt.translate(_INNER) + _INNER_REST, salt.translate(_OUTER) + _OUTER_REST
     out = []
@@ -134,7 +140,7 @@ def read_title(value: bytes) -> tuple[int, str]:
 
 
 def _read_title(value: bytes) -> tuple[int, str]:
-    _require(len(value) >= _NAMESPACE_BYTES)
+    _require(len(value) >= NAMESPACE_BYTES)
     return int.from_bytes(value[:4], "big", signed=True), value[4:].decode()
 
 
@@ -186,7 +192,24 @@ def _read_comment(value: bytes) -> Comment:
     return Comment(presence, value[1:].decode())
 
 
-def content_value(slots: list[SlotState]) -> bytes:
+class Stated(Protocol):
+    """What a slot says of its text, as ``SlotState`` and whatever else has its fields."""
+
+    @property
+    def role(self) -> str: ...  # noqa: D102
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def format(self) -> str: ...  # noqa: D102
+    @property
+    def presence(self) -> Presence: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def digest(self) -> bytes: ...  # noqa: D102
+
+
+def content_value(slots: Sequence[Stated]) -> bytes:
     """Return ``uint16 n`` and per slot, in the order of its role's bytes, role, model, format, presence.
 
     Strings carry a uint16 length, at most 255. A present slot adds ``uint64 size || digest``: a text is
@@ -215,7 +238,7 @@ def _names_value(*names: str) -> bytes:
     return b"".join(out)
 
 
-def _slot_tail(slot: SlotState) -> bytes:
+def _slot_tail(slot: Stated) -> bytes:
     if slot.presence is Presence.PRESENT:
         if len(slot.digest) != _DIGEST_BYTES or not 0 <= slot.size_bytes < 2**64:
             raise invalid("slots", "a slot that is present has a size and a digest")

@@ -42,7 +42,7 @@ from recension.model.reading import (
     Slot,
     TimelineItem,
 )
-from recension.model.seal import CONTENT, SlotState, commitment, content_value
+from recension.model.seal import CONTENT, commitment, content_value
 from recension.server.door import caller
 
 _Key = TypeVar("_Key")
@@ -317,11 +317,7 @@ def withheld(entry: Entry, roles: list[str]) -> Entry:
     )
     if entry.content_commitment:
         return entry._replace(slots=slots)
-    states = [
-        SlotState(slot.role, slot.model, slot.format, slot.presence, slot.size_bytes, slot.digest)
-        for slot in entry.slots
-    ]
-    committed = commitment(entry.content_salt, CONTENT, content_value(states))
+    committed = commitment(entry.content_salt, CONTENT, content_value(entry.slots))
     return entry._replace(slots=slots, content_salt=b"", content_commitment=committed)
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 from recension.model.errors import ExportError, RecensionError, VerificationError
 from recension.model.manifest import ProjectPart
+from recension.model.reading import Entry
 from recension_client.export import forms
 from recension_client.export.fetching import DATA, records_of
 from recension_client.export.folder import Folder, digest_of
 from recension_client.export.layout import INDEX, FileRecord, Index, Job, ShardFile, shard_files
 from recension_client.export.roots import ShardTree, root_of
-from recension_client.export.rows import Row, Unreadable, check_texts, entry_of, leaf_of, size_of, withheld
+from recension_client.export.rows import Unreadable, check_texts, leaf_of, readable, size_of, withheld
 
 MAX_NAMED = 1_000
 """Pages named of each project and kind; the rest is only counted."""
@@ -124,7 +125,8 @@ def _check_project(
                 if digest_of(shard) != (record.sha256, record.size_bytes):
                     found.problems.append(f"{record.path}: not the file of the list, its digest is another")
                 shard.seek(0)
-                _check_rows(forms.read(file.form, shard), job, file, tree, found, known, watch)
+                rows = forms.entries(file.form, shard, part.project, job.terms[part.project])
+                _check_rows(rows, file, tree, found, known, watch)
             with data.folder(file.folder) as folder, folder.open(file.leaves) as shard:
                 if digest_of(shard)[0] != record.leaves_sha256:
                     found.problems.append(f"{file.folder}/{file.leaves}: its digest is another")
@@ -143,22 +145,20 @@ def _check_project(
 
 
 def _check_rows(
-    rows: Iterator[Row | Unreadable],
-    job: Job,
+    rows: Iterator[Entry | Unreadable],
     file: ShardFile,
     tree: ShardTree,
     found: Findings,
     known: _Known | None,
     watch: Callable[[int], None],
 ) -> None:
-    project, terms = file.part.project, job.terms[file.part.project]
     for row in rows:
         found.pages += 1
-        named = row.page_id if type(row.page_id) is int else 0
         try:
-            entry = check_texts(entry_of(row, project, terms))
+            entry = check_texts(readable(row))
             leaf = leaf_of(entry)
         except VerificationError:
+            named = row.page_id if type(row.page_id) is int else 0
             found.differ.add(named)
             if known is not None:
                 known.pass_by(named)
@@ -166,8 +166,9 @@ def _check_rows(
         if not file.shard.holds(entry.page_id):
             raise VerificationError(f"page {entry.page_id} belongs into another file")
         tree.add(entry.page_id, entry.rev_id, leaf)
-        found.text_bytes += size_of(entry)
-        watch(size_of(entry))
+        size = size_of(entry)
+        found.text_bytes += size
+        watch(size)
         if known is not None and not known.take(entry.page_id, entry.rev_id, leaf):
             continue
         if withheld(entry):

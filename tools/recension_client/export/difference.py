@@ -19,7 +19,7 @@ from recension_client.client import Client
 from recension_client.export import forms
 from recension_client.export.folder import Folder
 from recension_client.export.layout import Index, ShardFile, overlapping, shard_files
-from recension_client.export.rows import check_texts, entry_of, size_of
+from recension_client.export.rows import check_texts, readable, size_of
 
 Change = tuple[int, Entry | None]
 """A page and its entry without texts; ``None`` where it is gone."""
@@ -99,8 +99,8 @@ class Older:
         terms = self._index.job.terms[project]
         try:
             with self._data.folder(old.folder) as folder, folder.open(old.name) as shard:
-                for row in forms.read(old.form, shard):
-                    entry = check_texts(entry_of(row, project, terms))
+                for found in forms.entries(old.form, shard, project, terms):
+                    entry = check_texts(readable(found))
                     if file.shard.holds(entry.page_id):
                         yield entry
         except ExportError as error:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import BinaryIO, Protocol, Self
 
 from recension.model.errors import ExtraMissingError
+from recension.model.reading import Entry
 from recension_client.export import jsonl
-from recension_client.export.layout import Form
-from recension_client.export.rows import PlainRow, Row, Unreadable
+from recension_client.export.layout import Form, Terms
+from recension_client.export.rows import PlainRow, Row, Unreadable, read_entry
 
 
 class ShardWriter(Protocol):
@@ -49,6 +50,16 @@ def write_plain(form: Form, file: BinaryIO) -> ShardWriter:
 def read(form: Form, file: BinaryIO) -> Iterator[Row | Unreadable]:
     """Yield the rows of a shard. Raises ``VerificationError`` where it is damaged."""
     return jsonl.read(file) if form is Form.JSONL else _parquet().read(file)
+
+
+def entries(form: Form, file: BinaryIO, project: str, terms: Terms) -> Iterator[Entry | Unreadable]:
+    """Yield the entries that a shard's rows were made of, and why where a row was made of none.
+
+    Their texts are not compared with their digests. Raises ``VerificationError`` where the file is damaged.
+    """
+    if form is Form.JSONL:
+        return jsonl.entries(file, project, terms)
+    return (read_entry(row, project, terms) for row in _parquet().read(file))
 
 
 class _ParquetModule(Protocol):

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Self, TypeVar
 
 import orjson
 
 from recension.model.errors import RecensionError, VerificationError
 from recension.model.instant import format_instant, parse_instant
-from recension_client.export.rows import PlainRow, Row, SlotRow, Unreadable
+from recension.model.reading import Entry, Slot
+from recension_client.export.layout import Terms
+from recension_client.export.rows import (
+    PlainRow,
+    Row,
+    SlotRow,
+    Unreadable,
+    integer,
+    read_entry,
+    row_of,
+    slot_of,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -21,10 +33,14 @@ LEVEL = 1
 """Level 3 takes nine tenths of the room, and three quarters more time: most of what a fetch takes."""
 WRITER = f"zstd {zstd.zstd_version}, level {LEVEL}"
 _HEX = ("title_salt", "content_salt", "content_commitment")
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 128 * 1024
+"""What is read or unpacked at a time: more than the processor keeps at hand is slower."""
 _MAX_LINE_BYTES = 256 * 1024 * 1024
 _WINDOW_LOG = 23
 """Level 1 needs 19. A frame that asks for more is none of ours, and would take its reader's memory."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 _Value = TypeVar("_Value")
 
@@ -57,15 +73,28 @@ class Writer:
 
 def read(file: BinaryIO) -> Iterator[Row | Unreadable]:
     """Yield the rows of a shard. Raises ``VerificationError`` at the first byte that is wrong."""
+    return map(decode_line, _lines(file))
+
+
+def entries(file: BinaryIO, project: str, terms: Terms) -> Iterator[Entry | Unreadable]:
+    """Yield the entries of a shard. Raises ``VerificationError`` at the first byte that is wrong."""
+    for line in _lines(file):
+        yield decode_entry(line, project, terms)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
     rest: list[bytes] = []
+    size = 0
     for piece in _plain(file):
-        *lines, last = piece.split(b"\n")
-        for line in lines:
-            yield decode_line(b"".join([*rest, line, b"\n"]))
-            rest = []
-        if last:
-            rest.append(last)
-            if sum(map(len, rest)) > _MAX_LINE_BYTES:
+        start = 0
+        while end := piece.find(b"\n", start) + 1:
+            line = piece[start:end]
+            yield b"".join([*rest, line]) if rest else line
+            rest, size, start = [], 0, end
+        if start < len(piece):
+            rest.append(piece[start:])
+            size += len(piece) - start
+            if size > _MAX_LINE_BYTES:
                 raise VerificationError("a line without an end")
     if rest:
         raise VerificationError("the last line has no end")
@@ -87,19 +116,79 @@ def _plain(file: BinaryIO) -> Iterator[bytes]:
 
 def encode_line(row: Row | PlainRow) -> bytes:
     """Return a row as its line of JSON: keys in the order of the columns, escapes as RFC 8785 has them."""
+    return _line(row, _said(row.text))
+
+
+def _line(row: Row | PlainRow, text: str | None) -> bytes:
+    """Return a row's line; ``text`` is the row's, decoded."""
     document = row._asdict()
-    document["text"] = _said(row.text)
+    document["text"] = text
     document["timestamp"] = format_instant(row.timestamp)
     if isinstance(row, Row):
         if row.slots is not None:
-            document["slots"] = [slot._asdict() | {"text": _said(slot.text)} for slot in row.slots]
+            document["slots"] = [_slot_document(slot) for slot in row.slots]
         for name in _HEX:
             document[name] = None if document[name] is None else document[name].hex()
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def _slot_document(slot: SlotRow) -> dict[str, Any]:
+    document = slot._asdict()
+    if slot.text is not None:
+        document["text"] = slot.text.decode()
+    return document
+
+
 def _said(text: bytes | None) -> str | None:
     return None if text is None else text.decode()
+
+
+def decode_entry(line: bytes, project: str, terms: Terms) -> Entry | Unreadable:
+    """Return the entry that a line was made of: ``read_entry`` of ``decode_line``, in less time.
+
+    Raises what these raise.
+    """
+    entry = _exact(line, project, terms)
+    return entry if entry is not None else read_entry(decode_line(line), project, terms)
+
+
+def _exact(line: bytes, project: str, terms: Terms) -> Entry | None:
+    """Return the entry that a line states if it is written as just that line: nothing is wrong in it then."""
+    try:
+        document = orjson.loads(line)
+        entry = _stated(document, project)
+        row = row_of(entry, terms)
+        again = _line(row, None if row.text is None else document["text"])
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecensionError):
+        return None
+    return entry if again == line else None
+
+
+def _stated(document: dict[str, Any], project: str) -> Entry:
+    """Return the entry that a line's values state, whatever else is wrong with them."""
+    _, _, title, text, page_id, rev_id, timestamp, namespace, _, _, slots, *sealed = document.values()
+    title_salt, content_salt, content_commitment = sealed
+    main = _bytes_of(text)
+    return Entry(
+        project,
+        integer(page_id),
+        integer(rev_id),
+        (datetime.fromisoformat(timestamp) - _EPOCH) // _MICROSECOND,
+        title,
+        integer(namespace),
+        title_inferred=False,
+        slots=tuple([_slot_stated(slot, main) for slot in slots or ()]),
+        title_salt=bytes.fromhex(title_salt),
+        content_salt=b"" if content_salt is None else bytes.fromhex(content_salt),
+        content_commitment=b"" if content_commitment is None else bytes.fromhex(content_commitment),
+    )
+
+
+def _slot_stated(document: dict[str, Any], main_text: bytes | None) -> Slot:
+    role, model, form, *states, text = document.values()
+    if not type(role) is type(model) is type(form) is str:
+        raise TypeError("a name of a slot is no text")
+    return slot_of(SlotRow._make((role, model, form, *states, _bytes_of(text))), main_text)
 
 
 def decode_line(line: bytes) -> Row | Unreadable:

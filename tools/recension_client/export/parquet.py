@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sized
-from itertools import accumulate, islice
+from itertools import accumulate, islice, repeat
 from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
@@ -174,8 +174,8 @@ def read(file: BinaryIO) -> Iterator[Row]:
 
 def _rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
     columns = dict(zip(SCHEMA.names, batch.columns, strict=True))
-    columns["text"] = columns["text"].cast(pa.binary())
-    columns["timestamp"] = columns["timestamp"].cast(pa.int64())
+    columns["text"] = columns["text"].view(pa.binary())
+    columns["timestamp"] = columns["timestamp"].view(pa.int64())
     values = {name: column.to_pylist() for name, column in columns.items() if name != "slots"}
     values["slots"] = _slots_of(columns["slots"])
     return map(Row, *(values[name] for name in Row._fields))
@@ -184,7 +184,9 @@ def _rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
 def _slots_of(column: pa.ListArray) -> Iterator[tuple[SlotRow, ...] | None]:
     """Yield the slots of each row, field by field and not as objects that name each field of each slot."""
     fields = dict(zip(_SLOT.names, column.flatten().flatten(), strict=True))
-    fields["text"] = fields["text"].cast(pa.binary())
+    fields["text"] = fields["text"].view(pa.binary())
     slots = map(SlotRow, *(fields[name].to_pylist() for name in SlotRow._fields))
-    for count in column.value_lengths().to_pylist():
-        yield None if count is None else tuple(islice(slots, count))
+    ends = column.offsets.to_pylist()
+    there = [value.is_valid for value in column] if column.null_count else repeat(1)
+    for start, end, given in zip(ends, ends[1:], there, strict=False):
+        yield tuple(islice(slots, end - start)) if given else None

@@ -8,12 +8,20 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from recension.model.digest import digest_of, format_digest, parse_digest
+from recension.model.digest import digest_of, format_digest
 from recension.model.errors import RecensionError, VerificationError
 from recension.model.event import MAX_TITLE_BYTES, Presence
 from recension.model.instant import check_instant
 from recension.model.reading import Entry, Slot
-from recension.model.seal import CONTENT, SALT_BYTES, TITLE, SlotState, commitment, content_value, title_value
+from recension.model.seal import (
+    CONTENT,
+    NAMESPACE_BYTES,
+    SALT_BYTES,
+    TITLE,
+    commitment,
+    content_value,
+    title_value,
+)
 from recension.model.tree import entry_leaf
 from recension_client.export.layout import Terms
 
@@ -72,7 +80,7 @@ class PlainRow(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """What stands in a file in the place of a row and has other columns, or other kinds of values."""
+    """What stands in a file in the place of a row, and is none, or none that an entry is written as."""
 
     page_id: object
     """As it says, whatever that is."""
@@ -82,17 +90,26 @@ class Unreadable(NamedTuple):
 def leaf_of(entry: Entry) -> bytes:
     """Return the leaf that an entry's own values give. Raises ``VerificationError`` where they give none."""
     try:
-        _need(len(entry.title.encode()) <= MAX_TITLE_BYTES, "its title is too long")
-        _need(len(entry.title_salt) == SALT_BYTES, "the salt of its title is missing")
-        title = commitment(entry.title_salt, TITLE, title_value(entry.namespace, entry.title))
-        content = entry.content_commitment
-        if not content:
-            _need(len(entry.content_salt) == SALT_BYTES, "the salt of its content is missing")
-            content = commitment(entry.content_salt, CONTENT, content_value(states_of(entry)))
-        _need(len(content) == 32, "the commitment of its content has not 32 bytes")  # noqa: PLR2004 - SHA-256
-        return entry_leaf(entry.page_id, entry.rev_id, entry.timestamp, title, content)
+        return _leaf_of(entry)
     except (ValueError, OverflowError, ArithmeticError, RecensionError, TypeError, struct.error) as error:
         raise VerificationError(f"page {entry.page_id}: {error}", pageId=entry.page_id) from None
+
+
+def _leaf_of(entry: Entry) -> bytes:
+    said = title_value(entry.namespace, entry.title)
+    if len(said) > NAMESPACE_BYTES + MAX_TITLE_BYTES:
+        raise ValueError("its title is too long")
+    if len(entry.title_salt) != SALT_BYTES:
+        raise ValueError("the salt of its title is missing")
+    title = commitment(entry.title_salt, TITLE, said)
+    content = entry.content_commitment
+    if not content:
+        if len(entry.content_salt) != SALT_BYTES:
+            raise ValueError("the salt of its content is missing")
+        content = commitment(entry.content_salt, CONTENT, content_value(entry.slots))
+    if len(content) != 32:  # noqa: PLR2004 - SHA-256
+        raise ValueError("the commitment of its content has not 32 bytes")
+    return entry_leaf(entry.page_id, entry.rev_id, entry.timestamp, title, content)
 
 
 def check_texts(entry: Entry) -> Entry:
@@ -120,22 +137,14 @@ def _wrong(entry: Entry, slot: Slot, what: str) -> VerificationError:
     return VerificationError(f"page {entry.page_id}, slot {slot.role[:80]}: {what}", pageId=entry.page_id)
 
 
-def states_of(entry: Entry) -> list[SlotState]:
-    """Return the slots without their texts."""
-    return [
-        SlotState(slot.role, slot.model, slot.format, slot.presence, slot.size_bytes, slot.digest)
-        for slot in entry.slots
-    ]
-
-
 def withheld(entry: Entry) -> bool:
     """Say whether the row lacks a text that the page had."""
-    return bool(entry.content_commitment) or any(slot.text is None for slot in entry.slots)
+    return bool(entry.content_commitment) or None in [slot.text for slot in entry.slots]
 
 
 def size_of(entry: Entry) -> int:
     """Return the bytes of all its texts."""
-    return sum(slot.size_bytes for slot in entry.slots)
+    return sum([slot.size_bytes for slot in entry.slots])
 
 
 def row_of(entry: Entry, terms: Terms) -> Row:
@@ -174,6 +183,23 @@ def _slot_row(slot: Slot) -> SlotRow:
 
 _PRESENCE_NAMES = {presence: presence.name.lower() for presence in Presence}
 _PRESENCES = {name: presence for presence, name in _PRESENCE_NAMES.items()}
+_DIGEST_AT = len("sha256:")
+_DIGEST_CHARS = _DIGEST_AT + 64
+
+
+def read_entry(row: Row | Unreadable, project: str, terms: Terms) -> Entry | Unreadable:
+    """Return the entry that a row was made of, or why there is none, as ``entry_of`` has it."""
+    try:
+        return entry_of(row, project, terms)
+    except VerificationError as error:
+        return Unreadable(row.page_id, error.message)
+
+
+def readable(found: Entry | Unreadable) -> Entry:
+    """Return what was found if it is an entry. Raises ``VerificationError``."""
+    if isinstance(found, Unreadable):
+        raise VerificationError(found.why)
+    return found
 
 
 def entry_of(row: Row | Unreadable, project: str, terms: Terms) -> Entry:
@@ -186,7 +212,7 @@ def entry_of(row: Row | Unreadable, project: str, terms: Terms) -> Entry:
         if isinstance(row, Unreadable):
             raise ValueError(row.why)  # noqa: TRY301, TRY004 - one way to say it
         entry = _entry_of(row, project)
-        again = row_of(entry, terms)
+        again = row_of(entry, terms)  # and so proves what was read with less care
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecensionError) as error:
         raise VerificationError(f"not a row: {str(error)[:200]}") from None
     if again != row:
@@ -198,37 +224,37 @@ def entry_of(row: Row | Unreadable, project: str, terms: Terms) -> Entry:
 def _entry_of(row: Row, project: str) -> Entry:
     return Entry(
         project,
-        _integer(row.page_id),
-        _integer(row.rev_id),
-        check_instant(_integer(row.timestamp)),
+        integer(row.page_id),
+        integer(row.rev_id),
+        check_instant(integer(row.timestamp)),
         row.title,
-        _integer(row.namespace),
+        integer(row.namespace),
         title_inferred=False,
-        slots=tuple(_slot_of(slot, row.text) for slot in row.slots or ()),
+        slots=tuple([slot_of(slot, row.text) for slot in row.slots or ()]),
         title_salt=row.title_salt,
         content_salt=row.content_salt or b"",
         content_commitment=row.content_commitment or b"",
     )
 
 
-def _slot_of(row: SlotRow, main_text: bytes | None) -> Slot:
+def slot_of(row: SlotRow, main_text: bytes | None) -> Slot:
+    """Return the slot that a row's slot states, to be compared with what is written of it."""
+    role, model, form, presence, size_bytes, digest, text = row
+    if digest is not None and len(digest) != _DIGEST_CHARS:
+        raise ValueError(f"{digest[:80]!r} is no digest")
     return Slot(
-        row.role,
-        row.model,
-        row.format,
-        _PRESENCES[row.presence],
-        _integer(row.size_bytes),
-        parse_digest(row.digest, "digest") if row.digest is not None else b"",
-        main_text if row.role == MAIN else row.text,
+        role,
+        model,
+        form,
+        _PRESENCES[presence],
+        integer(size_bytes),
+        b"" if digest is None else bytes.fromhex(digest[_DIGEST_AT:]),
+        main_text if role == MAIN else text,
     )
 
 
-def _integer(value: object) -> int:
+def integer(value: object) -> int:
+    """Return a whole number. Raises ``ValueError`` for anything else, as true and 1.0 are."""
     if type(value) is not int:
         raise ValueError(f"{str(value)[:80]!r} is not an integer")
     return value
-
-
-def _need(good: object, message: str) -> None:
-    if not good:
-        raise ValueError(message)

@@ -16,7 +16,7 @@ from recension_client.export import forms
 from recension_client.export.fetching import DATA, LOCK, WORK, read_held
 from recension_client.export.folder import Folder, digest_of, keep, naming
 from recension_client.export.layout import INDEX, FileRecord, Index, ShardFile, shard_files
-from recension_client.export.rows import entry_of, leaf_of, row_of, size_of, states_of, withheld
+from recension_client.export.rows import leaf_of, readable, row_of, size_of, withheld
 
 Lost = Mapping[str, Mapping[int, int]]
 """By project: the pages whose text was withdrawn, and the revision of each."""
@@ -74,8 +74,8 @@ def _concerned(index: Index, lost: Lost) -> Iterator[tuple[ShardFile, FileRecord
 def _entries(folder: Folder, file: ShardFile, index: Index) -> Iterator[Entry]:
     project = file.part.project
     with folder.open(file.name) as shard:
-        for row in forms.read(file.form, shard):
-            yield entry_of(row, project, index.job.terms[project])
+        for found in forms.entries(file.form, shard, project, index.job.terms[project]):
+            yield readable(found)
 
 
 def _is_lost(entry: Entry, lost: Lost) -> bool:
@@ -114,7 +114,7 @@ def _without_text(entry: Entry) -> Entry:
     """Return an entry with the commitment of its content alone. Raises ``VerificationError``."""
     if entry.content_commitment:
         return entry
-    committed = commitment(entry.content_salt, CONTENT, content_value(states_of(entry)))
+    committed = commitment(entry.content_salt, CONTENT, content_value(entry.slots))
     kept = entry._replace(slots=(), content_salt=b"", content_commitment=committed)
     if leaf_of(kept) != leaf_of(entry):
         raise VerificationError(f"page {entry.page_id} is not the snapshot's", pageId=entry.page_id)

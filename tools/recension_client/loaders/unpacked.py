@@ -30,7 +30,7 @@ from recension_client.export.fetching import DATA, ROW_BYTES, check_part, read_h
 from recension_client.export.folder import Folder, keep, naming
 from recension_client.export.layout import FileRecord, Index, ShardFile, Terms, shard_files
 from recension_client.export.roots import ShardTree
-from recension_client.export.rows import check_texts, entry_of, leaf_of
+from recension_client.export.rows import check_texts, leaf_of, readable
 from recension_client.loaders.order import Order
 from recension_client.loaders.samples import TEXT, Sample, sample_of
 
@@ -165,8 +165,8 @@ class _Written:
         self._records = bytearray()
         project = shard.part.project
         with data.folder(shard.folder) as folder, folder.open(shard.name) as packed:
-            for row in forms.read(shard.form, packed):
-                entry = check_texts(entry_of(row, project, terms[project]))
+            for found in forms.entries(shard.form, packed, project, terms[project]):
+                entry = check_texts(readable(found))
                 self.tree.add(entry.page_id, entry.rev_id, leaf_of(entry))
                 self._pages.append(entry.page_id)
                 self._records += _write(sample_of(entry, terms), file)
