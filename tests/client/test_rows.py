@@ -181,7 +181,9 @@ def test_a_line_with_other_values_is_named(name: str, value: object) -> None:
     refused(document | {name: value})
 
 
-@pytest.mark.parametrize("name,value", [("role", None), ("role", 5), ("model", []), ("text", 1), ("more", 1)], ids=str)
+@pytest.mark.parametrize(
+    "name,value", [("role", None), ("role", 5), ("model", []), ("text", 1), ("more", 1)], ids=str
+)
 def test_a_line_with_another_slot_is_named(name: str, value: object) -> None:
     """The same of what is in a slot."""
     document = json.loads(encode_line(row_of(one(), TERMS)))

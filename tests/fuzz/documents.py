@@ -34,7 +34,7 @@ from recension_client import checkpoints, lockfile, verify
 from recension_client.export import jsonl, parquet
 from recension_client.export.layout import Form, Terms, read_index
 from recension_client.export.roots import ShardTree
-from recension_client.export.rows import Row, Unreadable, entry_of, leaf_of, row_of
+from recension_client.export.rows import Row, Unreadable, entry_of, leaf_of, readable, row_of
 from tests.fuzz.mutators import changed_json
 from tests.fuzz.target import Target
 from tests.model.values import read_node, write_log_entry, write_node
@@ -180,7 +180,8 @@ def _row(data: bytes) -> bool:
     terms = {"base_url": _TERMS.base_url, "license": _TERMS.license}
     refused = _fails(lambda: verify.leaf_of(verify.read_row(data, terms)), *_VERIFIER)
     try:
-        entry = entry_of(jsonl.decode_line(data), "w", _TERMS)
+        entry = readable(jsonl.decode_entry(data, "w", _TERMS))
+        assert entry == entry_of(jsonl.decode_line(data), "w", _TERMS)
         leaf = leaf_of(entry)
         ShardTree().add(entry.page_id, entry.rev_id, leaf)
     except RecensionError:
