@@ -281,7 +281,7 @@ def test_followers_count_as_streams_and_texts_against_the_quota(place: Place) ->
     """As the agreement says; a place is free again when its follower has left."""
     document = {
         "rates": {"concurrent_streams": 2},
-        "quotas": {"articles_per_day": 2},
+        "quotas": {"articles_per_day": 3},
     }
     agree(place.world.store, "acme", **document)
     key = place.key()
@@ -293,7 +293,8 @@ def test_followers_count_as_streams_and_texts_against_the_quota(place: Place) ->
 
     def admitted() -> bool:
         try:
-            return bool(next(place.watch(key, position=0, view=2)).HasField("start"))
+            call = place.watch(key, position=0, view=2)
+            return bool(next(call).HasField("start") and next(call).HasField("batch"))
         except grpc.RpcError:
             return False
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
@@ -26,15 +26,17 @@ from recension.model.errors import (
     DataLossError,
     DeadlineError,
     OverloadedError,
+    QuotaExhaustedError,
     RootMismatchError,
+    StreamsExhaustedError,
 )
-from recension.model.event import Visibility
+from recension.model.event import Presence, Visibility
 from recension.model.reading import Entry, wanted
 from recension.server.gate import MAX_STREAM_SECONDS, draining
 from recension.server.licensed import Assure, Following
 from recension.v1 import change_service_pb2 as pb
 from recension.wire import convert
-from recension.wire.status import RETRY_DELAY
+from recension.wire.status import RETRY_DELAY, SUBJECT
 from recension.wire.steps import StepTold, step_to_proto
 
 LOOK_SECONDS = 0.2
@@ -52,6 +54,9 @@ _IDLE_SECONDS = 60.0
 _MOVERS = 2
 """Lines that advance at once."""
 _MAX_LINES = 64
+_OWN_LINES = 16
+"""Of them, those that one licensee may follow."""
+_FULL_RETRY_SECONDS = 5
 _CHECK_SECONDS = 1.0
 _STRIDE = 256
 """Positions that a walk passes before it looks whether its follower is to be told something else."""
@@ -368,7 +373,9 @@ class _Line:
 class _Follower:
     """One call. What it is sent next is decided by one thread at a time."""
 
-    def __init__(self, line: _Line, outlet: Outlet, start: Start) -> None:
+    def __init__(self, licensee: str, line: _Line, outlet: Outlet, start: Start) -> None:
+        self.licensee = licensee
+        """Whose call it is; empty for who is not restricted."""
         self.line = line
         self.outlet = outlet
         self.start: Start | None = start
@@ -398,9 +405,13 @@ class Fanout:
     """All followers of one process. Safe for concurrent use."""
 
     def __init__(self, changes: Changes, limit: int, builders: int) -> None:
-        """``limit``: followers at once; ``builders``: how many may make trees at once."""
+        """``limit``: followers at once, of whom one licensee may have half.
+
+        ``builders``: how many may make trees at once.
+        """
         self._changes = changes
         self._limit = limit
+        self._own_limit = (limit + 1) // 2
         self._building = threading.Semaphore(builders)
         self._senders = ThreadPoolExecutor(limit, thread_name_prefix="fanout")
         self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="lines")
@@ -419,21 +430,23 @@ class Fanout:
     def follow(self, following: Following, start: Start, outlet: Outlet, *, text: bool) -> None:
         """Begin to send what is followed to an outlet. Returns at once.
 
-        Raises ``DrainingError``, ``OverloadedError``.
+        Raises ``DrainingError``, ``OverloadedError``, ``StreamsExhaustedError``.
         """
         key = (*following.terms, text)
         with self._lock:
             if self._draining:
                 raise draining()
+            line = self._lines.get(key)
+            if following.licensee:
+                self._check_own(following.licensee, line)
             if len(self._followers) >= self._limit:
                 raise _full(f"all {self._limit} places for followers of this server are in use")
-            line = self._lines.get(key)
             if line is None:
                 self._drop_idle(_MAX_LINES - 1)
                 if len(self._lines) >= _MAX_LINES:
                     raise _full(f"{_MAX_LINES} other scopes are followed at this server already")
                 line = self._lines[key] = _Line(self._changes, following, text=text)
-            follower = _Follower(line, outlet, start)
+            follower = _Follower(following.licensee, line, outlet, start)
             self._followers.add(follower)
             line.followers += 1
         outlet.when_over(lambda: self._leave(follower))
@@ -477,6 +490,21 @@ class Fanout:
         """Leave the threads to their end."""
         self._movers.shutdown(wait=False, cancel_futures=True)
         self._senders.shutdown(wait=False, cancel_futures=True)
+
+    def _check_own(self, licensee: str, line: _Line | None) -> None:
+        """Refuse a licensee what it would take from others. Raises ``StreamsExhaustedError``."""
+        own = [one.line for one in self._followers if one.licensee == licensee]
+        for used, limit, what in (
+            (len(own), self._own_limit, "places for followers"),
+            (0 if line in own else len(set(own)), _OWN_LINES, "followed scopes"),
+        ):
+            if used >= limit:
+                raise StreamsExhaustedError(
+                    f"all {limit} {what} that one licensee may have at a server are in use",
+                    hint="end a stream of another selector or view, or wait for its end",
+                    limit=limit,
+                    **{SUBJECT: licensee, RETRY_DELAY: _FULL_RETRY_SECONDS},
+                )
 
     def _drop_idle(self, most: int) -> None:
         """Forget lines that nobody has followed for long; if there are many, others that nobody follows."""
@@ -562,9 +590,19 @@ class Fanout:
             return self._send_away(follower)
         if isinstance(found, _Reach):
             return self._say_how_far(follower, found)
-        self._send(follower, found.message, found.articles, found.text_bytes)
+        self._send_batch(follower, found)
         follower.position, follower.root, follower.whole = found.upto, found.root, found.ends
         return True
+
+    def _send_batch(self, follower: _Follower, batch: _Batch) -> None:
+        """Send a message, with less text if its follower's quota would never have room for all of it."""
+        while True:
+            try:
+                self._send(follower, batch.message, batch.articles, batch.text_bytes)
+            except QuotaExhaustedError as error:
+                batch = _lessened(batch, error)
+            else:
+                return
 
     def _send(self, follower: _Follower, message: bytes, articles: int = 0, text_bytes: int = 0) -> None:
         """Send a message, unless its follower may not have it any more: making it can take long."""
@@ -702,5 +740,29 @@ class Fanout:
         follower.position, follower.root = tree.position, tree.root
 
 
+def _lessened(batch: _Batch, error: QuotaExhaustedError) -> _Batch:
+    """Return a message with less text, if it has more than a quota that it exceeds allows in whole.
+
+    Then its first texts stay, up to half of that quota: they will find room once it is renewed, though others
+    draw on it too. Raises ``error`` for a message that may be sent by then as it is.
+    """
+    limit, by_article = int(error.metadata["limit"]), error.metadata["quota"].startswith("articles")
+    if (batch.articles if by_article else batch.text_bytes) <= limit:
+        raise error
+    half = (limit + 1) // 2
+    room, room_bytes = (half, batch.text_bytes) if by_article else (batch.articles, half)
+    message = pb.WatchResponse.FromString(batch.message)
+    articles = text_bytes = 0
+    for entry in (page.entry for step in message.batch.steps for page in step.pages):
+        slots = [one for one in entry.slots if int(one.presence) == Presence.PRESENT and not one.text_omitted]
+        size = sum(slot.size_bytes for slot in slots)
+        if slots and articles < room and text_bytes + size <= room_bytes:
+            articles, text_bytes = articles + 1, text_bytes + size
+            continue
+        for slot in slots:
+            slot.text, slot.text_omitted = "", True
+    return replace(batch, message=message.SerializeToString(), articles=articles, text_bytes=text_bytes)
+
+
 def _full(message: str) -> OverloadedError:
-    return OverloadedError(message, hint="try again in a moment", **{RETRY_DELAY: 5})
+    return OverloadedError(message, hint="try again in a moment", **{RETRY_DELAY: _FULL_RETRY_SECONDS})

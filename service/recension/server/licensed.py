@@ -110,6 +110,11 @@ class Following:
             return self.what, self._who.role
         return self.what, tuple(grants_of(self.version.agreement, self.what.project))
 
+    @property
+    def licensee(self) -> str:
+        """Who follows; empty for who is not restricted."""
+        return "" if self.version is None else self._who.owner
+
     def newest(self) -> Horizon:
         """Return the newest commit that exists for it now."""
         return self._licensed.newest(self)

@@ -37,7 +37,9 @@ class WatchRequest(google.protobuf.message.Message):
     Empty if it has none yet.
     """
     view: recension.v1.revision_service_pb2.RevisionView.ValueType
-    """FULL brings the texts of changed pages, those of at most 1 MiB; BASIC if unspecified."""
+    """FULL brings the texts of changed pages, those of at most 1 MiB, as far as a message has room for them and the
+    quota ever will; BASIC if unspecified.
+    """
     @property
     def selector(self) -> recension.v1.snapshot_service_pb2.Selector:
         """Which part of which project: one project, and no min_age."""

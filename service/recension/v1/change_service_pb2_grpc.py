@@ -72,7 +72,7 @@ class ChangeServiceServicer(object):
         there, or not yet for the caller); FAILED_PRECONDITION (ROOT_MISMATCH: the scope has another root at that position:
         something was missed, or the selector or the agreement is another; SNAPSHOT_RELEASED); INVALID_ARGUMENT (a selector
         of several projects or with a min_age; one that differs from that of the snapshot); RESOURCE_EXHAUSTED (OVERLOADED;
-        QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        STREAMS_EXHAUSTED; QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

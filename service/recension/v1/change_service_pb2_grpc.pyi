@@ -45,7 +45,7 @@ class ChangeServiceStub:
     there, or not yet for the caller); FAILED_PRECONDITION (ROOT_MISMATCH: the scope has another root at that position:
     something was missed, or the selector or the agreement is another; SNAPSHOT_RELEASED); INVALID_ARGUMENT (a selector
     of several projects or with a min_age; one that differs from that of the snapshot); RESOURCE_EXHAUSTED (OVERLOADED;
-    QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    STREAMS_EXHAUSTED; QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
 class ChangeServiceAsyncStub:
@@ -75,7 +75,7 @@ class ChangeServiceAsyncStub:
     there, or not yet for the caller); FAILED_PRECONDITION (ROOT_MISMATCH: the scope has another root at that position:
     something was missed, or the selector or the agreement is another; SNAPSHOT_RELEASED); INVALID_ARGUMENT (a selector
     of several projects or with a min_age; one that differs from that of the snapshot); RESOURCE_EXHAUSTED (OVERLOADED;
-    QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+    STREAMS_EXHAUSTED; QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
     """
 
 class ChangeServiceServicer(metaclass=abc.ABCMeta):
@@ -107,7 +107,7 @@ class ChangeServiceServicer(metaclass=abc.ABCMeta):
         there, or not yet for the caller); FAILED_PRECONDITION (ROOT_MISMATCH: the scope has another root at that position:
         something was missed, or the selector or the agreement is another; SNAPSHOT_RELEASED); INVALID_ARGUMENT (a selector
         of several projects or with a min_age; one that differs from that of the snapshot); RESOURCE_EXHAUSTED (OVERLOADED;
-        QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
+        STREAMS_EXHAUSTED; QUOTA_EXHAUSTED, with texts); UNAVAILABLE (DRAINING); DATA_LOSS (DATA_LOSS).
         """
 
 def add_ChangeServiceServicer_to_server(servicer: ChangeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
