@@ -24,7 +24,12 @@ from recension.archive.claims import Verdict, check_claims
 from recension.archive.clock import Clock, system_clock
 from recension.archive.judging import lacks_text, must_wait
 from recension.archive.projects import project_number
-from recension.model.errors import RevisionNotFoundError, SourceError, UpstreamUnreachableError
+from recension.model.errors import (
+    RevisionNotFoundError,
+    SourceError,
+    TextUnavailableError,
+    UpstreamUnreachableError,
+)
 from recension.model.event import Delete, Edit, Event, Restore, Visibility
 from recension.server.pending import Pending, PendingFile
 from recension.sources.contents import ContentSource
@@ -321,7 +326,7 @@ class EventStream:
             if entry.waits_for == "page":
                 yield from self._look_at_page(entry, waited, inbox)
             elif not entry.asked and waited > self._bound(entry):
-                yield from self._give_up(entry, "TEXT_UNAVAILABLE", entry.why)
+                yield from self._give_up(entry, TextUnavailableError.reason, entry.why)
             else:
                 self._ask(entry, inbox)
 
@@ -445,6 +450,18 @@ class EventStream:
         if pending != self._shown:
             self._shown = pending
             self._file.write(pending)
+
+
+def completed(change: Change, content: ContentSource, record: bytes) -> Complete:
+    """Return a change with the texts that its document lacks.
+
+    Raises ``BadRecordError`` (``TEXT_UNAVAILABLE`` where upstream has none), and as ``content`` does.
+    """
+    roles = absent_texts(change)
+    shown = content.revision(change.rev_id, roles) if roles else Shown({})
+    if shown is None:
+        raise BadRecordError(TextUnavailableError.reason, "upstream has no such text")
+    return Complete(change, edit_of(change, shown.texts), hidden_since(change, shown), record)
 
 
 def _is_of_revision(change: Change) -> bool:

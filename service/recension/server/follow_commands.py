@@ -77,15 +77,7 @@ def _add_eventstreams(kinds: Any, open_store: OpenStore) -> None:
     parser.add_argument(
         "--url", default=eventstreams.STREAMS_URL, metavar="URL", help="origin of the streams (%(default)s)"
     )
-    parser.add_argument(
-        "--content",
-        default="",
-        metavar="URL",
-        help="origin of the wiki that has the texts (the project's own)",
-    )
-    parser.add_argument(
-        "--contact", default="", metavar="TEXT", help="who asks: an address that upstream can write to"
-    )
+    add_wiki(parser)
     parser.add_argument(
         "--since", default="", metavar="T", help="where to begin when nothing was read before (now)"
     )
@@ -97,6 +89,32 @@ def _add_eventstreams(kinds: Any, open_store: OpenStore) -> None:
         help="until a text that upstream does not have is given up (%(default)g)",
     )
     _finish(parser, open_store, _eventstreams)
+
+
+def add_wiki(parser: argparse.ArgumentParser) -> None:
+    """Add what says who has the texts of EventStreams, and who asks for them."""
+    parser.add_argument(
+        "--content",
+        default="",
+        metavar="URL",
+        help="origin of the wiki that has the texts (the project's own)",
+    )
+    parser.add_argument(
+        "--contact", default="", metavar="TEXT", help="who asks: an address that upstream can write to"
+    )
+
+
+def wiki_of(arguments: argparse.Namespace, store: Store, project: str) -> MediaWikiContent:
+    """Return who has the texts of a project. Raises ``ProjectNotFoundError``, ``InvalidArgumentError``."""
+    with store.view() as view:
+        origin = arguments.content or definition_of(view, project_number(view, project)).base_url
+    agent = _agent(arguments)
+    return MediaWikiContent(Http(origin, patience=_TEXT_PATIENCE, agent=agent, connections=FETCHERS))
+
+
+def _agent(arguments: argparse.Namespace) -> str:
+    contact = f" ({arguments.contact})" if arguments.contact else ""
+    return f"recension/{version('recension')}{contact}"
 
 
 def _finish(parser: argparse.ArgumentParser, open_store: OpenStore, make: MakeStreams) -> None:
@@ -149,15 +167,8 @@ def _enterprise(arguments: argparse.Namespace, store: Store) -> Sequence[Stream]
 
 def _eventstreams(arguments: argparse.Namespace, store: Store) -> Sequence[Stream]:
     projects = tuple(dict.fromkeys(arguments.projects))
-    with store.view() as view:
-        origins = {
-            name: arguments.content or definition_of(view, project_number(view, name)).base_url
-            for name in projects
-        }
-    contact = f" ({arguments.contact})" if arguments.contact else ""
-    agent = f"recension/{version('recension')}{contact}"
     hub = eventstreams.Hub(
-        Http(arguments.url, patience=Patience(idle_seconds=arguments.idle_seconds), agent=agent),
+        Http(arguments.url, patience=Patience(idle_seconds=arguments.idle_seconds), agent=_agent(arguments)),
         arguments.stream or _STREAMS,
         projects,
         since=parse_instant(arguments.since) if arguments.since else None,
@@ -169,12 +180,12 @@ def _eventstreams(arguments: argparse.Namespace, store: Store) -> Sequence[Strea
             hub,
             project,
             store,
-            MediaWikiContent(Http(origin, patience=_TEXT_PATIENCE, agent=agent, connections=FETCHERS)),
+            wiki_of(arguments, store, project),
             fetchers,
             arguments.data,
             waits=waits,
         )
-        for project, origin in origins.items()
+        for project in projects
     ]
 
 

@@ -46,12 +46,14 @@ from recension.server.completing import AS_IT_IS, Completion, Whole
 from recension.server.dumpsets import SETS, DumpSet, gather
 from recension.server.origins import Hashing, Numbered
 from recension.server.quarantine import Quarantine, Records
+from recension.server.streamfiles import StreamFile
 from recension.server.taking import NO_BUDGET, Budget, Summary, take
 from recension.server.telling import plain, write_error
+from recension.sources.contents import ContentSource
 from recension.store.interface import Store
 
-Form = Literal["dump", "logging", "events", "enterprise"]
-_FEEDS: dict[Form, feeds.Kind] = {
+Form = Literal["dump", "logging", "events", "enterprise", "eventstreams"]
+_FEEDS: dict[str, feeds.Kind] = {
     "dump": "history",
     "logging": "log",
     "events": "events",
@@ -84,11 +86,12 @@ def run_ingest(
     workers: int = 1,
     whole: Whole = AS_IT_IS,
     budget: Budget = NO_BUDGET,
+    content: ContentSource | None = None,
 ) -> int:
     """Ingest files and report; returns the exit status. Holds the right to write.
 
-    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``. ``whole`` and ``budget``: as for
-    ``ingest_files``.
+    ``seed`` fixes the salts, for tests. ``workers``: as for ``Feed``. ``whole``, ``budget`` and ``content``:
+    as for ``ingest_files``.
     """
     try:
         summary = ingest_files(
@@ -103,6 +106,7 @@ def run_ingest(
             workers=workers,
             whole=whole,
             budget=budget,
+            content=content,
         )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was stored stays, run it again to go on\n")
@@ -126,13 +130,15 @@ def ingest_files(
     workers: int = 1,
     whole: Whole = AS_IT_IS,
     budget: Budget = NO_BUDGET,
+    content: ContentSource | None = None,
 ) -> Summary:
     """Ingest files, those of a dump by their sets (``dumpsets``). Holds the right to write.
 
     A file that cannot be read is a fault and the next one follows; a store that fails is the last fault, and
     so is a spent ``budget`` of rejected records, before which all is stored.
-    ``whole`` says what is asked of the sets. Raises ``ProjectNotFoundError`` before any file is opened,
-    ``InvalidArgumentError`` for what ``whole`` cannot ask of these files, and ``WriterBusyError``.
+    ``whole`` says what is asked of the sets, ``content`` who has the texts of ``eventstreams`` (the project's
+    wiki). Raises ``ProjectNotFoundError`` before any file is opened, ``InvalidArgumentError`` for what
+    ``whole`` cannot ask of these files, and ``WriterBusyError``.
     """
     summary = Summary()
     started = time.monotonic()
@@ -154,6 +160,7 @@ def ingest_files(
             workers,
             completion,
             budget,
+            content,
         )
         try:
             if completion is not None:
@@ -205,6 +212,7 @@ class _Run:
     workers: int
     completion: Completion | None
     budget: Budget
+    content: ContentSource | None
 
     def newest_at(self, sets: Sequence[DumpSet], now: int) -> int | None:
         """Return the time of the newest revision of all files, which are read once more for it.
@@ -222,8 +230,10 @@ class _Run:
                     newest = max(times if newest is None else [newest, *times], default=None)
         return newest
 
-    def _feed(self, path: Path, workers: int) -> Feed:
+    def _feed(self, path: Path, workers: int) -> Feed | StreamFile:
         _check_file(path)
+        if self.kind == "eventstreams":
+            return StreamFile(self.store, self.project, path, self.content)
         namespaces = self.ingestor.namespaces(self.project)
         return Feed(_FEEDS[self.kind], path, self.project, namespaces, seed=self.seed, workers=workers)
 
@@ -265,7 +275,7 @@ class _Run:
                     numbered, claims = Numbered(self.kind, path, hashing.file), Counter[str]()
                     for batch in feed:
                         before = self.summary.claims.copy()
-                        self._take(batch, kept, numbered.mark(batch.events.events))
+                        self._take(batch, kept, numbered.mark(batch))
                         claims.update(self.summary.claims - before)
                         tick()
                         self.budget.check(self.summary)
@@ -333,7 +343,14 @@ class _Tick:
     """Reports how far a file is: a bar for a person, else a log line every few seconds."""
 
     def __init__(
-        self, kind: Form, path: Path, feed: Feed, summary: Summary, bar: Progress | None, *, quiet: bool
+        self,
+        kind: Form,
+        path: Path,
+        feed: Feed | StreamFile,
+        summary: Summary,
+        bar: Progress | None,
+        *,
+        quiet: bool,
     ) -> None:
         self._feed, self._summary, self._bar, self._path = feed, summary, bar, path
         self._of_log = kind == "logging"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from recension.model.errors import InvalidArgumentError, InvalidTimeError
 from recension.model.instant import parse_instant
 from recension.server import ingest
 from recension.server.completing import Whole
+from recension.server.follow_commands import add_wiki, wiki_of
 from recension.server.opening import OpenStore, take_data
 from recension.server.taking import NO_BUDGET, Budget
 
@@ -18,7 +19,7 @@ from recension.server.taking import NO_BUDGET, Budget
 def add_commands(commands: Any, open_store: OpenStore) -> None:
     """Add the command to the subparsers of ``recension-server``."""
     one = commands.add_parser("ingest", help="read files into a project")
-    one.add_argument("kind", choices=("dump", "logging", "events", "enterprise"), help="what the files are")
+    one.add_argument("kind", choices=get_args(ingest.Form), help="what the files are")
     one.add_argument("project", metavar="PROJECT", help="an existing project")
     one.add_argument(
         "files",
@@ -55,6 +56,7 @@ def add_commands(commands: Any, open_store: OpenStore) -> None:
     one.add_argument(
         "--made-at", type=_instant, metavar="T", help="when a complete dump was made (the date in its name)"
     )
+    add_wiki(one)
     one.add_argument("--json", action="store_true", help="report as JSON")
     one.add_argument("--quiet", action="store_true", help="no progress")
     take_data(one, lambda arguments: _ingest(arguments, open_store))
@@ -88,6 +90,13 @@ def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         raise InvalidArgumentError(
             "--complete: only a dump can be complete", hint="ingest dump", field="complete"
         )
+    streamed = arguments.kind == "eventstreams"
+    if not streamed and (arguments.content or arguments.contact):
+        raise InvalidArgumentError(
+            "--content, --contact: only documents of EventStreams lack their texts",
+            hint="ingest eventstreams",
+            field="content",
+        )
     with closing(open_store(arguments.data)) as store:
         status: int = ingest.run_ingest(
             store,
@@ -101,5 +110,6 @@ def _ingest(arguments: argparse.Namespace, open_store: OpenStore) -> int:
             workers=arguments.workers,
             whole=Whole(arguments.allow_incomplete, arguments.complete, arguments.made_at),
             budget=arguments.max_rejected,
+            content=wiki_of(arguments, store, arguments.project) if streamed else None,
         )
     return status

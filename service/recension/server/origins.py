@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-from recension.archive.prepared import Prepared
+from recension.archive.intake.frames import Fed
 from recension.model.errors import SourceCorruptError, SourceError
 from recension.model.mark import FILE_BYTES, Mark, Origin, Span
 
@@ -128,10 +127,11 @@ class Numbered:
         self._events = 0
         self._newest: int | None = None
 
-    def mark(self, events: Sequence[Prepared]) -> Mark:
-        """Return the mark of the events that come next."""
-        start, self._events = self._events, self._events + len(events)
-        times = [event.skeleton.time for event in events]
+    def mark(self, batch: Fed) -> Mark:
+        """Return the mark of the events, or documents, that come next."""
+        times = [event.skeleton.time for event in batch.events.events]
+        times += [complete.change.time for complete in batch.changes]
+        start, self._events = self._events, self._events + len(times)
         self._newest = max(times if self._newest is None else [self._newest, *times], default=None)
         return Mark(self._form, self._source, Span(start, self._events), file=self._file)
 

@@ -42,7 +42,8 @@ NOT_KEPT = "NOT_KEPT"
 """Reason of the last line of a file that counts what came after ``MAX_KEPT``."""
 
 MAX_WHOLE_BYTES = 2**30
-"""Of whole records of one following of a stream; of those beyond, the beginning is kept."""
+"""Of whole records of one following of a stream, or of one run over a file of its documents; of those beyond,
+the beginning is kept."""
 
 QUARANTINE_FOLDER = "quarantine"
 """Name of the folder in a data directory."""
@@ -213,13 +214,18 @@ class FileRecords:
         self.kept = 0
         self.folder = part.parent
         self._left = 0
+        self._whole = 0
         self._part = part
         self._source = source
         self._file: IO[bytes] | None = None
 
     def add(self, rejected: Rejected) -> None:
         """Keep a record; from ``MAX_KEPT`` on, only count it."""
-        self.put(_kept(self._source, rejected))
+        kept = _kept(self._source, rejected)
+        if self._whole + len(kept.record) > MAX_WHOLE_BYTES:
+            kept = kept._replace(record=b"")
+        self._whole += len(kept.record)
+        self.put(kept)
 
     def put(self, kept: Kept) -> None:
         """Keep a record as it was kept before."""

@@ -36,10 +36,6 @@ from recension.sources.json_fields import parse_json
 from recension.sources.page_change import (
     Complete,
     Passed,
-    Shown,
-    absent_texts,
-    edit_of,
-    hidden_since,
     read_document,
 )
 from recension.sources.titles import fold_table
@@ -76,11 +72,7 @@ def _change(store: Store, project: str, record: bytes) -> Complete | None:
         if not lacks_text(view, number, change):
             return Complete(change, None)
         origin = definition_of(view, number).base_url
-    roles = absent_texts(change)
-    shown = MediaWikiContent(Http(origin)).revision(change.rev_id, roles) if roles else Shown({})
-    if shown is None:
-        raise BadRecordError("TEXT_UNAVAILABLE", "upstream has no such text")
-    return Complete(change, edit_of(change, shown.texts), hidden_since(change, shown))
+    return eventstreams.completed(change, MediaWikiContent(Http(origin)), record)
 
 
 REREADS: dict[str, Reread] = {enterprise_stream.FORM: _enterprise}
