@@ -36,8 +36,11 @@ def revision_of(
 
 def entry_of(message: snapshot_pb.Entry, pieces: Pieces, room: convert.TextBudget, *, text: bool) -> Entry:
     """Read an entry, checked; ``room``: what is left for texts in frames. Raises ``VerificationError``."""
-    entry = convert.entry_from_proto(message, text=text)
-    return _entry_filled(entry, message, pieces, room) if text else entry
+    if not text:
+        return convert.entry_from_proto(message, text=False)
+    slots = [convert.slot_from_proto(slot) for slot in message.slots]
+    where = f"page {message.page_id}, revision {message.rev_id}"
+    return convert.entry_from_proto(message, slots=_filled(slots, message.slots, pieces, where, room))
 
 
 def change_of(message: snapshot_pb.Change, before: Pieces, after: Pieces, *, text: bool) -> Change:
@@ -90,33 +93,30 @@ def _entry_filled(
 
 
 def _filled(
-    slots: tuple[Slot, ...],
+    slots: Iterable[Slot],
     sent: Iterable[revision_pb.Slot],
     pieces: Pieces,
     where: str,
     room: convert.TextBudget,
 ) -> tuple[Slot, ...]:
     """Give slots the texts that came in pieces or in frames, and check all of them."""
-    filled = (
-        slot._replace(text=bytes(pieces.get(slot.role, b""))) if message.text_omitted else slot
-        for slot, message in zip(slots, sent, strict=True)
-    )
-    return tuple(_check_slot(_unpacked(slot, where, room), where) for slot in filled)
+    filled = []
+    for slot, message in zip(slots, sent, strict=True):
+        place = f"{where}, slot {slot.role}"
+        if message.text_omitted:
+            slot = slot._replace(text=bytes(pieces.get(slot.role, b"")))  # noqa: PLW2901 - the same, whole
+        if slot.frame is not None:
+            slot = slot._replace(text=_unpacked(slot, slot.frame, place, room), frame=None)  # noqa: PLW2901
+        if slot.text is not None and slot.presence is Presence.PRESENT:
+            checked(slot.text, slot.digest, place)
+        filled.append(slot)
+    return tuple(filled)
 
 
-def _unpacked(slot: Slot, where: str, room: convert.TextBudget) -> Slot:
-    """Return a slot with the text of its frame."""
-    if slot.frame is None:
-        return slot
+def _unpacked(slot: Slot, frame: bytes, where: str, room: convert.TextBudget) -> bytes:
+    """Return the text of a slot's frame."""
     if slot.text is not None:
-        raise VerificationError(f"the text of {where}, slot {slot.role} comes twice")
+        raise VerificationError(f"the text of {where} comes twice")
     if not room.take(slot.size_bytes):
-        raise VerificationError(f"the frame of {where}, slot {slot.role} is too large, or was not asked for")
-    text = decoded(slot.frame, slot.size_bytes, f"{where}, slot {slot.role}")
-    return slot._replace(text=text, frame=None)
-
-
-def _check_slot(slot: Slot, where: str) -> Slot:
-    if slot.presence is Presence.PRESENT and slot.text is not None:
-        checked(slot.text, slot.digest, f"{where}, slot {slot.role}")
-    return slot
+        raise VerificationError(f"the frame of {where} is too large, or was not asked for")
+    return decoded(frame, slot.size_bytes, where)

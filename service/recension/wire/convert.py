@@ -254,15 +254,7 @@ def _comment(text: str, *, hidden: bool) -> model.Comment:
 
 def slot_to_proto(slot: Slot, budget: TextBudget | None = None) -> revision_pb.Slot:
     """Write a slot. A text or frame that the budget has no room for is left out and marked."""
-    message = revision_pb.Slot(
-        role=slot.role,
-        model=slot.model,
-        format=slot.format,
-        presence=cast("event_pb.Presence.ValueType", int(slot.presence)),
-        digest=format_digest(slot.digest) if slot.digest else "",
-        size_bytes=slot.size_bytes,
-        sha1_verdict=slot.sha1_verdict,
-    )
+    message = slot_head_to_proto(slot)
     if slot.text is not None:
         if (budget or TextBudget()).take(len(slot.text)):
             message.text = slot.text.decode()
@@ -274,6 +266,19 @@ def slot_to_proto(slot: Slot, budget: TextBudget | None = None) -> revision_pb.S
         else:
             message.text_omitted = True
     return message
+
+
+def slot_head_to_proto(slot: Slot) -> revision_pb.Slot:
+    """Write a slot without its text."""
+    return revision_pb.Slot(
+        role=slot.role,
+        model=slot.model,
+        format=slot.format,
+        presence=cast("event_pb.Presence.ValueType", int(slot.presence)),
+        digest=format_digest(slot.digest) if slot.digest else "",
+        size_bytes=slot.size_bytes,
+        sha1_verdict=slot.sha1_verdict,
+    )
 
 
 def slot_from_proto(message: revision_pb.Slot, *, text: bool = True) -> Slot:
@@ -522,8 +527,10 @@ def manifest_from_proto(message: snapshot_pb.Snapshot) -> Manifest:
     return manifest
 
 
-def entry_to_proto(entry: Entry, budget: TextBudget | None = None) -> snapshot_pb.Entry:
-    """Write an entry."""
+def entry_to_proto(
+    entry: Entry, budget: TextBudget | None = None, *, slots: bool = True
+) -> snapshot_pb.Entry:
+    """Write an entry, without its slots if they are written apart."""
     shared = budget or TextBudget()
     return snapshot_pb.Entry(
         project=entry.project,
@@ -533,7 +540,7 @@ def entry_to_proto(entry: Entry, budget: TextBudget | None = None) -> snapshot_p
         title=entry.title,
         namespace=entry.namespace,
         title_inferred=entry.title_inferred,
-        slots=[slot_to_proto(slot, shared) for slot in entry.slots],
+        slots=[slot_to_proto(slot, shared) for slot in entry.slots] if slots else None,
         title_salt=entry.title_salt,
         content_salt=entry.content_salt,
         content_commitment=entry.content_commitment,
@@ -541,8 +548,12 @@ def entry_to_proto(entry: Entry, budget: TextBudget | None = None) -> snapshot_p
     )
 
 
-def entry_from_proto(message: snapshot_pb.Entry, *, text: bool = True) -> Entry:
-    """Read an entry; ``text`` says whether texts were asked for."""
+def entry_from_proto(
+    message: snapshot_pb.Entry, *, text: bool = True, slots: tuple[Slot, ...] | None = None
+) -> Entry:
+    """Read an entry; ``text`` says whether texts were asked for, ``slots`` are those that were read before."""
+    if slots is None:
+        slots = tuple([slot_from_proto(slot, text=text) for slot in message.slots])
     return Entry(
         project=message.project,
         page_id=message.page_id,
@@ -551,7 +562,7 @@ def entry_from_proto(message: snapshot_pb.Entry, *, text: bool = True) -> Entry:
         title=message.title,
         namespace=message.namespace,
         title_inferred=message.title_inferred,
-        slots=tuple(slot_from_proto(slot, text=text) for slot in message.slots),
+        slots=slots,
         title_salt=message.title_salt,
         content_salt=message.content_salt,
         content_commitment=message.content_commitment,

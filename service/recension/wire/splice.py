@@ -17,6 +17,8 @@ from recension.wire import convert
 _LENGTH_DELIMITED = 2
 _SEVEN_BITS = 0x7F
 _MORE = 0x80
+_TWO_BYTES = 1 << 14
+_SMALL = [bytes((number,)) for number in range(_MORE)]
 
 
 def _tag(message: Descriptor, field: str) -> bytes:
@@ -24,12 +26,11 @@ def _tag(message: Descriptor, field: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > _SEVEN_BITS:
-        out.append(number & _SEVEN_BITS | _MORE)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    if number <= _SEVEN_BITS:
+        return _SMALL[number]
+    if number < _TWO_BYTES:  # nearly all lengths are of two bytes or three
+        return bytes((number & _SEVEN_BITS | _MORE, number >> 7))
+    return bytes((number & _SEVEN_BITS | _MORE,)) + _varint(number >> 7)
 
 
 Answer = snapshot_pb.ReadSnapshotResponse | snapshot_pb.ReadEntriesResponse
@@ -70,22 +71,27 @@ class EntryBatch:
 
     def add(self, entry: Entry, budget: convert.TextBudget) -> tuple[int, ...]:
         """Take an entry; return which of its slots are without their texts, for which there was no room."""
-        parts = [convert.entry_to_proto(entry._replace(slots=())).SerializeToString()]
+        head = convert.entry_to_proto(entry, slots=False).SerializeToString()
+        parts, size = [head], len(head)
         omitted = []
         for number, slot in enumerate(entry.slots):
-            message = convert.slot_to_proto(slot._replace(text=None, frame=None))
-            tag, content, size = _content(slot)
-            if not budget.take(size):
+            message = convert.slot_head_to_proto(slot)
+            tag, content, text_bytes = _content(slot)
+            if not budget.take(text_bytes):
                 message.text_omitted = True
                 omitted.append(number)
-                content, size = b"", 0
-            self.text_bytes += size
+                content, text_bytes = b"", 0
+            self.text_bytes += text_bytes
             head = message.SerializeToString()
-            tail = [tag, _varint(len(content)), content] if content else []  # an empty one has no field
-            parts += [_SLOTS, _varint(len(head) + sum(map(len, tail))), head, *tail]
-        framing = [_ENTRIES, _varint(sum(map(len, parts)))]
-        self._parts += framing + parts
-        self.size += sum(map(len, framing)) + sum(map(len, parts))
+            if content:  # an empty one has no field
+                head += tag + _varint(len(content))
+            head = _SLOTS + _varint(len(head) + len(content)) + head
+            parts += (head, content)
+            size += len(head) + len(content)
+        framing = _ENTRIES + _varint(size)
+        self._parts.append(framing)
+        self._parts += parts
+        self.size += len(framing) + size
         return tuple(omitted)
 
     def message(self, answer: type[Answer], cursor: str) -> bytes:
