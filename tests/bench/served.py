@@ -15,16 +15,22 @@ from recension.model.errors import RecensionError
 from recension_client.client import Client
 
 SERVER = (sys.executable, "-m", "recension.server.main")
+NO_FRAMES = "--frame-cache", "0"
+"""Each read is as the first of its texts."""
 _START_SECONDS = 30
 
 
 @contextmanager
-def served(data: Path, key: str = "") -> Iterator[tuple[int, Client]]:
-    """Serve a directory; the id of the process, and a client to which it answers, with ``key``."""
+def served(data: Path, key: str = "", *options: str) -> Iterator[tuple[int, Client]]:
+    """Serve a directory; the id of the process, and a client to which it answers, with ``key``.
+
+    ``options``: of ``serve``, such as ``*NO_FRAMES``.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     target = f"127.0.0.1:{port}"
     command = [*SERVER, "serve", "--data", str(data), "--listen", target, "--health-listen", ""]
+    command += options
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             with Client(target, key=key) as client:

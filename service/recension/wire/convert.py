@@ -551,7 +551,7 @@ def entry_to_proto(
 def entry_from_proto(
     message: snapshot_pb.Entry, *, text: bool = True, slots: tuple[Slot, ...] | None = None
 ) -> Entry:
-    """Read an entry; ``text`` says whether texts were asked for, ``slots`` are those that were read before."""
+    """Read an entry; ``text`` says whether texts were asked for, ``slots`` are those that were read."""
     if slots is None:
         slots = tuple([slot_from_proto(slot, text=text) for slot in message.slots])
     return Entry(
