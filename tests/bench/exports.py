@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from tempfile import NamedTemporaryFile
 
 from recension.model.digest import format_digest
 from recension.model.manifest import Selector
+from recension.store.frames import FRAMES_DIRECTORY
 from recension_client import verify
 from recension_client.client import Client
 from recension_client.export import fetching
@@ -24,19 +26,21 @@ from tests.bench.histories import PEPS, Bench
 from tests.bench.measure import Report, Spent, megabytes, spending
 from tests.bench.memory import Watch, ingest
 from tests.bench.peps import AS_OF
-from tests.bench.served import SERVER, served
+from tests.bench.served import NO_FRAMES, SERVER, processor_seconds, served
 
 COPIES = "copies"
 """The project's name."""
 _COPIES = 20
+_MANY_COPIES = 100
+"""1 GB: what starting the processes takes is next to nothing of that."""
 _MOST_VERIFICATION = 0.15
 _MOST_OF_UPDATE = 0.02
 _COMMAND = (sys.executable, "-m", "recension_client.cli.main")
 
 
-def copies_of(bench: Bench) -> Path:
+def copies_of(bench: Bench, copies: int = _COPIES) -> Path:
     """Return a store with the newest peps corpus many times in one project, made once for all sections."""
-    data = bench.folder / "copies"
+    data = bench.folder / ("copies" if copies == _COPIES else f"copies-{copies}")
     if data.exists():
         return data
     ingest(PEPS, data)
@@ -45,7 +49,7 @@ def copies_of(bench: Bench) -> Path:
         texts = [entry.slots[0].text or b"" for entry in client.read(manifest.snapshot_id)]
     make = ("project", "create", COPIES, "--base-url", "https://w.example", "--language", "en")
     subprocess.run([*SERVER, *make, "--license", "CC0-1.0", "--data", data], check=True, capture_output=True)
-    pages = [text.decode() for text in texts] * _COPIES
+    pages = [text.decode() for text in texts] * copies
     _fill(data, "2020", {number: f"copy {number // len(texts)}\n{text}" for number, text in enumerate(pages)})
     return data
 
@@ -56,6 +60,8 @@ def run(bench: Bench) -> None:
         return
     report = Report(bench.console, f"exports: the newest peps corpus, {_COPIES} times in one project")
     data = copies_of(bench)
+    _fetches(report, bench, data, _COPIES)
+    _fetches(report, bench, copies_of(bench, _MANY_COPIES), _MANY_COPIES)
     with served(data) as (_, client):
         copies = client.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
         size = copies.parts[0].text_bytes
@@ -76,6 +82,37 @@ def run(bench: Bench) -> None:
     _timed(report, "verify.py, JSON Lines", alone, size, 100)
     _update(report, bench, data)
     report.print()
+
+
+def _fetches(report: Report, bench: Bench, data: Path, copies: int) -> None:
+    """Fetch what was never read before, and what was read twice, so that its frames are kept."""
+    shutil.rmtree(data / FRAMES_DIRECTORY, ignore_errors=True)
+    for before in (0, 2):
+        with served(data, "", *(() if before else NO_FRAMES)) as (server, client):
+            manifest = client.create_snapshot(Selector.of([COPIES]), valid_at=AS_OF)
+            size = manifest.parts[0].text_bytes
+            os.environ["RECENSION_SERVER"] = client.target
+            for _ in range(before):
+                for _ in client.read(manifest.snapshot_id):
+                    pass
+            for form, name in ((Form.PARQUET, "parquet"), (Form.JSONL, "jsonl")):
+                target = bench.folder / f"fetch-{name}"
+                command = (
+                    *_COMMAND,
+                    "fetch",
+                    format_digest(manifest.snapshot_id),
+                    str(target),
+                    "--form",
+                    name,
+                )
+                spent = processor_seconds(server)
+                what = (
+                    f"fetch to {form}, {megabytes(size)}, {'read before' if before else 'for the first time'}"
+                )
+                _timed(report, what, command, size, 100)
+                spent = (processor_seconds(server) - spent) * 1e9 / size
+                report.row("CPU of the server for it", f"{spent:.1f} ms a MB")
+                shutil.rmtree(target)
 
 
 def _verified(report: Report, form: Form, target: Path, size: int) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from zlib import crc32
 
 import lmdb
 
@@ -30,7 +31,6 @@ from recension.store import keys
 from recension.store.directory import free_bytes, remove
 from recension.store.environment import check_usable
 from recension.store.interface import Row, Store, View
-from recension.store.layout import SEAL_BYTES
 
 FRAMES_DIRECTORY = "frames"
 """Name of the directory in a data directory."""
@@ -46,6 +46,7 @@ _LEAST_SECONDS = 600.0
 _AGAIN_SECONDS = 60.0
 """After a fault nothing is tried for so long."""
 _MAX_READERS = 1024
+_SEAL_BYTES = 4
 
 
 def state_of(view: View) -> str:
@@ -371,8 +372,8 @@ def _found(opened: _Opened, digests: Iterable[bytes]) -> dict[bytes, bytes]:
         with one.env.begin(buffers=True) as txn:
             for digest in missing:
                 raw = txn.get(digest)
-                frame = b"" if raw is None else bytes(raw[SEAL_BYTES:])
-                if raw is not None and raw[:SEAL_BYTES] == _seal(digest, frame):
+                frame = b"" if raw is None else bytes(raw[_SEAL_BYTES:])
+                if raw is not None and raw[:_SEAL_BYTES] == _seal(digest, frame):
                     found[digest] = frame
                 else:
                     left.append(digest)
@@ -381,6 +382,5 @@ def _found(opened: _Opened, digests: Iterable[bytes]) -> dict[bytes, bytes]:
 
 
 def _seal(digest: bytes, frame: bytes) -> bytes:
-    hasher = sha256(digest)
-    hasher.update(frame)
-    return hasher.digest()[:SEAL_BYTES]
+    """Return what tells damage, in a third of the time of SHA-256: takers hash the text anyway."""
+    return crc32(frame, crc32(digest)).to_bytes(_SEAL_BYTES, "big")
