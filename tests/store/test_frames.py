@@ -45,6 +45,22 @@ for _ in range(100):
     cache.put(state, [(os.urandom(32), os.urandom(100_000))])
 cache.put(state, [(b"last", b"its frame")])
 """
+_FULL = """
+import os, resource, signal, sys
+from pathlib import Path
+from recension.store.frames import FrameCache, state_of
+from recension.store.memory import MemoryStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
+faults = []
+cache = FrameCache(Path(sys.argv[1]), MemoryStore(), 1 << 22, faults.append)
+with MemoryStore().view() as view:
+    state = state_of(view)
+rows = [(os.urandom(32), os.urandom(10_000)) for _ in range(50)]
+for row in rows:
+    cache.put(state, [row])
+print(len(faults), len(cache.get_many(state, [digest for digest, _ in rows])), cache.has_room())
+"""
 
 
 class World:
@@ -284,7 +300,16 @@ def test_without_room_there_is_none(world: World, monkeypatch: pytest.MonkeyPatc
         assert frame_bytes(world.data) <= free // 2
 
 
-@pytest.mark.parametrize("fault", ["file", "lock", "full"])
+def test_a_full_disk_is_told_once_and_given_its_room_back(tmp_path: Path) -> None:
+    """What was written until then goes too: others need the room more."""
+    done = subprocess.run(
+        (sys.executable, "-c", _FULL, str(tmp_path)), check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "1 0 False\n"
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["file", "lock", "putting"])
 def test_faults_are_misses_and_are_told_once(
     tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
