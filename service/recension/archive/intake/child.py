@@ -23,6 +23,7 @@ from recension.archive.clock import Salts, salts_of
 from recension.archive.intake.frames import END, ERROR, PROGRESS, RUN, Batch, Closed, Frame, json_frame
 from recension.archive.intake.paging import Paging
 from recension.model.errors import SourceError, SourceLimitError
+from recension.sources.ahead import decoded_ahead
 from recension.sources.containers import Container, open_container
 from recension.sources.enterprise import read_articles
 from recension.sources.events_ndjson import read_events
@@ -96,8 +97,12 @@ def _limit(which: int, most: int) -> None:
 def _run(
     kind: str, path: Path, project: str, namespaces: Mapping[str, int], salts: Salts, share: Share
 ) -> None:
-    with open_container(path, tar=kind == "enterprise") as container, _Outbox() as outbox:
-        source = _Reporting(container, outbox)
+    with (
+        open_container(path, tar=kind == "enterprise") as container,
+        _Outbox() as outbox,
+        decoded_ahead(container) as decoded,
+    ):
+        source = _Reporting(container, decoded, outbox)
         if kind == "history":
             items = read_history(source, path, project, share)
         else:
@@ -120,13 +125,14 @@ class _Reporting:
     That write is also what ends a child without a parent.
     """
 
-    def __init__(self, container: Container, outbox: _Outbox) -> None:
+    def __init__(self, container: Container, decoded: ByteSource, outbox: _Outbox) -> None:
         self._container = container
+        self._decoded = decoded
         self._outbox = outbox
         self._silent = 0
 
     def read(self, size: int, /) -> bytes:
-        data = self._container.read(size)
+        data = self._decoded.read(size)
         self._silent += len(data)
         if self._silent >= _PROGRESS_EVERY_BYTES:
             self._silent = 0
