@@ -7,11 +7,13 @@ either the reason of the error, or everything of the answer that a licence can c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = 10**18
+"""Later than everything, microseconds since the epoch."""
 HIDDEN = "(hidden)"
 WITHHELD = "(withheld)"
 
@@ -272,20 +274,97 @@ class Oracle:
         out: dict[tuple[str, int], Any] = {}
         for project in projects:
             for page in sorted({event.page for event in self.events if event.project == project}):
-                found = self.state(project, page, time, known_at)
-                if found is None or self.hidden(found[0], known_at):
-                    continue
-                event, namespace, title = found
-                if namespaces and namespace not in namespaces:
-                    continue
-                roles = [role for role, _ in event.slots]
-                granted = self.roles(project, namespace, roles, [event.time])
-                self.told.add(title)
-                if granted != roles or self.hidden(event):
-                    out[project, page] = (event.rev, title, WITHHELD)
-                else:
-                    out[project, page] = self.shown(event, title, roles)
+                found = self.entry(project, page, namespaces, time, known_at)
+                if found is not None:
+                    out[project, page] = found
         return out
+
+    def entry(self, project: str, page: int, namespaces: Sequence[int], time: int, known_at: int) -> Any:
+        """Return what there is of a page that a selector takes; ``None`` if it takes none."""
+        found = self.state(project, page, time, known_at)
+        if found is None or self.hidden(found[0], known_at):
+            return None
+        event, namespace, title = found
+        if namespaces and namespace not in namespaces:
+            return None
+        roles = [role for role, _ in event.slots]
+        granted = self.roles(project, namespace, roles, [event.time])
+        self.told.add(title)
+        if granted != roles or self.hidden(event):
+            return event.rev, title, WITHHELD
+        return self.shown(event, title, roles)
+
+    # --- changes ------------------------------------------------------------------------------------
+
+    def watch(
+        self, project: str, namespaces: Sequence[int], position: int, head: int
+    ) -> tuple[int, list[Any]] | str:
+        """Return up to where a follower is told, and what of each commit: its events, its page's change.
+
+        ``head``: the newest position of all.
+        """
+        if not self.of(project):
+            return "PROJECT_NOT_FOUND"
+        last = self.last_time(project)
+        time = NEVER if last is None else last
+        if not self.selects([project], namespaces, time):
+            return "OUTSIDE_AGREEMENT"
+        newest = min(self.newest(project), head)
+        if position > newest:
+            return "AS_OF_OUT_OF_RANGE"
+        quiet = replace(self, told=set())
+        out: list[Any] = []
+        for event in self.events:
+            if event.project != project or not position < event.position <= newest:
+                continue
+            before = quiet.entry(project, event.page, namespaces, time, event.position - 1)
+            after = quiet.entry(project, event.page, namespaces, time, event.position)
+            happened = self._happened(event, namespaces, is_inside=bool(before or after))
+            change = None
+            if (before and before[:2]) != (after and after[:2]):
+                after = self.entry(project, event.page, namespaces, time, event.position)
+                change = (event.page, before and before[0], after)
+            if happened or change:
+                out.append((event.position, happened, change))
+        return newest, out
+
+    def _happened(self, event: Happened, namespaces: Sequence[int], *, is_inside: bool) -> list[Any]:
+        """Return an event as a follower is told of it, if it is."""
+        if event.what == "hide":
+            return [("hide", event.rev)] if self._hears(event, namespaces) else []
+        if not is_inside:
+            return []
+        if event.what == "edit":
+            known = self.known(event.project, event.position, event.page)
+            namespace, title = self.title(known, event, event.time)
+            roles = self.roles(event.project, namespace, [role for role, _ in event.slots], [event.time])
+            if not roles:
+                return []
+            self.shown(event, title, roles)  # their digests are told
+            return [("edit", event.rev, title, tuple(roles))]
+        names = [event.namespace] + ([event.from_namespace] if event.what == "move" else [])
+        if not all(self.namespace_open(event.project, name, event.time) for name in names):
+            return []
+        self.told.update((event.title, event.from_title))
+        return [(event.what, event.title)]
+
+    def _hears(self, event: Happened, namespaces: Sequence[int]) -> bool:
+        """Say whether a follower hears that a revision is hidden: it was granted in a namespace it had."""
+        known = self.known(event.project, event.position, event.page)
+        edits = sorted(
+            (one for one in known if one.what == "edit"), key=lambda one: (one.time, one.rev, one.position)
+        )
+        at = next((at for at, one in enumerate(edits) if one.rev == event.rev), None)
+        if at is None:
+            return False
+        whose, rest = edits[at], edits[at + 1 :]
+        until = rest[0].time if rest else NEVER
+        times = [one.time for one in known if one.what == "move" and whose.time < one.time <= until]
+        named = {self.title(known, whose, time)[0] for time in (whose.time, *times)}
+        if namespaces and named.isdisjoint(namespaces):
+            return False
+        roles = [role for role, _ in whose.slots]
+        return any(self.roles(event.project, one, roles, [whose.time]) for one in named)
 
 
 def micros(date: str | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
@@ -12,8 +13,10 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import pytest
 
+from recension.archive.changes import Changes
 from recension.archive.horizons import Horizons
 from recension.archive.ingest import Ingestor
+from recension.archive.projects import Numbers
 from recension.archive.reader import Archive
 from recension.model import decision, errors
 from recension.model.access import Role
@@ -36,20 +39,25 @@ from recension.model.event import (
 from recension.model.instant import parse_instant
 from recension.model.manifest import Manifest, Selector
 from recension.model.reading import ProjectInfo
+from recension.model.tree import build
 from recension.server import scope as scopes
 from recension.server.cursors import Cursors
 from recension.server.door import Caller, act_for
+from recension.server.fanout import Fanout
 from recension.server.gate import Gate
 from recension.server.licensed import Licensed
 from recension.server.rpc.catalog import CatalogRpc
+from recension.server.rpc.change import ChangeRpc
 from recension.server.rpc.revision import RevisionRpc
 from recension.server.rpc.snapshot import SnapshotRpc
 from recension.store.memory import MemoryStore
 from recension.v1 import catalog_service_pb2 as catalog_pb
+from recension.v1 import change_service_pb2 as change_pb
 from recension.v1 import revision_service_pb2 as revision_pb
 from recension.v1 import snapshot_service_pb2 as snapshot_pb
 from recension.wire import convert
 from recension.wire.frames import decoded
+from recension_client.watching import Commit, WatchStream
 from tests.server.oracle import HIDDEN, WITHHELD, Happened, Oracle
 
 PROJECTS = ("p", "q", "r")
@@ -69,6 +77,48 @@ class Still:
 
     def is_active(self) -> bool:
         return True
+
+
+class Outlet:
+    """Where a follower's messages go, until it is told that there is nothing more."""
+
+    def __init__(self) -> None:
+        self.messages: list[change_pb.WatchResponse] = []
+        self.articles = self.text_bytes = 0
+        self._done = threading.Event()
+        self._error: Exception | None = None
+        self._then: list[Callable[[], None]] = []
+
+    def check(self) -> None:
+        """Nothing ends it."""
+
+    def take(self, articles: int, text_bytes: int) -> None:
+        self.articles += articles
+        self.text_bytes += text_bytes
+
+    def send(self, message: bytes) -> None:
+        if self._done.is_set():
+            return
+        found = change_pb.WatchResponse.FromString(message)
+        self.messages.append(found)
+        if found.HasField("heartbeat") and not found.heartbeat.more:
+            self._done.set()
+
+    def end(self, error: Exception | None = None) -> None:
+        self._error = error
+        self._done.set()
+
+    def when_over(self, then: Callable[[], None]) -> None:
+        self._then.append(then)
+
+    def all(self) -> Iterator[change_pb.WatchResponse]:
+        """Wait for everything and leave; yield the messages. Raises what ended them."""
+        assert self._done.wait(60)
+        for then in self._then:
+            then()
+        if self._error is not None:
+            raise self._error
+        yield from self.messages
 
 
 _T = TypeVar("_T")
@@ -102,6 +152,13 @@ class World:
         self.catalog = CatalogRpc(reader, cursors)
         self.revision = RevisionRpc(reader, gates[0], gates[1], cursors)
         self.snapshots = SnapshotRpc(reader, gates[2], gates[3], cursors)
+        self._reader = reader
+        self.follow_anew()
+
+    def follow_anew(self) -> None:
+        """Forget what followers were sent."""
+        fanout = Fanout(Changes(self.store, lambda: END, Numbers()), limit=2, builders=2)
+        self.changes = ChangeRpc(self._reader, fanout)
 
     def current(self, licensee: str, now: int) -> Version | None:
         """Return the agreement of this case."""
@@ -470,6 +527,53 @@ class World:
 
         return expected, lambda context: self.snapshots.ProveEntry(request, context), read
 
+    def _watch(self, oracle: Oracle) -> Any:
+        event, position, namespaces = self._edit(), self._position(), self._selection()[1]
+        project = self._project(event)
+        selector = Selector.of([project], namespaces)
+        is_wrong = self.random.random() < 0.1
+        request = change_pb.WatchRequest(
+            selector=convert.selector_to_proto(selector),
+            position=position,
+            root=format_digest(bytes(32)) if is_wrong else "",
+            view=revision_pb.REVISION_VIEW_FULL,
+        )
+        quiet = replace(oracle, told=set()) if is_wrong else oracle
+        expected = quiet.watch(project, namespaces, position, self.store.log.head().position)
+        outlet = Outlet()
+
+        def call(context: Any) -> Iterator[Any]:
+            self.changes.Watch(request, context, outlet)
+            return outlet.all()
+
+        def read(messages: Any) -> Any:
+            stream = WatchStream(selector, position, text=True)
+            stream.request()
+            commits = [one for message in messages for one in stream.take(message) if isinstance(one, Commit)]
+            self._check_roots(selector, position, commits)
+            steps = [step for message in messages for step in message.batch.steps]
+            assert outlet.text_bytes == sum(
+                len(slot.text) for step in steps for page in step.pages for slot in page.entry.slots
+            )
+            return messages[-1].heartbeat.position, [_stepped(step) for step in steps]
+
+        if is_wrong and not isinstance(expected, str):
+            return "ROOT_MISMATCH", call, read
+        return expected, call, read
+
+    def _check_roots(self, selector: Selector, position: int, commits: list[Commit]) -> None:
+        """Each root is that of the tree that is made anew of the pages as they were told, from nothing on."""
+        if position:
+            return
+        pages: dict[int, tuple[int, bytes]] = {}
+        for commit in commits:
+            for step in (page.step for page in commit.pages):
+                pages.pop(step.page_id, None)
+                if step.after is not None:
+                    pages[step.page_id] = (*step.after,)
+            root, _ = build(((page, *pages[page]) for page in sorted(pages)), lambda digest, node: None)
+            assert commit.root == root
+
     def _diff(self, oracle: Oracle) -> Any:
         a = self._manifest()
         b = self.random.choice(
@@ -529,6 +633,7 @@ class World:
         "revision": _revision,
         "text": _text,
         "timeline": _timeline,
+        "watch": _watch,
     }
 
 
@@ -560,6 +665,19 @@ def _entry(message: Any) -> Any:
         assert not any(slot.text or slot.text_zstd or slot.digest for slot in message.slots)
         return place, (message.rev_id, message.title, WITHHELD)
     return place, _shown(message)
+
+
+def _stepped(step: Any) -> Any:
+    """Return a step as the oracle tells it: a commit has one event here."""
+    assert (False, False) == (step.continued, step.bridge)
+    change = None
+    for page in step.pages:
+        assert change is None
+        after = _entry(page.entry)[1] if page.HasField("entry") else None
+        assert (after is None) is not page.HasField("after")
+        assert after is None or after[0] == page.after.rev_id
+        change = page.page_id, page.before.rev_id if page.HasField("before") else None, after
+    return step.position, list(map(_happened, step.events)), change
 
 
 def _without_texts(entry: Any) -> Any:
@@ -594,6 +712,7 @@ class Outcome:
 def ask(world: World, cases: int) -> Outcome:
     """Ask at random; tell each question that was answered otherwise, or with a byte too much."""
     out = Outcome()
+    world.follow_anew()  # what was sent under a broken rule is no answer under another
     for case in range(cases):
         world.agree()
         try:
@@ -685,9 +804,9 @@ def world() -> World:
     return World(7)
 
 
-def noticed(world: World) -> list[str]:
+def noticed(world: World, at_once: int = 100) -> list[str]:
     """Return the first disagreements of at most some thousand questions."""
-    found = (ask(world, 100).disagreements for _ in range(40))
+    found = (ask(world, at_once).disagreements for _ in range(4_000 // at_once))
     return next(filter(None, found), [])
 
 
@@ -697,12 +816,25 @@ def test_each_rule_is_needed(world: World, rule: str, monkeypatch: pytest.Monkey
 
     What looks at answers a second time is out too, for it would notice before the oracle does.
     """
-    monkeypatch.setattr(scopes.Scope, "check", lambda scope, value: None)
     assert [] == ask(world, 50).disagreements
+    _break(rule, monkeypatch)
+    assert noticed(world)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in _BROKEN if rule != "the time asked about"])
+def test_followers_are_told_by_each_rule(world: World, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of what they are told alone; nobody asks them about a time."""
+    monkeypatch.setattr(World, "QUESTIONS", {"watch": World.QUESTIONS["watch"]})
+    assert [] == ask(world, 20).disagreements
+    _break(rule, monkeypatch)
+    assert noticed(world, 20)
+
+
+def _break(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scopes.Scope, "check", lambda scope, value: None)
     for module, names in _BROKEN[rule].items():
         for name, broken in names.items():
             monkeypatch.setattr(module, name, broken)
-    assert noticed(world)
 
 
 @pytest.mark.parametrize("rule", ["projects", "namespaces", "windows", "slots", "embargo"])
