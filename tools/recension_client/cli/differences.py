@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from rich.text import Text
-
 from recension.model.difference import DEFAULT_CONTEXT, DiffLine, Hunk, LineKind
 from recension.model.digest import parse_digest
 from recension.model.errors import ExtraMissingError, InvalidArgumentError
@@ -227,11 +225,11 @@ def _in_one_project(
     return _RevisionName(project, before.rev_id), _RevisionName(project, after.rev_id)
 
 
-def _shown(found: RevisionDiff) -> Iterator[Text]:
+def _shown(found: RevisionDiff) -> Iterator[output.Styled]:
     for mark, revision, style in (("-", found.before, "bold red"), ("+", found.after, "bold green")):
-        yield Text(output.clean(f"{mark * 3} {_named(revision)}"), style=style)
+        yield style, [(output.clean(f"{mark * 3} {_named(revision)}"), "")]
     for hunk in found.diff.hunks:
-        yield Text(_where(hunk), style="cyan")
+        yield "cyan", [(_where(hunk), "")]
         yield from map(_line, hunk.lines)
 
 
@@ -243,18 +241,16 @@ def _where(hunk: Hunk) -> str:
     return f"@@ line {hunk.start_a} -> {hunk.start_b} @@"
 
 
-def _line(line: DiffLine) -> Text:
-    style = _STYLES[line.kind]
-    shown = Text(line.kind.value, style=style)
+def _line(line: DiffLine) -> output.Styled:
+    shown = [(line.kind.value, "")]
     at = 0
     for start, end in line.changed:
-        shown.append(_safe(line.text[at:start]))
-        shown.append(_safe(line.text[start:end]), style="bold reverse")
+        shown += [(_safe(line.text[at:start]), ""), (_safe(line.text[start:end]), "bold reverse")]
         at = end
-    shown.append(_safe(line.text[at:]))
+    shown.append((_safe(line.text[at:]), ""))
     if line.no_newline:
-        shown.append("  (no newline at the end)", style="dim")
-    return shown
+        shown.append(("  (no newline at the end)", "dim"))
+    return _STYLES[line.kind], shown
 
 
 def _safe(text: str) -> str:

@@ -8,31 +8,16 @@ import secrets
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 from recension.model.errors import RecensionError
 
 _Item = TypeVar("_Item")
-_EVERY_BYTES = 1024 * 1024
-_EVERY = 200
-"""Items between two updates of a progress bar: drawing must not cost more than reading."""
+
+Styled = tuple[str, Sequence[tuple[str, str]]]
+"""A line's style, and its texts, each with a style over that."""
 
 
 _loud = True
@@ -122,27 +107,18 @@ def write_line(fields: Sequence[object], widths: Sequence[int]) -> None:
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table for a reader's eyes; no cell is folded, so that an id can be copied off any terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in _NUMBERS else "left")
-    widths = [len(column) for column in columns]
-    for row in rows:
-        cells = [clean(str(cell)) for cell in row]
-        widths = [max(width, len(cell)) for width, cell in zip(widths, cells, strict=True)]
-        table.add_row(*map(Text, cells))  # Text: a title may look like markup
-    console = Console(highlight=False, width=2 * sum(widths) + 2 * len(widths))
-    with console.capture() as shown:
-        console.print(table)
-    write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()).encode())
+    from recension_client.cli import drawing  # noqa: PLC0415 - most commands draw nothing
+
+    cells = ([clean(str(cell)) for cell in row] for row in rows)
+    write("".join(f"{line}\n" for line in drawing.table(columns, cells, _NUMBERS)).encode())
 
 
-def write_styled(lines: Iterable[Text]) -> None:
+def write_styled(lines: Iterable[Styled]) -> None:
     """Write lines in the colours that the terminal has; none is folded or cut."""
-    console = Console(highlight=False, soft_wrap=True)
-    for line in lines:
-        with console.capture() as shown:
-            console.print(line)
-        write(shown.get().encode())
+    from recension_client.cli import drawing  # noqa: PLC0415 - most commands draw nothing
+
+    for line in drawing.styled(lines):
+        write(line.encode())
 
 
 _NUMBERS = {"revisions", "pages", "position", "known at", "entries", "bytes", "revision"}
@@ -192,76 +168,22 @@ def _steers(char: str) -> bool:
     )
 
 
-class _Rate(ProgressColumn):
-    """Items a second."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the rate, once there is one."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
-
-
-class _Count(ProgressColumn):
-    """Items so far, of how many."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the count."""
-        done = f"{int(task.completed):,}"
-        return Text(done if task.total is None else f"{done}/{int(task.total):,}", style="progress.download")
-
-
 def watched(items: Iterable[_Item], what: str, total: int | None) -> Iterator[_Item]:
-    """Yield the items under a progress bar on stderr, where that is a terminal and stdout is none.
+    """Return the items under a progress bar on stderr, where that is a terminal and stdout is none.
 
     With both on one terminal the bar and the lines would overwrite each other.
     """
     if not watches() or sys.stdout.isatty():
-        yield from items
-        return
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        _Count(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-    )
-    with progress:
-        task: TaskID = progress.add_task(what, total=total)
-        done = 0
-        for done, item in enumerate(items, 1):
-            yield item
-            if done % _EVERY == 0:
-                progress.update(task, completed=done)
-        progress.update(task, completed=done)
+        return iter(items)
+    from recension_client.cli import drawing  # noqa: PLC0415 - most commands draw nothing
+
+    return drawing.watched(items, what, total)
 
 
-@contextmanager
-def transfer(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+def transfer(what: str, total_bytes: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show a progress bar of bytes on stderr; yields what is told of each further piece, from any thread."""
     if not watches():
-        yield lambda _: None
-        return
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-    )
-    with progress:
-        task = progress.add_task(what, total=total_bytes)
-        waiting = 0
+        return nullcontext(lambda _: None)
+    from recension_client.cli import drawing  # noqa: PLC0415 - most commands draw nothing
 
-        def watch(size: int) -> None:
-            nonlocal waiting
-            waiting += size
-            if waiting >= _EVERY_BYTES:  # drawing must not cost more than reading
-                progress.advance(task, waiting)
-                waiting = 0
-
-        yield watch
-        progress.advance(task, waiting)
+    return drawing.transfer(what, total_bytes)
