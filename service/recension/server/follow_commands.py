@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -17,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from recension.archive.ingest import Ingestor
-from recension.archive.projects import definition_of, project_number
 from recension.model.errors import NotAStoreError
 from recension.model.instant import format_instant, parse_instant
 from recension.server import logs
@@ -28,8 +26,8 @@ from recension.server.opening import OpenStore, take_data, take_data_and_json
 from recension.server.pending import read_all
 from recension.server.stopping import stop_signals
 from recension.server.telling import plain
+from recension.server.wikis import add_wiki, agent_of, wiki_of
 from recension.sources import enterprise_stream, eventstreams
-from recension.sources.contents import MediaWikiContent
 from recension.sources.http import Http, Patience
 from recension.sources.piece import Stream
 from recension.store.interface import Store
@@ -39,8 +37,6 @@ _IDLE_SECONDS = 300.0
 _LONGEST = 1e6
 """Hours or seconds that may be asked for."""
 _STREAMS = (eventstreams.PAGE_CHANGE, eventstreams.VISIBILITY)
-_TEXT_PATIENCE = Patience(idle_seconds=15.0)
-"""Also the longest that a follower takes to end."""
 
 MakeStreams = Callable[[argparse.Namespace, Store], Sequence[Stream]]
 
@@ -89,32 +85,6 @@ def _add_eventstreams(kinds: Any, open_store: OpenStore) -> None:
         help="until a text that upstream does not have is given up (%(default)g)",
     )
     _finish(parser, open_store, _eventstreams)
-
-
-def add_wiki(parser: argparse.ArgumentParser) -> None:
-    """Add what says who has the texts of EventStreams, and who asks for them."""
-    parser.add_argument(
-        "--content",
-        default="",
-        metavar="URL",
-        help="origin of the wiki that has the texts (the project's own)",
-    )
-    parser.add_argument(
-        "--contact", default="", metavar="TEXT", help="who asks: an address that upstream can write to"
-    )
-
-
-def wiki_of(arguments: argparse.Namespace, store: Store, project: str) -> MediaWikiContent:
-    """Return who has the texts of a project. Raises ``ProjectNotFoundError``, ``InvalidArgumentError``."""
-    with store.view() as view:
-        origin = arguments.content or definition_of(view, project_number(view, project)).base_url
-    agent = _agent(arguments)
-    return MediaWikiContent(Http(origin, patience=_TEXT_PATIENCE, agent=agent, connections=FETCHERS))
-
-
-def _agent(arguments: argparse.Namespace) -> str:
-    contact = f" ({arguments.contact})" if arguments.contact else ""
-    return f"recension/{version('recension')}{contact}"
 
 
 def _finish(parser: argparse.ArgumentParser, open_store: OpenStore, make: MakeStreams) -> None:
@@ -168,7 +138,9 @@ def _enterprise(arguments: argparse.Namespace, store: Store) -> Sequence[Stream]
 def _eventstreams(arguments: argparse.Namespace, store: Store) -> Sequence[Stream]:
     projects = tuple(dict.fromkeys(arguments.projects))
     hub = eventstreams.Hub(
-        Http(arguments.url, patience=Patience(idle_seconds=arguments.idle_seconds), agent=_agent(arguments)),
+        Http(
+            arguments.url, patience=Patience(idle_seconds=arguments.idle_seconds), agent=agent_of(arguments)
+        ),
         arguments.stream or _STREAMS,
         projects,
         since=parse_instant(arguments.since) if arguments.since else None,

@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,11 +46,13 @@ from recension.server.completing import AS_IT_IS, Completion, Whole
 from recension.server.dumpsets import SETS, DumpSet, gather
 from recension.server.origins import Hashing, Numbered
 from recension.server.quarantine import Quarantine, Records
-from recension.server.streamfiles import StreamFile
 from recension.server.taking import NO_BUDGET, Budget, Summary, take
 from recension.server.telling import plain, write_error
-from recension.sources.contents import ContentSource
 from recension.store.interface import Store
+
+if TYPE_CHECKING:
+    from recension.server.streamfiles import StreamFile
+    from recension.sources.contents import ContentSource
 
 Form = Literal["dump", "logging", "events", "enterprise", "eventstreams"]
 _FEEDS: dict[str, feeds.Kind] = {
@@ -233,6 +235,9 @@ class _Run:
     def _feed(self, path: Path, workers: int) -> Feed | StreamFile:
         _check_file(path)
         if self.kind == "eventstreams":
+            # Imported late: it brings an HTTP client that other files do not need.
+            from recension.server.streamfiles import StreamFile  # noqa: PLC0415
+
             return StreamFile(self.store, self.project, path, self.content)
         namespaces = self.ingestor.namespaces(self.project)
         return Feed(_FEEDS[self.kind], path, self.project, namespaces, seed=self.seed, workers=workers)

@@ -11,9 +11,9 @@ from recension.model.errors import InvalidArgumentError, InvalidTimeError
 from recension.model.instant import parse_instant
 from recension.server import ingest
 from recension.server.completing import Whole
-from recension.server.follow_commands import add_wiki, wiki_of
 from recension.server.opening import OpenStore, take_data
 from recension.server.taking import NO_BUDGET, Budget
+from recension.server.wikis import add_wiki, wiki_of
 
 
 def add_commands(commands: Any, open_store: OpenStore) -> None:
